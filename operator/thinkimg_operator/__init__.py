@@ -1,0 +1,1 @@
+"""The Kubernetes operator of ThinkIMG. An empty shell until the operator issue lands."""

@@ -1,0 +1,57 @@
+"""Whose fault is it? The three families of error, never mixed.
+
+- `ModelError`: the model wrote something wrong (bad arguments, malformed call, unknown tool). It becomes an
+  observation that the model reads, and is counted. The episode goes on.
+- `InfrastructureError`: a time-out, a 5xx, a dead process. Retried elsewhere; if it persists, the trajectory is masked
+  out of the loss and sampled again. It is never rewarded and never punished.
+- `UserError`: a wrong configuration or file. Refused before anything starts, with the field's path and the remedy.
+
+Any other exception is a bug and is not caught.
+"""
+
+from typing import Literal
+
+Family = Literal["model", "infrastructure", "user"]
+
+
+class ThinkImgError(Exception):
+    """Root of the three families."""
+
+    family: Family
+
+
+class ModelError(ThinkImgError):
+    """The model's fault. `str(error)` is what the model reads: say what was wrong and what would be right.
+
+    Args:
+        message: one or two sentences for the model.
+        kind: a stable word for counters: `malformed_call`, `unknown_tool`, `bad_arguments` or `refused`
+            (the tool could not do what was asked on this picture).
+    """
+
+    family: Family = "model"
+
+    def __init__(self, message: str, kind: str = "bad_arguments") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class InfrastructureError(ThinkImgError):
+    """Nobody's argument is wrong: time-out, 5xx, connection refused, process gone, out of memory."""
+
+    family: Family = "infrastructure"
+
+
+class UserError(ThinkImgError):
+    """The user's configuration, file or command is wrong.
+
+    Args:
+        message: what is wrong and what would be right.
+        field: path of the field (`spec.stages[2].from`), or the file's name.
+    """
+
+    family: Family = "user"
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.field = field

@@ -1,0 +1,108 @@
+"""`Image`: encoded bytes with their hash and size. Everything that crosses a process or a file is this.
+
+Decoding is where untrusted bytes meet a C library, so it happens in one place, behind limits.
+"""
+
+import hashlib
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image as Pillow
+from PIL import ImageOps
+
+MAX_BYTES = 32 * 1024 * 1024
+MAX_PIXELS = 64 * 1000 * 1000
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_HANDLE = re.compile(r"img_([1-9]\d{0,3})")
+
+
+class ImageDecodeError(ValueError):
+    """The bytes are not an image we accept; the message says why (format, size, broken data)."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An encoded picture.
+
+    Attributes:
+        data: the file's bytes, as they came (or PNG, when made from pixels).
+        sha256: hex digest of `data`; the image's identity everywhere.
+        width, height: pixels, after the EXIF rotation is applied.
+        media_type: such as `image/png`.
+    """
+
+    data: bytes = field(repr=False)
+    sha256: str
+    width: int
+    height: int
+    media_type: str
+
+    @classmethod
+    def from_bytes(cls, data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> "Image":
+        """Check the header of `data`; pixels are decoded only by `pixels`.
+
+        Raises:
+            ImageDecodeError: not an image, a format outside `FORMATS`, or larger than the limits.
+        """
+        if len(data) > max_bytes:
+            raise ImageDecodeError(f"the image has {len(data):,} bytes; at most {max_bytes:,} are accepted")
+        try:
+            with Pillow.open(io.BytesIO(data), formats=FORMATS) as opened:
+                width, height = opened.size
+                if opened.getexif().get(0x0112, 1) >= 5:  # orientations 5-8 swap the sides
+                    width, height = height, width
+                media_type = Pillow.MIME[opened.format or "PNG"]
+        except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+            raise ImageDecodeError(f"not a readable image ({', '.join(FORMATS)} are accepted): {error}") from error
+        if width * height > max_pixels or not width or not height:
+            raise ImageDecodeError(f"the image has {width}x{height} pixels; at most {max_pixels:,} are accepted")
+        return cls(data, hashlib.sha256(data).hexdigest(), width, height, media_type)
+
+    @classmethod
+    def from_pixels(cls, pixels: Pillow.Image) -> "Image":
+        """Encode as PNG: lossless, so that a tool's output is the same bytes on every machine."""
+        buffer = io.BytesIO()
+        pixels.save(buffer, "PNG", compress_level=1)
+        data = buffer.getvalue()
+        return cls(data, hashlib.sha256(data).hexdigest(), pixels.width, pixels.height, "image/png")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Image":
+        """Raises `ImageDecodeError` for an unreadable picture, `OSError` for an unreadable file."""
+        return cls.from_bytes(Path(path).read_bytes())
+
+    def pixels(self) -> Pillow.Image:
+        """The decoded picture: mode RGB, EXIF rotation applied, transparency laid on white, 16 bit scaled to 8.
+
+        Raises:
+            ImageDecodeError: the data is broken behind a good header.
+        """
+        try:
+            with Pillow.open(io.BytesIO(self.data), formats=FORMATS) as opened:
+                opened.load()
+                picture = ImageOps.exif_transpose(opened)
+        except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+            raise ImageDecodeError(f"the image data is broken: {error}") from error
+        if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+            picture = picture.convert("I").point(lambda value: value / 256).convert("L")
+        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+            ground = Pillow.new("RGBA", picture.size, "white")
+            picture = Pillow.alpha_composite(ground, picture)
+        return picture.convert("RGB")
+
+    @property
+    def suffix(self) -> str:
+        """File name ending, with the dot."""
+        return "." + self.media_type.rpartition("/")[2].replace("jpeg", "jpg")
+
+
+def handle(number: int) -> str:
+    """The name by which model and tools call the `number`-th image (from 1): `img_1`."""
+    return f"img_{number}"
+
+
+def is_handle(text: str) -> bool:
+    return _HANDLE.fullmatch(text) is not None
