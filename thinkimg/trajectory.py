@@ -34,8 +34,9 @@ class Turn(BaseModel):
     Attributes:
         tokens: token ids this message adds, template tokens included; None for a model without tokens (an API).
         mask: True where the model itself sampled the token, and only there is loss taken.
-        logprobs: natural log-probability of each sampled token under the sampling distribution at temperature 1 with
-            image tokens suppressed; 0.0 where `mask` is False. None when not recorded (SFT data, APIs).
+        logprobs: natural log-probability of each sampled token under the distribution it was drawn from (temperature
+            applied, image tokens suppressed; temperature 1 when greedy); 0.0 where `mask` is False. None when not
+            recorded (SFT data, APIs).
         finish: why an assistant's turn ended: `stop` (its own end token) or `length`.
         seconds: time to generate it, or to run its tools.
     """

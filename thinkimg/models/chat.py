@@ -1,0 +1,129 @@
+"""What the agent loop needs of a model: `ChatModel.reply`. `TokenModel` gives it exact tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from thinkimg.image import Image
+from thinkimg.message import Message
+from thinkimg.models.generator import GenerationRequest, Generator
+from thinkimg.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One turn of a model.
+
+    Attributes:
+        text: what it said, special tokens removed.
+        finish: `stop` or `length` (cut off by the limit).
+        context: per turn that had no tokens yet, the tokens it adds; None for a model without tokens.
+        tokens, mask, logprobs: of the model's own turn, a closing token appended as masked when it was cut off.
+    """
+
+    text: str
+    finish: Literal["stop", "length"]
+    context: list[list[int]] | None = None
+    tokens: list[int] | None = None
+    mask: list[bool] | None = None
+    logprobs: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class SamplingParameters:
+    """Temperature 0 is greedy; `max_tokens` is per turn; `max_context_tokens` bounds the whole trajectory."""
+
+    temperature: float = 1.0
+    max_tokens: int = 512
+    max_context_tokens: int = 32_768
+
+
+class ContextFull(Exception):
+    """The next turn does not fit into `max_context_tokens`. The agent ends the trajectory with status `tokens`."""
+
+
+class ChatModel(Protocol):
+    async def reply(self, trajectory: Trajectory, sampling: SamplingParameters, seed: int) -> Reply:
+        """The model's next turn after `trajectory`, which is not changed.
+
+        Raises:
+            InfrastructureError: the engine or endpoint failed.
+            ContextFull: no room for another turn.
+        """
+        ...
+
+
+class Family(Protocol):
+    """How one model family turns messages into tokens. The only place that knows template tokens."""
+
+    image_token_id: int
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]: ...
+
+    @property
+    def suppressed_ids(self) -> tuple[int, ...]:
+        """Ids never sampled, and masked in the loss too: placeholders and template tokens."""
+        ...
+
+    @property
+    def closing_ids(self) -> tuple[int, ...]:
+        """What ends a turn; appended, masked, to one that was cut off."""
+        ...
+
+    def image_tokens(self, image: Image) -> int:
+        """How many placeholders the image's features fill."""
+        ...
+
+    def encode_start(self, messages: Sequence[Message], images: dict[str, Image]) -> list[list[int]]:
+        """Tokens per message of a conversation's beginning; the last ends where the model speaks."""
+        ...
+
+    def encode_tail(self, message: Message, images: dict[str, Image]) -> list[int]:
+        """Tokens of a message that follows a finished assistant's turn, up to where the model speaks again."""
+        ...
+
+    def encode_reply(self, text: str) -> list[int]:
+        """Tokens of a given (not sampled) assistant's turn, end token included: SFT and synthesis."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+def encode_context(family: Family, trajectory: Trajectory) -> list[list[int]]:
+    """Tokens of the turns at the end of `trajectory` that have none yet: the one encoder of rollouts and of SFT."""
+    turns = trajectory.turns
+    known = next((n for n, turn in enumerate(turns) if turn.tokens is None), len(turns))
+    new = [turn.message for turn in turns[known:]]
+    if known == 0:
+        return family.encode_start(new, trajectory.images)
+    return [family.encode_tail(message, trajectory.images) for message in new]
+
+
+class TokenModel:
+    """A `ChatModel` made of a family and a generator. The prompt of a turn is all earlier tokens, verbatim, plus a tail;
+    it is never a difference of template renderings."""
+
+    def __init__(self, family: Family, generator: Generator) -> None:
+        self.family = family
+        self.generator = generator
+
+    async def reply(self, trajectory: Trajectory, sampling: SamplingParameters, seed: int) -> Reply:
+        context = encode_context(self.family, trajectory)
+        tokens = [token for turn in trajectory.turns if turn.tokens is not None for token in turn.tokens]
+        tokens += [token for delta in context for token in delta]
+        room = min(sampling.max_tokens, sampling.max_context_tokens - len(tokens) - len(self.family.closing_ids))
+        if room < 1:
+            raise ContextFull(f"{len(tokens)} tokens of {sampling.max_context_tokens} are used")
+        result = await self.generator.generate(
+            GenerationRequest(tokens, trajectory.ordered_images, room, sampling.temperature, seed)
+        )
+        closing = list(self.family.closing_ids) if result.finish == "length" else []
+        return Reply(
+            text=self.family.decode(result.tokens),
+            finish=result.finish,
+            context=context,
+            tokens=result.tokens + closing,
+            mask=[True] * len(result.tokens) + [False] * len(closing),
+            logprobs=result.logprobs + [0.0] * len(closing),
+        )
