@@ -101,8 +101,8 @@ def encode_context(family: Family, trajectory: Trajectory) -> list[list[int]]:
 
 
 class TokenModel:
-    """A `ChatModel` made of a family and a generator. The prompt of a turn is all earlier tokens, verbatim, plus a tail;
-    it is never a difference of template renderings."""
+    """A `ChatModel` made of a family and a generator. The prompt of a turn is all earlier tokens, verbatim, plus a
+    tail; it is never a difference of template renderings."""
 
     def __init__(self, family: Family, generator: Generator) -> None:
         self.family = family

@@ -1,4 +1,4 @@
-"""The seam between token-level models and whatever computes them: tokens and images in, tokens and log-probabilities out.
+"""The seam between token-level models and engines: tokens and images in, tokens and log-probabilities out.
 
 In-process transformers, vLLM in process and a vLLM server are implementations of one protocol.
 """

@@ -51,7 +51,7 @@ class QwenVL:
 
     def _text(self, text: str) -> list[int]:
         """Text of users and tools: what looks like a special token in it stays text (an OCR'd `<|image_pad|>`)."""
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def _body(self, message: Message, images: dict[str, Image]) -> list[int]:
         tokens: list[int] = []
@@ -90,4 +90,4 @@ class QwenVL:
 
     def decode(self, tokens: Sequence[int]) -> str:
         kept = [token for token in tokens if token not in self.stop_ids]
-        return self.tokenizer.decode(kept, skip_special_tokens=False)
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False))

@@ -1,0 +1,206 @@
+"""The agent loop: model, tools and limits, in rounds. Evaluation, synthesis, RL and serving all run this one."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from thinkimg.agent.formats import Call, Format, OpenThinkIMG, Parsed, Returned
+from thinkimg.agent.prompts import Style, system_prompt
+from thinkimg.errors import InfrastructureError, ModelError
+from thinkimg.image import Image
+from thinkimg.message import ImageBlock, TextBlock, ToolCallBlock, ToolResultBlock
+from thinkimg.models.chat import ChatModel, ContextFull, Reply, SamplingParameters
+from thinkimg.tools.tool import ToolResult, ToolSchema
+from thinkimg.trajectory import Trajectory, Turn
+
+
+class Outcome(Protocol):
+    """What a call gave: see `thinkimg.client`."""
+
+    @property
+    def result(self) -> ToolResult: ...
+    @property
+    def cached(self) -> bool: ...
+
+
+class Tools(Protocol):
+    """What the loop needs of a tool client."""
+
+    @property
+    def schemas(self) -> Mapping[str, ToolSchema]: ...
+
+    async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Image]) -> Outcome:
+        """Raises `ModelError` for what the model did wrong, `InfrastructureError` for what it did not."""
+        ...
+
+
+class NoTools:
+    """For text-only runs: nothing is offered, and whatever is called does not exist."""
+
+    schemas: Mapping[str, ToolSchema] = {}
+
+    async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Image]) -> Outcome:
+        raise ModelError(f"There is no tool {name}: this task has no tools. Give your answer.", kind="unknown_tool")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question about images. `meta` is copied into the trajectory."""
+
+    id: str
+    question: str
+    images: tuple[Image, ...]
+    reference: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Attributes:
+    rounds: how often the model may speak.
+    tokens_per_turn, tokens: new tokens of a turn; tokens of the whole trajectory.
+    seconds: wall time of the trajectory; reached, it ends between two steps.
+    calls_per_turn: more calls in one turn are refused with an observation.
+    """
+
+    rounds: int = 6
+    tokens_per_turn: int = 512
+    tokens: int = 32_768
+    seconds: float = 600.0
+    calls_per_turn: int = 8
+
+
+class Agent:
+    """Model + tools + limits."""
+
+    def __init__(
+        self,
+        model: ChatModel,
+        tools: Tools,
+        limits: Limits | None = None,
+        format: Format | None = None,
+        prompt: Style = "full",
+    ) -> None:
+        self.model = model
+        self.tools = tools
+        self.limits = limits or Limits()
+        self.format = format or OpenThinkIMG()
+        self.system = system_prompt(tools.schemas.values(), self.format, prompt)
+
+    def start(self, task: Task) -> Trajectory:
+        """The trajectory before the model's first turn."""
+        trajectory = Trajectory(question=task.question, reference=task.reference, meta={**task.meta, "task": task.id})
+        handles = [trajectory.add_image(image) for image in task.images]
+        trajectory.add("system", TextBlock(text=self.system))
+        trajectory.add("user", *(ImageBlock(handle=name) for name in handles), TextBlock(text=task.question))
+        return trajectory
+
+    async def run(self, task: Task, seed: int = 0, temperature: float = 1.0) -> Trajectory:
+        """Run one episode. The model's faults become observations; infrastructure faults end it with status
+        `infrastructure` and the reason in `meta["error"]`; bugs are raised."""
+        trajectory = self.start(task)
+        sampling = SamplingParameters(temperature, self.limits.tokens_per_turn, self.limits.tokens)
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                await self._rounds(trajectory, sampling, seed)
+        except ContextFull:
+            trajectory.status = "tokens"
+        except TimeoutError:
+            trajectory.status = "time"
+        except InfrastructureError as error:
+            trajectory.status = "infrastructure"
+            trajectory.meta["error"] = str(error)
+        trajectory.seconds = time.monotonic() - began
+        return trajectory
+
+    async def _rounds(self, trajectory: Trajectory, sampling: SamplingParameters, seed: int) -> None:
+        for number in range(1, self.limits.rounds + 1):
+            began = time.monotonic()
+            reply = await self.model.reply(trajectory, sampling, (seed + number * 0x9E3779B97F4A7C15) % 2**63)
+            turn = append_reply(trajectory, reply)
+            turn.seconds = time.monotonic() - began
+            try:
+                parsed = self._parse(reply)
+            except ModelError as error:
+                trajectory.meta["malformed"] = trajectory.meta.get("malformed", 0) + 1
+                if number < self.limits.rounds:
+                    trajectory.add("tool", TextBlock(text=f"ERROR: {error}"))
+                continue
+            if parsed.answer is not None:
+                trajectory.answer = parsed.answer
+                trajectory.status = "answered"
+                return
+            calls = self._record_calls(turn, number, parsed)
+            if number < self.limits.rounds:  # a last round's calls would have no reader
+                await self._observe(trajectory, calls)
+        trajectory.status = "rounds"
+
+    def _parse(self, reply: Reply) -> Parsed:
+        if reply.finish == "length":
+            raise ModelError(
+                f"Your reply was cut off after {self.limits.tokens_per_turn} tokens. Be shorter.", kind="malformed_call"
+            )
+        parsed = self.format.parse(reply.text)
+        if len(parsed.calls) > self.limits.calls_per_turn:
+            raise ModelError(
+                f"{len(parsed.calls)} calls in one turn; at most {self.limits.calls_per_turn} are run.",
+                kind="malformed_call",
+            )
+        return parsed
+
+    def _record_calls(self, turn: Turn, number: int, parsed: Parsed) -> list[ToolCallBlock]:
+        calls = [
+            ToolCallBlock(id=f"call_{number}_{index}", name=call.name, arguments=call.arguments)
+            for index, call in enumerate(parsed.calls, start=1)
+        ]
+        turn.message.content.extend(calls)
+        return calls
+
+    async def _observe(self, trajectory: Trajectory, calls: list[ToolCallBlock]) -> None:
+        """Run the calls in parallel and append what came back, in the order of the calls."""
+        began = time.monotonic()
+        outcomes = await asyncio.gather(*(self._call(call, trajectory) for call in calls))
+        returned = [
+            Returned(block, tuple(trajectory.add_image(image) for image in images)) for block, images in outcomes
+        ]
+        turn = trajectory.add("tool", *self.format.observation(returned))
+        turn.seconds = time.monotonic() - began
+
+    async def _call(self, call: ToolCallBlock, trajectory: Trajectory) -> tuple[ToolResultBlock, tuple[Image, ...]]:
+        began = time.monotonic()
+        try:
+            outcome = await self.tools.call(call.name, call.arguments, trajectory.images)
+        except ModelError as error:
+            elapsed = time.monotonic() - began
+            block = ToolResultBlock(
+                call_id=call.id, name=call.name, text=f"ERROR: {error}", error=error.kind, seconds=elapsed
+            )
+            return block, ()
+        result = outcome.result
+        block = ToolResultBlock(
+            call_id=call.id,
+            name=call.name,
+            text=result.text,
+            data=result.data,
+            seconds=time.monotonic() - began,
+            cached=outcome.cached,
+        )
+        return block, result.images
+
+
+def append_reply(trajectory: Trajectory, reply: Reply) -> Turn:
+    """Store the reply: the tokens of the turns before it that had none, and its own turn."""
+    if reply.context is not None:
+        without = [turn for turn in trajectory.turns if turn.tokens is None]
+        for turn, tokens in zip(without, reply.context, strict=True):
+            turn.tokens, turn.mask, turn.logprobs = tokens, [False] * len(tokens), [0.0] * len(tokens)
+    turn = trajectory.add("assistant", TextBlock(text=reply.text))
+    turn.tokens, turn.mask, turn.logprobs = reply.tokens, reply.mask, reply.logprobs
+    turn.finish = reply.finish
+    return turn
+
+
+__all__ = ["Agent", "Call", "Limits", "NoTools", "Outcome", "Task", "Tools", "append_reply"]

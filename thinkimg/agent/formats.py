@@ -1,0 +1,178 @@
+"""Tool-call syntaxes: how a model writes calls and answers, and how results are written back to it.
+
+A format only parses and writes; what the words around it are is in `prompts`.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from thinkimg.errors import ModelError, UserError
+from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
+
+
+@dataclass(frozen=True)
+class Call:
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """One assistant's turn. Either `calls` (run in parallel) or an `answer`."""
+
+    thought: str = ""
+    calls: tuple[Call, ...] = ()
+    answer: str | None = None
+
+
+Observation = list[TextBlock | ImageBlock | ToolResultBlock]
+
+
+@dataclass(frozen=True)
+class Returned:
+    """One call's result with the handles that its images were given."""
+
+    result: ToolResultBlock
+    handles: tuple[str, ...] = field(default=())
+
+
+class Format(Protocol):
+    name: str
+
+    def parse(self, text: str) -> Parsed:
+        """Raises `ModelError` (kind `malformed_call`) that tells the model what was wrong and what would be right."""
+        ...
+
+    def write(self, parsed: Parsed) -> str:
+        """The canonical text; `parse(write(p)) == p`."""
+        ...
+
+    def observation(self, returned: Sequence[Returned]) -> Observation:
+        """What the model reads after its calls."""
+        ...
+
+
+def _malformed(problem: str, right: str) -> ModelError:
+    return ModelError(f"{problem} {right}", kind="malformed_call")
+
+
+def _call(value: Any, right: str) -> Call:
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise _malformed("A call must be an object with a string 'name'.", right)
+    arguments = value.get("arguments", {})
+    if not isinstance(arguments, dict):
+        raise _malformed(f"The 'arguments' of {value['name']} must be an object.", right)
+    return Call(value["name"], arguments)
+
+
+def _observation(returned: Sequence[Returned], start: str, end: str) -> Observation:
+    blocks: Observation = [TextBlock(text=start)]
+    for number, item in enumerate(returned):
+        blocks.append(TextBlock(text=f"{chr(10) if number else ''}{item.result.name}: "))
+        blocks.append(item.result)
+        for handle in item.handles:
+            blocks += [TextBlock(text=f" {handle}:"), ImageBlock(handle=handle)]
+    if end:
+        blocks.append(TextBlock(text=end))
+    return blocks
+
+
+class OpenThinkIMG:
+    """The original's JSON: `{"thought": "...", "actions": [{"name": ..., "arguments": {...}}]}`; the answer is the
+    action `Terminate` with `ans`. Like the original, a broken `thought` is tolerated; unlike it, all actions are run,
+    and what does not parse is said to the model."""
+
+    name = "openthinkimg"
+    _right = (
+        'Write one JSON object: {"thought": "...", "actions": [{"name": "...", "arguments": {...}}]}; '
+        'to answer: {"name": "Terminate", "arguments": {"ans": "..."}}.'
+    )
+
+    def parse(self, text: str) -> Parsed:
+        thought, actions = self._object(text)
+        if not isinstance(actions, list) or not actions:
+            raise _malformed("'actions' must be a list with at least one action.", self._right)
+        calls = [_call(action, self._right) for action in actions]
+        final = [call for call in calls if call.name.lower() == "terminate"]
+        if not final:
+            return Parsed(thought, tuple(calls))
+        if len(calls) > 1:
+            raise _malformed("Terminate must be the only action of its turn.", self._right)
+        answer = final[0].arguments.get("ans", final[0].arguments.get("answer"))
+        if not isinstance(answer, str | int | float) or isinstance(answer, bool):
+            raise _malformed("Terminate needs the argument 'ans' with the answer as text.", self._right)
+        return Parsed(thought, answer=str(answer))
+
+    def _object(self, text: str) -> tuple[str, Any]:
+        try:
+            value, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+            if isinstance(value, dict) and "actions" in value:
+                return str(value.get("thought", "")), value["actions"]
+        except ValueError:
+            pass
+        found = re.search(r'"actions"\s*:\s*(?=\[)', text)
+        if not found:
+            raise _malformed("There is no JSON object with 'actions' in your reply.", self._right)
+        try:
+            return "", json.JSONDecoder().raw_decode(text, found.end())[0]
+        except ValueError as error:
+            raise _malformed(f"The list of 'actions' is not valid JSON ({error}).", self._right) from None
+
+    def write(self, parsed: Parsed) -> str:
+        calls = parsed.calls or (Call("Terminate", {"ans": parsed.answer or ""}),)
+        actions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+        return json.dumps({"thought": parsed.thought, "actions": actions}, ensure_ascii=False)
+
+    def observation(self, returned: Sequence[Returned]) -> Observation:
+        return _observation(returned, "OBSERVATION:\n", "")
+
+
+class Hermes:
+    """`<tool_call>` blocks with JSON inside (Hermes, Qwen); the answer is in `<answer>`, or is the text of a turn
+    without calls."""
+
+    name = "hermes"
+    _right = 'Write <tool_call>\n{"name": "...", "arguments": {...}}\n</tool_call>, or <answer>...</answer> to answer.'
+    _block = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+    _answer = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+    def parse(self, text: str) -> Parsed:
+        blocks = self._block.findall(text)
+        if text.count("<tool_call>") != len(blocks):
+            raise _malformed("A <tool_call> is not closed.", self._right)
+        thought = re.sub(r"</?think>", "", text.partition("<tool_call>")[0].partition("<answer>")[0]).strip()
+        answer = self._answer.search(text)
+        if not blocks:
+            final = answer.group(1).strip() if answer else re.sub(r"<think>.*?</think>", "", text, flags=re.S).strip()
+            if not final:
+                raise _malformed("Your reply is empty.", self._right)
+            return Parsed(thought if answer else "", answer=final)
+        return Parsed(thought, tuple(self._parse_block(block) for block in blocks))
+
+    def _parse_block(self, block: str) -> Call:
+        try:
+            return _call(json.loads(block), self._right)
+        except ValueError as error:
+            raise _malformed(f"A <tool_call> holds no valid JSON ({error}).", self._right) from None
+
+    def write(self, parsed: Parsed) -> str:
+        thought = f"{parsed.thought}\n" if parsed.thought else ""
+        if not parsed.calls:
+            return f"{thought}<answer>{parsed.answer or ''}</answer>"
+        blocks = [json.dumps({"name": call.name, "arguments": call.arguments}) for call in parsed.calls]
+        return thought + "\n".join(f"<tool_call>\n{block}\n</tool_call>" for block in blocks)
+
+    def observation(self, returned: Sequence[Returned]) -> Observation:
+        return _observation(returned, "<tool_response>\n", "\n</tool_response>")
+
+
+FORMATS: dict[str, Format] = {format.name: format for format in (OpenThinkIMG(), Hermes())}
+
+
+def get_format(name: str) -> Format:
+    if name not in FORMATS:
+        raise UserError(f"unknown format {name!r}; there are {', '.join(FORMATS)}", "spec.agent.format")
+    return FORMATS[name]
