@@ -106,7 +106,7 @@ def draw_chart(chart: Chart) -> Drawing:
         left, top, right, bottom = (percent * SIZE / 100 for percent in panel.box)
         if grouped or chart.style.frame:
             canvas.frame((left, top, right - 1, bottom - 1))
-        inside = (left + 6, top + 6, right - 6, bottom - 6)
+        inside = (left + 4, top + 6, right - 4, bottom - 6)
         _PAINTERS[panel.kind](canvas, panel, _draw_title(canvas, panel.title, inside))
     return canvas.finish()
 
@@ -160,12 +160,26 @@ class _Canvas:
         scaled = [(x * _OVERSAMPLING, y * _OVERSAMPLING) for x, y in points]
         self.pen.line(scaled, fill=color, width=round(width * _OVERSAMPLING), joint="curve")
 
+    def diamond(self, centre: tuple[float, float], radius: float, color: Color) -> None:
+        """A data point. OCR takes a round one for a letter or a digit twice as often."""
+        x, y = (value * _OVERSAMPLING for value in centre)
+        reach = radius * _OVERSAMPLING
+        self.pen.polygon([(x - reach, y), (x, y - reach), (x + reach, y), (x, y + reach)], fill=color)
+
     def text(self, x: float, baseline: float, text: str, anchor: str = "m", larger: int = 0) -> None:
         """anchor: l, m or r, the part of the text that stands at x."""
         self.waiting.append((round(x), round(baseline), text, anchor + "s", self.style.font_size + larger))
 
     def width(self, text: str) -> float:
         return _font(self.style.font, self.style.font_size).getlength(text)
+
+    def pair(self, x: float, baseline: float, item: ChartItem) -> None:
+        """A label and right after it its value, so that OCR takes them for two words of one line."""
+        self.text(x, baseline, item.label, "l")
+        self.text(x + self.pair_width(item), baseline, str(item.value), "r")
+
+    def pair_width(self, item: ChartItem) -> float:
+        return self.width(item.label) + 0.45 * self.style.font_size + self.width(str(item.value))
 
     def finish(self) -> Drawing:
         image = self.layer.reduce(_OVERSAMPLING)
@@ -239,9 +253,9 @@ def _draw_line(canvas: _Canvas, panel: Panel, inside: Box) -> None:
     (_, top, _, bottom), centres = _label_columns(canvas, panel.items, inside)
     end = _axis_end(canvas, panel.items)
     points = [(x, bottom - (bottom - top) * i.value / end) for i, x in zip(panel.items, centres, strict=True)]
-    canvas.line(points, _blend(canvas.style.background, canvas.style.ink, 0.6), width=2)
-    for item, (x, y) in zip(panel.items, points, strict=True):
-        canvas.pen.ellipse(_scaled((x - 5, y - 5, x + 5, y + 5)), fill=canvas.color(item))
+    canvas.line(points, _blend(canvas.style.background, canvas.style.ink, 0.6), width=4)
+    for item, point in zip(panel.items, points, strict=True):
+        canvas.diamond(point, 6.5, canvas.color(item))
 
 
 def _draw_rows(canvas: _Canvas, panel: Panel, inside: Box) -> None:
@@ -252,8 +266,8 @@ def _draw_rows(canvas: _Canvas, panel: Panel, inside: Box) -> None:
     left, top, right, bottom = inside
     slot = (bottom - top) / len(panel.items)
     close = slot < 3 * canvas.style.font_size
-    heads = [f"{item.label} {item.value}" if close else item.label for item in panel.items]
-    axis = left + max(map(canvas.width, heads)) + 5
+    heads = [canvas.pair_width(item) if close else canvas.width(item.label) for item in panel.items]
+    axis = left + max(heads) + 5
     room = right - axis - (0 if close else canvas.width("88") + 5)
     half = canvas.style.thickness * min(slot, 34) / 2
     end = _axis_end(canvas, panel.items)
@@ -263,8 +277,10 @@ def _draw_rows(canvas: _Canvas, panel: Panel, inside: Box) -> None:
         tip = axis + room * item.value / end
         canvas.pen.rectangle(_scaled((axis + 1, y - half, tip, y + half)), fill=canvas.color(item))
         baseline = y + 0.36 * canvas.style.font_size
-        canvas.text(axis - 4, baseline, head, "r")
-        if not close:
+        if close:
+            canvas.pair(axis - 4 - head, baseline, item)
+        else:
+            canvas.text(axis - 4, baseline, item.label, "r")
             canvas.text(tip + 5, baseline, str(item.value), "l")
 
 
@@ -278,10 +294,10 @@ def _draw_row_axes(canvas: _Canvas, plot: Box) -> None:
 
 
 def _draw_pie(canvas: _Canvas, panel: Panel, inside: Box) -> None:
-    """The pie on the left, on the right a legend whose rows read "Label 34"."""
+    """The pie on the left, on the right a legend with a row for each slice."""
     left, top, right, bottom = inside
     size = canvas.style.font_size
-    legend = right - size - 8 - max(canvas.width(f"{item.label} {item.value}") for item in panel.items)
+    legend = right - size - 8 - max(map(canvas.pair_width, panel.items))
     radius = min((legend - left - 12) / 2, (bottom - top) / 2 - 4)
     centre = (left + radius + 2, (top + bottom) / 2)
     _draw_slices(canvas, panel.items, centre, radius)
@@ -291,7 +307,7 @@ def _draw_pie(canvas: _Canvas, panel: Panel, inside: Box) -> None:
         y = first + pitch * index
         swatch = (legend, y - 0.4 * size, legend + 0.8 * size, y + 0.4 * size)
         canvas.pen.rectangle(_scaled(swatch), fill=canvas.color(item))
-        canvas.text(legend + size + 6, y + 0.36 * size, f"{item.label} {item.value}", "l")
+        canvas.pair(legend + size + 6, y + 0.36 * size, item)
 
 
 def _draw_slices(canvas: _Canvas, items: tuple[ChartItem, ...], centre: tuple[float, float], radius: float) -> None:

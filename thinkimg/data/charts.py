@@ -26,14 +26,14 @@ from thinkimg.data.chart_drawing import BACKGROUNDS, FONT_NAMES, INKS, PALETTES,
 
 Split = Literal["train", "validation", "test"]
 
-# Words that OCR reads without doubt at 12 pixels: no capital I or O, no l at the start, no pairs like "rn".
+# Words that OCR reads without doubt at 12 pixels: no capital I or O, no l at the start, no pairs like "rn". The short
+# ones are narrow too, so that OCR does not read neighbours in a row of labels as one line.
 SHORT_LABELS = (
-    "Ant", "Bat", "Bee", "Bun", "Cat", "Cow", "Dog", "Egg", "Fig", "Fox", "Ham", "Hen", "Jam", "Nut", "Pea", "Rat",
-    "Tea", "Yak",
+    "Ant", "Bat", "Bee", "Bun", "Cat", "Egg", "Fig", "Fox", "Hen", "Jam", "Nut", "Pea", "Rat", "Tea", "Yak",
 )  # fmt: skip
 LONG_LABELS = (
-    "Bean", "Beef", "Cake", "Crab", "Date", "Deer", "Duck", "Fish", "Frog", "Goat", "Hawk", "Kale", "Mint", "Moth",
-    "Pear", "Rice", "Soup", "Swan", "Toad", "Tuna", "Bread", "Grape", "Mango", "Peach", "Zebra",
+    "Bean", "Beef", "Cake", "Cow", "Crab", "Date", "Deer", "Dog", "Duck", "Fish", "Frog", "Goat", "Ham", "Hawk", "Kale",
+    "Mint", "Moth", "Pear", "Rice", "Soup", "Swan", "Toad", "Tuna", "Bread", "Grape", "Mango", "Peach", "Zebra",
 )  # fmt: skip
 TITLES = (
     "North", "South", "East", "West", "March", "April", "June", "August", "Monday", "Friday", "Sunday", "Paris",
@@ -42,6 +42,7 @@ TITLES = (
 
 SINGLE_KINDS = ("bar", "barh", "line", "pie")
 PANEL_KINDS = ("bar", "barh", "line")
+COLUMN_KINDS = ("bar", "line")  # labels side by side under an axis
 MARKS = {"bar": "bars", "barh": "bars", "line": "points", "pie": "slices"}
 COMPARATIVES = {"bar": ("taller", "bar"), "barh": ("longer", "bar"), "pie": ("larger", "slice")}
 CLEAR_DIFFERENCE = 25  # of two values whose bars or slices a question compares
@@ -185,7 +186,9 @@ def _make_chart(seed: str, level: Difficulty) -> Chart:
     layout = rng.choice(level.layouts) if rng.random() < 0.4 else "single"
     boxes = LAYOUTS[layout]
     kinds = [rng.choice(SINGLE_KINDS if layout == "single" else PANEL_KINDS) for _ in boxes]
-    labels = _pick_labels(rng, kinds, layout, level)
+    count = _count_items(rng, kinds, level)
+    crowded = _is_crowded(kinds, layout, count)
+    labels = rng.sample(SHORT_LABELS if crowded else SHORT_LABELS + LONG_LABELS, count)
     titles = rng.sample(TITLES, len(boxes))
     # All values of a chart differ: the right value of the wrong panel is then a wrong answer.
     values = iter(rng.sample(range(10, 100), len(boxes) * len(labels)))
@@ -196,27 +199,28 @@ def _make_chart(seed: str, level: Difficulty) -> Chart:
         paint = rng.sample(colors, len(labels))
         items = tuple(ChartItem(label, next(values), color) for label, color in zip(order, paint, strict=True))
         panels.append(Panel(kind, title, items, box))
-    return Chart(tuple(panels), _make_style(rng, layout, level), seed)
+    small = crowded or layout != "single"
+    return Chart(tuple(panels), _make_style(rng, level, small), seed)
 
 
-def _pick_labels(rng: random.Random, kinds: list[str], layout: str, level: Difficulty) -> list[str]:
-    """Long words only where neighbours in a row of labels keep their distance."""
-    columns = any(kind in ("bar", "line") for kind in kinds)
-    if layout != "single":
-        count = ITEMS_PER_PANEL
-        crowded = columns and layout != "stack"
-    else:
-        low, high = level.items
-        count = rng.randint(low, min(high, 6) if columns else high)
-        crowded = columns and count > 4
-    return rng.sample(SHORT_LABELS if crowded else SHORT_LABELS + LONG_LABELS, count)
+def _count_items(rng: random.Random, kinds: list[str], level: Difficulty) -> int:
+    if len(kinds) > 1:
+        return ITEMS_PER_PANEL
+    low, high = level.items
+    return rng.randint(low, min(high, 6) if kinds[0] in COLUMN_KINDS else high)
 
 
-def _make_style(rng: random.Random, layout: str, level: Difficulty) -> Style:
+def _is_crowded(kinds: list[str], layout: str, count: int) -> bool:
+    """Whether a row of labels needs short words in small letters to keep its neighbours apart."""
+    columns = any(kind in COLUMN_KINDS for kind in kinds)
+    return columns and (count > 4 if layout == "single" else layout != "stack")
+
+
+def _make_style(rng: random.Random, level: Difficulty, small: bool) -> Style:
     low, high = level.fonts
     return Style(
         font=rng.choice(FONT_NAMES),
-        font_size=rng.randint(low, high) if layout == "single" else low,
+        font_size=low if small else rng.randint(low, high),
         palette=rng.choice(tuple(PALETTES)),
         background=rng.choice(BACKGROUNDS),
         ink=rng.choice(INKS),
