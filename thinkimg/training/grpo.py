@@ -1,0 +1,481 @@
+"""V-ToolRL: GRPO (arXiv 2402.03300) with live tools on TRL's trainer, and text-only RL as the same thing without tools.
+
+`ToolGRPOTrainer` overrides two private methods of `trl.GRPOTrainer` 1.16 (`tests/contracts` watches them):
+`_generate_and_score_completions` makes this rank's trajectories, scores them and hands them over; `_generate` only
+unpacks them. The loss is TRL's, taken on the model's own tokens of all turns, given all observations and images.
+
+A row that must not be trained on (the infrastructure failed, the record contradicts itself, nothing was said) becomes a
+filler of two tokens with an all-zero mask and no reward, so that neither its group's baseline nor the rest of the batch
+notices it.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import PrinterCallback, ProgressCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from thinkimg.agent.agent import Task
+from thinkimg.errors import UserError
+from thinkimg.image import Image, ImageDecodeError
+from thinkimg.models.chat import Family
+from thinkimg.models.image_features import ImageFeatures
+from thinkimg.training.image_processor import CachedImageProcessor, with_cached_images
+from thinkimg.training.rewards import Reward, score, total
+from thinkimg.training.rollouts import Actor, Request, RolloutEngine, seed_of
+from thinkimg.training.step_log import StepLog, StepRecord
+from thinkimg.trajectory import InvariantError, Trajectory
+
+SUPPRESSED_LOGIT = -1e4
+"""Added to suppressed logits: exactly probability 0 in float32, finite so that TRL's chunked kernel never forms a NaN."""
+
+TRUNCATED = ("rounds", "tokens", "time")
+
+
+class GRPOSettings(BaseModel):
+    """How to train. Rows are trajectories; a step makes `prompts_per_step * generations` of them over all ranks.
+
+    Attributes:
+        micro_batch: rows per forward pass and rank; None for all of a rank's rows at once.
+        warmup_steps: of the learning rate, linear; then `scheduler`.
+        beta: weight of the KL term to the starting model; 0 needs no reference model.
+        mask_truncated: trajectories that a limit ended get neither loss nor reward.
+        refill: replace groups of equal rewards by other tasks (DAPO, arXiv 2503.14476), at most `refill_groups` a step
+            and rank.
+        attempts: how often a trajectory is tried when the infrastructure fails.
+        trajectories_every: whole trajectories of every k-th step are kept; 0 for none.
+        alarm_fraction: a warning when the tool rate falls below this share of its start.
+        trl: further options of `trl.GRPOConfig`, by name.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int = Field(gt=0)
+    prompts_per_step: int = Field(8, gt=0)
+    generations: int = Field(8, gt=1)
+    micro_batch: int | None = Field(None, gt=0)
+    learning_rate: float = Field(1e-6, gt=0)
+    scheduler: str = "constant_with_warmup"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    temperature: float = Field(1.0, gt=0)
+    beta: float = Field(0.0, ge=0)
+    epsilon: float = 0.2
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo"] = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    seed: int = 0
+    mask_truncated: bool = False
+    refill: bool = False
+    refill_groups: int = Field(4, gt=0)
+    attempts: int = Field(3, gt=0)
+    concurrency: int = Field(256, gt=0)
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    save_steps: int | None = Field(None, gt=0)
+    save_total_limit: int | None = 2
+    trajectories_every: int = Field(20, ge=0)
+    alarm_fraction: float = Field(0.3, ge=0, le=1)
+    trl: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trajectory as TRL takes it: token ids, 1 where the model's own, pictures in order; `masked` says why not."""
+
+    prompt: list[int]
+    completion: list[int]
+    mask: list[int]
+    images: list[Image] = field(default_factory=list)
+    masked: str | None = None
+
+
+@dataclass
+class Group:
+    """The generations of one task, scored."""
+
+    task: Task
+    trajectories: list[Trajectory]
+    rows: list[Row]
+    rewards: list[float | None]
+
+    @property
+    def flat(self) -> bool:
+        """No two rewards differ: the group has no advantage to learn from."""
+        return len({reward for reward in self.rewards if reward is not None}) < 2
+
+
+def suppress_logits(model: Any, ids: Sequence[int]) -> None:
+    """Give the LM head a fixed bias that makes `ids` impossible, in sampling and in TRL's fused loss alike.
+
+    The bias is a buffer that is never saved. Undone by `restore_logits`.
+
+    Raises:
+        UserError: the head has a bias of its own.
+    """
+    head = model.get_output_embeddings()
+    if head.bias is not None:
+        raise UserError("models whose LM head has a bias are not supported", "model")
+    bias = torch.zeros(head.weight.shape[0], dtype=head.weight.dtype, device=head.weight.device)
+    bias[list(ids)] = SUPPRESSED_LOGIT
+    del head._parameters["bias"]
+    head.register_buffer("bias", bias, persistent=False)
+
+
+def restore_logits(model: Any) -> None:
+    """Undo `suppress_logits`."""
+    head = model.get_output_embeddings()
+    if "bias" in head._buffers:
+        del head._buffers["bias"]
+        head.register_parameter("bias", None)
+
+
+def spoken(trajectory: Trajectory) -> Trajectory:
+    """`trajectory` up to the model's last word: what a limit cut off behind it has no tokens and no loss."""
+    last = max((n for n, turn in enumerate(trajectory.turns) if turn.role == "assistant"), default=-1)
+    return trajectory.model_copy(update={"turns": trajectory.turns[: last + 1]})
+
+
+def _placeholder_tool() -> None:
+    """Makes TRL take the branch for tools; never called."""
+    raise AssertionError("tools are called by the agent, not by TRL")
+
+
+class ToolGRPOTrainer(GRPOTrainer):
+    """GRPO on trajectories that an agent makes.
+
+    Args:
+        model: in this process; the agent's generator must use the same object.
+        processor: Hugging Face's processor; its image processor is replaced, in a copy, by one that caches.
+        family: the model family's adapter.
+        agent: makes trajectories with tokens; see `RolloutEngine`.
+        tasks: to train on, at least as many as one step takes.
+        rewards: see `thinkimg.training.rewards`.
+        args: TRL's configuration (`grpo_config` makes one).
+        settings: ours.
+        image_features: the cache to share with the generator; its own by default.
+        before_rollouts: called with the step's number before each step's rollouts (weight sync, progress).
+        options: further arguments of `trl.GRPOTrainer` (`peft_config`, `callbacks`, `optimizers`).
+
+    Raises:
+        UserError: `mask_truncated_completions`; groups that straddle ranks; too few tasks.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        family: Family,
+        agent: Actor,
+        tasks: Sequence[Task],
+        rewards: Sequence[Reward],
+        args: GRPOConfig,
+        settings: GRPOSettings,
+        image_features: ImageFeatures | None = None,
+        before_rollouts: Callable[[int], None] | None = None,
+        **options: Any,
+    ) -> None:
+        _refuse(args, len(tasks))
+        self.family = family
+        self.tasks = list(tasks)
+        self.rewards = list(rewards)
+        self.settings = settings
+        self.before_rollouts = before_rollouts
+        self.groups: list[Group] = []
+        self.step_log: StepLog | None = None
+        self._suppressed = frozenset(family.suppressed_ids)
+        features = image_features or ImageFeatures(processor.image_processor)
+        processor = with_cached_images(processor, features)
+        self.image_processor: CachedImageProcessor = processor.image_processor
+        args.reward_weights = [reward.weight for reward in rewards]
+        suppress_logits(model, family.suppressed_ids)
+        super().__init__(
+            model=model,
+            reward_funcs=[self._reward_column(reward.name) for reward in rewards],
+            args=args,
+            train_dataset=Dataset.from_dict(
+                {"prompt": [task.question for task in tasks], "task": list(range(len(tasks)))}
+            ),
+            processing_class=processor,
+            **options,
+        )
+        if self.ref_model is not None:
+            suppress_logits(self.accelerator.unwrap_model(self.ref_model), family.suppressed_ids)
+        if self._image_pad_token_id != family.image_token_id:
+            raise UserError("TRL and the model's family disagree about the image token", "model")
+        # TRL's constructor demands a chat template with a slot for tools; afterwards the list only chooses branches.
+        self.tools = [_placeholder_tool]
+        self.engine = RolloutEngine(agent, settings.seed, settings.temperature, settings.concurrency, settings.attempts)
+
+    # ---- the two seams --------------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.before_rollouts is not None:
+            self.before_rollouts(self.state.global_step)
+        began = time.monotonic()
+        size = self.num_generations if self.model.training else self.num_generations_eval
+        tasks = [self.tasks[inputs[first]["task"]] for first in range(0, len(inputs), size)]
+        self.groups, refilled = self._roll_out(tasks, size)
+        self._report(refilled, time.monotonic() - began)
+        index = {task.id: number for number, task in enumerate(self.tasks)}
+        used = [
+            {"prompt": group.task.question, "task": index[group.task.id]} for group in self.groups for _ in group.rows
+        ]
+        return super()._generate_and_score_completions(used)
+
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        rows = self.rows
+        images: list[list[Image]] | None = [row.images for row in rows]
+        tool_images: list[list[Image]] = [row.images for row in rows]
+        if not any(tool_images):
+            images = None
+        return (
+            [row.prompt for row in rows],
+            [row.completion for row in rows],
+            [row.mask for row in rows],
+            [""] * len(rows),  # completions as text: only TRL's own logs and reward signatures want them
+            None,  # sampling log-probabilities: used with vLLM's importance correction only
+            {},
+            images,
+            tool_images,
+        )
+
+    @property
+    def rows(self) -> list[Row]:
+        """This rank's rows of the last generation, in TRL's order."""
+        return [row for group in self.groups for row in group.rows]
+
+    # ---- rollouts -------------------------------------------------------------------------------------------------
+
+    def _roll_out(self, tasks: list[Task], size: int) -> tuple[list[Group], int]:
+        """Groups of `size` trajectories for `tasks`, flat ones refilled if so configured; how many were."""
+        groups = self._make_groups(tasks, size, f"{self.state.global_step}")
+        if not self.settings.refill or not self.model.training:
+            return groups, 0
+        flat = [number for number, group in enumerate(groups) if group.flat][: self.settings.refill_groups]
+        fresh = self._make_groups(self._reserve(tasks, len(flat)), size, f"{self.state.global_step}/refill")
+        useful = [group for group in fresh if not group.flat]
+        for number, group in zip(flat, useful, strict=False):
+            groups[number] = group
+        return groups, len(useful)
+
+    def _make_groups(self, tasks: Sequence[Task], size: int, visit: str) -> list[Group]:
+        requests = [Request(task, f"{visit}/{task.id}", number) for task in tasks for number in range(size)]
+        made = self.engine.run(requests)
+        return [self._score(task, made[size * n : size * (n + 1)]) for n, task in enumerate(tasks)]
+
+    def _score(self, task: Task, trajectories: list[Trajectory]) -> Group:
+        rows = [self._row(trajectory) for trajectory in trajectories]
+        for trajectory, row in zip(trajectories, rows, strict=True):
+            if row.masked is None:
+                score(trajectory, self.rewards)
+            else:
+                trajectory.rewards = {}
+                trajectory.meta["masked"] = row.masked
+        return Group(task, trajectories, rows, [total(trajectory, self.rewards) for trajectory in trajectories])
+
+    def _reserve(self, tasks: Sequence[Task], count: int) -> list[Task]:
+        """Other tasks of this rank's share, chosen by step and rank alone."""
+        args = self.args
+        taken = {task.id for task in tasks}
+        share = [task for task in self.tasks[args.process_index :: args.world_size] if task.id not in taken]
+        seed = seed_of(self.settings.seed, f"reserve/{self.state.global_step}", args.process_index, 0)
+        return random.Random(seed).sample(share, min(count, len(share)))
+
+    def _row(self, trajectory: Trajectory) -> Row:
+        filler = self._tokenizer.pad_token_id
+        try:
+            return self._unmasked_row(trajectory)
+        except _MaskedError as reason:
+            return Row([filler], [filler], [0], masked=str(reason))
+
+    def _unmasked_row(self, trajectory: Trajectory) -> Row:
+        if trajectory.status == "infrastructure":
+            raise _MaskedError("infrastructure")
+        if self.settings.mask_truncated and trajectory.status in TRUNCATED:
+            raise _MaskedError("truncated")
+        said = spoken(trajectory)
+        try:
+            said.check(self.family.image_token_id, self.image_processor.image_tokens)
+            tokens, mask = said.tokens, said.mask
+            self._check_own_tokens(tokens, mask)
+        except (InvariantError, ImageDecodeError) as error:
+            logging.getLogger(__name__).error("trajectory %s is not trained on: %s", trajectory.id, error)
+            trajectory.meta["invariant"] = str(error)
+            raise _MaskedError("invariant") from error
+        first = sum(len(turn.tokens or ()) for turn in said.turns[: said.prompt_turns])
+        if not any(mask[first:]):
+            raise _MaskedError("empty")
+        return Row(tokens[:first], tokens[first:], [int(flag) for flag in mask[first:]], said.ordered_images)
+
+    def _check_own_tokens(self, tokens: list[int], mask: list[bool]) -> None:
+        if self._video_pad_token_id in tokens:
+            raise InvariantError("a video placeholder without a video")
+        for token, own in zip(tokens, mask, strict=True):
+            if own and token in self._suppressed:
+                raise InvariantError(f"the model sampled token {token}, which is impossible under the loss")
+
+    # ---- rewards and reports --------------------------------------------------------------------------------------
+
+    def _reward_column(self, name: str) -> Callable[..., list[float | None]]:
+        def column(**_: Any) -> list[float | None]:
+            return [trajectory.rewards.get(name) for group in self.groups for trajectory in group.trajectories]
+
+        column.__name__ = name
+        return column
+
+    def _report(self, refilled: int, seconds: float) -> None:
+        local = StepRecord(refilled=refilled)
+        for group in self.groups:
+            for trajectory, row, reward in zip(group.trajectories, group.rows, group.rewards, strict=True):
+                local.add(trajectory, reward, row.masked)
+        record = StepRecord()
+        for other in gather_object([local]):
+            record.merge(other)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["tools/call_frequency"].append(record.tool_calls)
+        metrics["rollout/masked"].append(float(record.masked.total()))
+        metrics["rollout/seconds"].append(seconds)
+        lengths = [sum(row.mask) for row in self.rows if row.masked is None]
+        metrics["completions/mean_length"].append(sum(lengths) / max(len(lengths), 1))
+        if self.step_log is not None:
+            self.step_log.record = record
+            self.step_log.trajectories = [trajectory for group in self.groups for trajectory in group.trajectories]
+            self.step_log.seconds_rollout += seconds
+
+    def close(self) -> None:
+        """Stop the rollout thread and give the model its plain LM head back."""
+        self.engine.close()
+        restore_logits(self.accelerator.unwrap_model(self.model))
+
+
+class _MaskedError(Exception):
+    """Why a row is masked."""
+
+
+def _refuse(args: GRPOConfig, tasks: int) -> None:
+    if args.mask_truncated_completions:
+        raise UserError(
+            "TRL's mask_truncated_completions shifts image grids between samples; set mask_truncated instead",
+            "trl.mask_truncated_completions",
+        )
+    per_rank = args.per_device_train_batch_size * args.steps_per_generation
+    if per_rank % args.num_generations:
+        raise UserError(
+            f"{per_rank} rows per rank are not whole groups of {args.num_generations}: a group would straddle ranks; "
+            "make prompts_per_step a multiple of the number of processes",
+            "prompts_per_step",
+        )
+    groups = args.generation_batch_size // args.num_generations
+    if tasks < groups:
+        raise UserError(f"a step takes {groups} tasks, but there are {tasks}", "prompts_per_step")
+
+
+def grpo_config(settings: GRPOSettings, output_dir: Path, world_size: int = 1) -> GRPOConfig:
+    """TRL's configuration: one optimiser step per generation batch, on policy, nothing written but checkpoints.
+
+    Raises:
+        UserError: rows that do not divide evenly; an option in `settings.trl` that TRL does not know.
+    """
+    rows, remainder = divmod(settings.prompts_per_step * settings.generations, world_size)
+    micro = settings.micro_batch or rows
+    if remainder or rows % micro:
+        raise UserError(
+            f"{settings.prompts_per_step} prompts x {settings.generations} generations on {world_size} processes "
+            f"cannot be cut into batches of {micro} rows",
+            "micro_batch",
+        )
+    options: dict[str, Any] = {
+        "output_dir": str(output_dir),
+        "max_steps": settings.steps,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": rows // micro,
+        "num_generations": settings.generations,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.scheduler,
+        "warmup_steps": settings.warmup_steps,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "temperature": settings.temperature,
+        "beta": settings.beta,
+        "epsilon": settings.epsilon,
+        "loss_type": settings.loss_type,
+        "scale_rewards": settings.scale_rewards,
+        "seed": settings.seed,
+        "bf16": settings.bf16,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "disable_dropout": True,  # the loss must see the distribution that was sampled from
+        "save_strategy": "steps" if settings.save_steps else "no",
+        "save_steps": settings.save_steps or 500,
+        "save_total_limit": settings.save_total_limit,
+        "logging_steps": 1,
+        "report_to": "none",
+        "log_multimodal": False,
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    try:
+        return GRPOConfig(**options | settings.trl)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"TRL refuses the configuration: {error}", "trl") from error
+
+
+def train_grpo(
+    model: Any,
+    processor: Any,
+    family: Family,
+    agent: Actor,
+    tasks: Sequence[Task],
+    rewards: Sequence[Reward],
+    settings: GRPOSettings,
+    output_dir: Path,
+    image_features: ImageFeatures | None = None,
+    before_rollouts: Callable[[int], None] | None = None,
+    resume_from: Path | None = None,
+    world_size: int = 1,
+    callbacks: Sequence[Any] = (),
+    **options: Any,
+) -> ToolGRPOTrainer:
+    """Train `model` in place with GRPO; the trainer is returned, closed, with its last rollouts.
+
+    Writes `output_dir/steps.jsonl` (one line per step, see `StepLog`), `output_dir/trajectories/step-*.jsonl` and, if
+    `settings.save_steps` is set, TRL's checkpoints. The arguments are those of `ToolGRPOTrainer`.
+    """
+    trainer = ToolGRPOTrainer(
+        model,
+        processor,
+        family,
+        agent,
+        tasks,
+        rewards,
+        grpo_config(settings, output_dir, world_size),
+        settings,
+        image_features,
+        before_rollouts,
+        callbacks=list(callbacks),
+        **options,
+    )
+    trainer.step_log = StepLog(
+        output_dir / "steps.jsonl",
+        output_dir / "trajectories",
+        settings.trajectories_every,
+        settings.alarm_fraction,
+    )
+    trainer.add_callback(trainer.step_log)
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    try:
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    finally:
+        trainer.close()
+    return trainer

@@ -1,0 +1,48 @@
+"""What TRL calls as the model's image processor: our `Image` objects in, cached features out.
+
+The trainer and the in-process generator share one `ImageFeatures`, so that a picture is preprocessed once in this
+process, however often it is shown.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from thinkimg.image import Image
+from thinkimg.models.image_features import ImageFeatures
+
+
+class CachedImageProcessor:
+    """Stands in for Hugging Face's image processor inside a processor; everything but the call is the original's."""
+
+    def __init__(self, features: ImageFeatures) -> None:
+        self.cached_features = features
+
+    def __call__(self, images: Sequence[Image], return_tensors: str = "pt", **options: Any) -> dict[str, torch.Tensor]:
+        """`pixel_values` (patches of all images, dim) and `image_grid_thw` (images, 3), as the original gives them."""
+        if return_tensors != "pt" or options:
+            raise TypeError(f"cached features exist as default tensors only, not with {return_tensors=}, {options}")
+        return self.cached_features(images)
+
+    def image_tokens(self, image: Image) -> int:
+        """How many placeholder tokens the image's features fill, counted from the features themselves."""
+        grid = self.cached_features([image])["image_grid_thw"]
+        return int(grid.prod()) // self.merge_size**2
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "cached_features":
+            raise AttributeError(name)
+        return getattr(self.cached_features.image_processor, name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # Saving a processor copies it deeply: what is saved is the original.
+        return copy.deepcopy(self.cached_features.image_processor, memo)
+
+
+def with_cached_images(processor: Any, features: ImageFeatures) -> Any:
+    """A shallow copy of `processor` whose image processor is cached; the original stays as it is."""
+    copied = copy.copy(processor)
+    copied.image_processor = CachedImageProcessor(features)
+    return copied

@@ -1,0 +1,158 @@
+"""The log of a reinforcement run: one JSON line per optimiser step, whole trajectories of every k-th, and an alarm when
+the model stops using its tools."""
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from thinkimg.trajectory import Trajectory, write_trajectories
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class StepRecord:
+    """What one rank's rollouts of one step gave; `merge` adds another rank's.
+
+    Attributes:
+        trajectories: scored ones, that is without the masked.
+        rewards: sum of total rewards of these; `correct`: how many of `judged` answers were right.
+        tools: calls by tool; chains: trajectories by their sequence of tools, `none` without.
+        errors: mistakes of the model by kind; masked: rows without loss, by reason.
+        resampled, refilled: trajectories tried again; groups without variance that were replaced.
+    """
+
+    trajectories: int = 0
+    rewards: float = 0.0
+    judged: int = 0
+    correct: int = 0
+    tools: Counter[str] = field(default_factory=Counter)
+    chains: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
+    resampled: int = 0
+    refilled: int = 0
+
+    def add(self, trajectory: Trajectory, reward: float | None, masked: str | None) -> None:
+        self.resampled += trajectory.meta.get("attempt", 0)
+        if masked is not None:
+            self.masked[masked] += 1
+            return
+        names = [result.name for result in trajectory.tool_results]
+        self.trajectories += 1
+        self.rewards += reward or 0.0
+        self.judged += trajectory.correct is not None
+        self.correct += bool(trajectory.correct)
+        self.tools.update(names)
+        self.chains[">".join(names) or "none"] += 1
+        self.errors.update(result.error for result in trajectory.tool_results if result.error)
+        if trajectory.meta.get("malformed"):
+            self.errors["malformed_call"] += trajectory.meta["malformed"]
+
+    def merge(self, other: "StepRecord") -> None:
+        for name, value in vars(other).items():
+            mine = getattr(self, name)
+            if isinstance(mine, Counter):
+                mine.update(value)
+            else:
+                setattr(self, name, mine + value)
+
+    @property
+    def tool_calls(self) -> float:
+        """Calls per trajectory."""
+        return self.tools.total() / self.trajectories if self.trajectories else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        count = max(self.trajectories, 1)
+        return {
+            "reward": round(self.rewards / count, 5),
+            "accuracy": round(self.correct / self.judged, 5) if self.judged else None,
+            "tool_calls": round(self.tool_calls, 4),
+            "tools": {name: round(calls / count, 4) for name, calls in sorted(self.tools.items())},
+            "chains": {name: round(number / count, 4) for name, number in self.chains.most_common()},
+            "errors": dict(sorted(self.errors.items())),
+            "masked": self.masked.total(),
+            "masked_by": dict(sorted(self.masked.items())),
+            "resampled": self.resampled,
+            "refilled": self.refilled,
+        }
+
+
+class CollapseAlarm:
+    """Warns once when the tool rate falls below `fraction` of its start (the mean of the first `steps` steps)."""
+
+    def __init__(self, fraction: float, steps: int = 5) -> None:
+        self.fraction = fraction
+        self.steps = steps
+        self.rates: list[float] = []
+        self.raised = False
+
+    def observe(self, step: int, rate: float) -> bool:
+        """True when the alarm is raised by this step."""
+        self.rates.append(rate)
+        if self.raised or len(self.rates) <= self.steps:
+            return False
+        start = sum(self.rates[: self.steps]) / self.steps
+        recent = sum(self.rates[-self.steps :]) / self.steps
+        self.raised = start > 0 and recent < self.fraction * start
+        if self.raised:
+            logger.warning(
+                "tool use collapses: %.2f calls per trajectory at step %d, %.2f at the start; "
+                "a stronger cold start is the usual remedy",
+                recent,
+                step,
+                start,
+            )
+        return self.raised
+
+
+class StepLog(TrainerCallback):
+    """Writes `path`, and trajectories under `folder` every `every`-th step (0: never).
+
+    The trainer sets `record` and `trajectories` before the step's update; times are wall seconds.
+    """
+
+    def __init__(self, path: Path, folder: Path, every: int, alarm_fraction: float) -> None:
+        self.path = path
+        self.folder = folder
+        self.every = every
+        self.alarm = CollapseAlarm(alarm_fraction)
+        self.record = StepRecord()
+        self.trajectories: Sequence[Trajectory] = ()
+        self.seconds_rollout = 0.0
+        self._began = 0.0
+        self._seconds = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._began = time.monotonic()
+        self.seconds_rollout = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._seconds = time.monotonic() - self._began
+        if self.every and (state.global_step % self.every == 0 or state.global_step == 1):
+            rank = f".rank{args.process_index}" if args.process_index else ""
+            write_trajectories(self.trajectories, self.folder / f"step-{state.global_step:06d}{rank}.jsonl")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        line = {
+            "step": state.global_step,
+            **self.record.as_json(),
+            "loss": logs["loss"],
+            "entropy": logs.get("entropy"),
+            "grad_norm": logs.get("grad_norm"),
+            "seconds": round(self._seconds, 4),
+            "seconds_rollout": round(self.seconds_rollout, 4),
+            "collapse": self.alarm.observe(state.global_step, self.record.tool_calls),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
