@@ -1,0 +1,100 @@
+"""Status of a ToolRLJob: what the operator has seen. Figures are strings, because CRDs should not hold floats."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .meta import Condition, Time
+from .resource import Block, NonNegative
+
+
+class Metric(Block):
+    """One number of a stage's progress."""
+
+    name: str
+    """Name, as in `reward`."""
+    value: str
+    """Decimal figure, as in "0.61"."""
+
+
+class Progress(Block):
+    """How far a stage is; for people, nothing is decided by it."""
+
+    step: NonNegative = 0
+    """Optimiser steps done."""
+    total_steps: NonNegative | None = None
+    """Optimiser steps to do, where it is known."""
+    observed_time: Time | None = None
+    """When this was read."""
+    metrics: list[Metric] = Field(default_factory=list)
+    """Latest figures."""
+
+
+class CheckpointStatus(Block):
+    """The newest complete checkpoint of a stage."""
+
+    step: NonNegative
+    """Optimiser step it holds."""
+    path: str
+    """Where it is, below the storage root."""
+    time: Time | None = None
+    """When it was complete."""
+
+
+class StageStatus(Block):
+    """One stage as it stands."""
+
+    name: str
+    """Name of the stage."""
+    state: Literal["Pending", "Running", "Restarting", "Succeeded", "Failed"] = "Pending"
+    """Where it stands."""
+    attempt: NonNegative = 0
+    """Number of the current attempt."""
+    job_name: str = ""
+    """Job of the current attempt."""
+    start_time: Time | None = None
+    """Start of the first attempt."""
+    completion_time: Time | None = None
+    """End of the last attempt."""
+    ready_pods: NonNegative = 0
+    """Pods of the attempt that are ready."""
+    checkpoint: CheckpointStatus | None = None
+    """Newest complete checkpoint."""
+    progress: Progress | None = None
+    """How far it is."""
+
+
+class Result(Block):
+    """One row of the table."""
+
+    model: str
+    """Stage name, or `base`."""
+    accuracy: str
+    """Greedy accuracy, 0 to 1, as in "0.778"."""
+    ci95: Annotated[list[str], Field(max_length=2)] = Field(default_factory=list)
+    """Lower and upper end of the 95 % interval."""
+    tool_calls_per_answer: str = ""
+    """Mean number of calls, as in "1.4"."""
+
+
+class ToolRLJobStatus(Block):
+    """What the operator has seen of a job. Conditions: Accepted, ToolsReady, PodsReady, Suspended, Complete, Failed."""
+
+    observed_generation: NonNegative | None = None
+    """`metadata.generation` that this status speaks of."""
+    start_time: Time | None = None
+    """When the first stage began; from then on stages are immutable."""
+    completion_time: Time | None = None
+    """When the last stage ended."""
+    current_stage: str = ""
+    """Stage that runs now."""
+    restarts: NonNegative = 0
+    """Counted restarts so far."""
+    stages: list[StageStatus] = Field(default_factory=list)
+    """Every stage as it stands."""
+    results: Annotated[list[Result], Field(max_length=20)] = Field(default_factory=list)
+    """The table."""
+    conditions: list[Condition] = Field(default_factory=list)
+    """Accepted, ToolsReady, PodsReady, Suspended, Complete, Failed."""

@@ -1,0 +1,41 @@
+"""The rewards of a GRPO stage: built-in ones by name, the user's own as `module:function`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from .resource import Block, Violation, refuse, refuse_all, suggestion
+
+BUILT_IN_REWARDS = ("accuracy", "format")
+
+
+def _reward_name(name: str) -> str:
+    if name not in BUILT_IN_REWARDS and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        refuse(
+            f'there is no reward "{name}"',
+            f"{suggestion(name, BUILT_IN_REWARDS)} A function of your own is written module:function.",
+        )
+    return name
+
+
+class Reward(Block):
+    """One summand of the reward."""
+
+    name: Annotated[str, AfterValidator(_reward_name)]
+    """`accuracy`, `format`, or `module:function` from `spec.code`."""
+    weight: float = 1.0
+    """Its factor; 0 only records it."""
+
+
+def distinct_rewards(rewards: list[Reward]) -> list[Reward]:
+    """Each reward once: a second entry of the same name is a mistake, not a sum."""
+    names = [reward.name for reward in rewards]
+    refuse_all(
+        Violation((i, "name"), f'"{name}" is there twice', "Keep one of them.")
+        for i, name in enumerate(names)
+        if name in names[:i]
+    )
+    return rewards

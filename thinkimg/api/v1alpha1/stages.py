@@ -1,0 +1,332 @@
+"""The stages of a ToolRLJob: one typed block for each type of stage, and the stage that holds exactly one of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from .pods import ResourceRequirements, SecretRef
+from .resource import (
+    Block,
+    Fraction,
+    FractionalSeconds,
+    LearningRate,
+    Nodes,
+    NonNegative,
+    Positive,
+    Processes,
+    Questions,
+    Rounds,
+    Seed,
+    StageName,
+    Steps,
+    Tokens,
+    Unit,
+    Violation,
+    refuse,
+    refuse_all,
+)
+from .rewards import Reward, distinct_rewards
+from .trainer_args import grpo_args, sft_args
+from .uris import endpoint_url
+
+BASE = "base"
+"""The model as `spec.model` names it, before any stage; reserved as a name of stages."""
+
+ToolUse = Literal["Enabled", "Disabled"]
+StageType = Literal["Synthesize", "SFT", "GRPO", "Evaluate"]
+
+
+class Endpoint(Block):
+    """A model behind an OpenAI-compatible address."""
+
+    base_url: Annotated[str, AfterValidator(endpoint_url)]
+    """Address up to and including `/v1`."""
+    name: str
+    """Name of the model, as the endpoint knows it."""
+    secret_ref: SecretRef | None = None
+    """The API key; default: none is sent."""
+
+
+class Planner(Block):
+    """Who decides which tools a cold-start trajectory uses. The calls themselves are always executed for real."""
+
+    type: Literal["Scripted", "Model"] = "Scripted"
+    """`Scripted`: the data set's own plans. `Model`: a large model behind an endpoint."""
+    chains: dict[Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")], Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict
+    )
+    """Scripted: weight of each chain of tools, as in `zoom-ocr: 0.3`; `none` answers at once. Default: equal shares
+    of all that the data set knows. Weights need not add up to 1."""
+    model: Endpoint | None = None
+    """Model: where it is. Needed by that type and refused with the other."""
+
+    @model_validator(mode="after")
+    def _fits_type(self) -> Planner:
+        violations = []
+        if self.type == "Model" and self.model is None:
+            violations.append(
+                Violation(("model",), "a planner of type Model has no model", "Give baseUrl and name of the endpoint.")
+            )
+        if self.type == "Model" and self.chains:
+            violations.append(
+                Violation(
+                    ("chains",), "a planner of type Model plans by itself", "Remove chains, or use type: Scripted."
+                )
+            )
+        if self.type == "Scripted" and self.model is not None:
+            violations.append(
+                Violation(("model",), "a planner of type Scripted asks no model", "Remove it, or use type: Model.")
+            )
+        if self.chains and sum(self.chains.values()) == 0:
+            violations.append(Violation(("chains",), "all weights are 0", "Give at least one chain a weight above 0."))
+        refuse_all(violations)
+        return self
+
+
+class Filters(Block):
+    """Which synthesised trajectories are kept."""
+
+    require_correct: bool = True
+    """Keep only trajectories whose final answer is right."""
+    max_tool_errors: NonNegative = 0
+    """Most tool errors that a kept trajectory may contain."""
+
+
+class Synthesize(Block):
+    """Make cold-start trajectories: plan, execute through the live tools, filter."""
+
+    trajectories: Annotated[int, Field(ge=1), Unit("trajectories")] = 1500
+    """How many are kept."""
+    planner: Planner = Field(default_factory=Planner)
+    """Who decides which tools are used."""
+    filters: Filters = Field(default_factory=Filters)
+    """Which trajectories are kept."""
+    max_rounds: Rounds = 4
+    """Most rounds of a trajectory. Default: `spec.agent.maxRounds`."""
+    concurrency: Positive = 16
+    """Trajectories executed at the same time."""
+    tool_use: ToolUse = "Enabled"
+    """`Disabled`: questions and answers without any call."""
+
+
+class Gate(Block):
+    """Is the cold start strong enough for RL? Below the bar, RL loses its tool use in a few steps, for good."""
+
+    min_sampled_accuracy: Fraction = 0.2
+    """Least accuracy of answers sampled at temperature 1 after this stage."""
+    questions: Questions = 200
+    """How many questions of `data.validation` (of `data.train` where there is none) are asked."""
+    extend_once: bool = True
+    """Below the bar, train this stage once more as long; then, or when false, the run stops with the reason."""
+
+
+class FromStage(Block):
+    """A length that another stage determines."""
+
+    from_stage: StageName
+    """An earlier stage: train for as many seconds as it took."""
+
+
+class SFT(Block):
+    """Supervised fine-tuning. One of `epochs`, `maxSteps` and `maxSeconds` says how long; with none, one epoch."""
+
+    tool_use: ToolUse = "Enabled"
+    """`Disabled`: the same questions with their answers only, no schemas and no calls."""
+    epochs: Annotated[float, Field(gt=0), Unit("passes over the data")] | None = None
+    """Length in epochs."""
+    max_steps: Steps | None = None
+    """Length in optimiser steps."""
+    max_seconds: FromStage | None = None
+    """Length in time: as long as the named stage took. Makes a comparison of equal cost."""
+    batch_size: Annotated[int, Field(ge=1), Unit("trajectories")] = 32
+    """Trajectories of one optimiser step, over all processes."""
+    learning_rate: LearningRate = 1e-5
+    """Peak learning rate."""
+    gate: Gate | None = None
+    """Measure after this stage whether RL may start from it; default: no measurement."""
+    data_from: StageName | None = None
+    """The earlier Synthesize stage whose trajectories are learnt. Default: the nearest earlier one; without any,
+    `data.train` must hold trajectories itself."""
+    seed: Seed | None = None
+    """Seed of order and dropout; default: `spec.seed`."""
+    args: Annotated[dict[str, Any], AfterValidator(sft_args)] = Field(default_factory=dict)
+    """More arguments of TRL's SFTConfig by their own names; those that have a field here are refused."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> SFT:
+        given = [n for n in ("epochs", "max_steps", "max_seconds") if getattr(self, n) is not None]
+        if len(given) > 1:
+            refuse("more than one of epochs, maxSteps and maxSeconds is given", "Keep the one that is meant.")
+        if not given:
+            self.epochs = 1.0
+        return self
+
+    def batch_per_process(self, world_size: int) -> int:
+        """Trajectories of one forward pass in one process."""
+        return self.batch_size // (world_size * self.args.get("gradient_accumulation_steps", 1))
+
+
+class GRPO(Block):
+    """Reinforcement learning with group-relative advantages: V-ToolRL with live tools, the baseline without."""
+
+    tool_use: ToolUse = "Enabled"
+    """`Disabled`: text-only RL, the same trainer without tools."""
+    max_steps: Steps = 100
+    """Length in optimiser steps."""
+    prompts_per_step: Annotated[int, Field(ge=1), Unit("questions")] = 16
+    """Questions of one optimiser step, over all processes; a multiple of the number of processes."""
+    num_generations: Annotated[int, Field(ge=2), Unit("rollouts")] = 8
+    """Rollouts per question: the size of a group."""
+    learning_rate: LearningRate = 1e-6
+    """Peak learning rate."""
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """Sampling temperature of rollouts."""
+    beta: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL term; 0 keeps no reference model."""
+    max_rounds: Rounds = 4
+    """Most rounds of a rollout. Default: `spec.agent.maxRounds`."""
+    max_tokens_per_turn: Tokens = 512
+    """Most tokens of one turn. Default: `spec.agent.maxTokensPerTurn`."""
+    max_seconds_per_trajectory: FractionalSeconds = 300.0
+    """Longest time of one rollout. Default: `spec.agent.maxSecondsPerTrajectory`."""
+    rewards: Annotated[list[Reward], Field(min_length=1), AfterValidator(distinct_rewards)] = Field(
+        default_factory=lambda: [Reward(name="accuracy", weight=1.0), Reward(name="format", weight=0.1)]
+    )
+    """What is rewarded: the reward is the weighted sum."""
+    tool_concurrency: Positive = 32
+    """Tool calls in flight at the same time, per process."""
+    resample_limit: NonNegative = 2
+    """How often a rollout spoilt by the infrastructure is sampled again before it is left out of the loss."""
+    args: Annotated[dict[str, Any], AfterValidator(grpo_args)] = Field(default_factory=dict)
+    """More arguments of TRL's GRPOConfig by their own names; those that have a field here are refused."""
+
+    def rollouts_per_process(self, world_size: int) -> int:
+        """Rollouts of one forward pass in one process."""
+        rollouts = self.prompts_per_step * self.num_generations
+        return rollouts // (world_size * self.args.get("gradient_accumulation_steps", 1))
+
+
+class Evaluate(Block):
+    """Measure models on held-out questions and compare them."""
+
+    models: Annotated[list[StageName], Field(min_length=1)]
+    """Names of earlier SFT and GRPO stages, or `base`; the rows of the table."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Which part of `spec.data`."""
+    questions: Questions | None = None
+    """How many questions, from the beginning of the split; default: all."""
+    sampled: bool = True
+    """Also measure sampled answers; greedy ones are always measured."""
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """Temperature of the sampled answers."""
+    bootstrap: Annotated[int, Field(ge=100, le=1_000_000), Unit("resamples")] = 2000
+    """Resamples of the bootstrap behind the 95 % intervals."""
+    concurrency: Positive = 32
+    """Questions answered at the same time."""
+
+
+BLOCK_OF_TYPE: dict[str, str] = {"Synthesize": "synthesize", "SFT": "sft", "GRPO": "grpo", "Evaluate": "evaluate"}
+TRAINED_TYPES = ("SFT", "GRPO")
+
+
+def _not_base(name: str) -> str:
+    if name == BASE:
+        refuse(f'"{BASE}" is reserved: it names the model before any stage', "Use another name.")
+    return name
+
+
+class Stage(Block):
+    """One step of the experiment: exactly the block that belongs to its type is set."""
+
+    name: Annotated[StageName, AfterValidator(_not_base)]
+    """Name of the stage, of its checkpoint and of its row; at most 16 characters."""
+    type: StageType
+    """What the stage does."""
+    from_: StageName = Field(default=BASE, alias="from")
+    """SFT and GRPO: the model to start from, an earlier SFT or GRPO stage or `base`."""
+    nodes: Nodes = 1
+    """Number of pods; locally, of groups of processes on this machine."""
+    procs_per_node: Processes = 1
+    """Processes in each: one per GPU."""
+    resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
+    """CPU, memory and GPUs of one pod."""
+    synthesize: Synthesize | None = None
+    """Settings of a Synthesize stage."""
+    sft: SFT | None = None
+    """Settings of an SFT stage."""
+    grpo: GRPO | None = None
+    """Settings of a GRPO stage."""
+    evaluate: Evaluate | None = None
+    """Settings of an Evaluate stage."""
+
+    @property
+    def world_size(self) -> int:
+        """Processes of the whole stage."""
+        return self.nodes * self.procs_per_node
+
+    @property
+    def uses_tools(self) -> bool:
+        """Whether the stage calls tools while it runs (SFT learns from calls that were made before)."""
+        block = self.synthesize or self.grpo
+        return block is not None and block.tool_use == "Enabled"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage:
+        violations = [*_union(self), *_start(self), *_divisible(self)]
+        refuse_all(violations)
+        return self
+
+
+def _union(stage: Stage) -> list[Violation]:
+    wanted = BLOCK_OF_TYPE[stage.type]
+    violations = [
+        Violation((block,), f"a stage of type {stage.type} has no {block}", f"Remove it, or use type: {type_}.")
+        for type_, block in BLOCK_OF_TYPE.items()
+        if block != wanted and getattr(stage, block) is not None
+    ]
+    if getattr(stage, wanted) is None:
+        violations.append(
+            Violation(
+                (wanted,), f"a stage of type {stage.type} needs {wanted}", f"Add {wanted}: {{…}} with its settings."
+            )
+        )
+    return violations
+
+
+def _start(stage: Stage) -> list[Violation]:
+    if stage.type in TRAINED_TYPES or stage.from_ == BASE:
+        return []
+    instead = "evaluate.models" if stage.type == "Evaluate" else "synthesize.planner"
+    return [Violation(("from",), f"a stage of type {stage.type} starts from no model", f"Remove it and use {instead}.")]
+
+
+def _divisible(stage: Stage) -> list[Violation]:
+    """Every process gets the same share, and no group of rollouts straddles two of them."""
+    if stage.sft:
+        share, field, block = stage.sft.batch_size, "batchSize", stage.sft.args
+    elif stage.grpo:
+        share, field, block = stage.grpo.prompts_per_step, "promptsPerStep", stage.grpo.args
+    else:
+        return []
+    loc = ("sft" if stage.sft else "grpo", field)
+    if share % stage.world_size:
+        return [
+            Violation(
+                loc,
+                f"{share} cannot be shared equally by {stage.world_size} processes (nodes × procsPerNode)",
+                f"Use a multiple of {stage.world_size}.",
+            )
+        ]
+    passes = block.get("gradient_accumulation_steps", 1)
+    rows = share // stage.world_size * (stage.grpo.num_generations if stage.grpo else 1)
+    if passes < 1 or rows % passes:
+        return [
+            Violation(
+                (loc[0], "args", "gradient_accumulation_steps"),
+                f"{rows} rows of a process cannot be split into {passes} passes",
+                f"Use a divisor of {rows}.",
+            )
+        ]
+    return []

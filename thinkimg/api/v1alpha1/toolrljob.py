@@ -1,0 +1,296 @@
+"""ToolRLJob: one experiment, from the base model to the table, as an ordered list of stages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from .jobstatus import ToolRLJobStatus
+from .meta import ObjectMeta
+from .pods import EnvVar, NameRef, SecretRef
+from .resource import (
+    Block,
+    FractionalSeconds,
+    NonNegative,
+    Object,
+    ObjectName,
+    PositiveSeconds,
+    Quantity,
+    Rounds,
+    Seconds,
+    Seed,
+    StageName,
+    Steps,
+    Tokens,
+    Unit,
+    Violation,
+    dns_label,
+    refuse_all,
+)
+from .rules import violations_of_job
+from .stages import GRPO, TRAINED_TYPES, Stage, Synthesize
+from .uris import data_uri, model_uri
+
+AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]
+
+
+class Model(Block):
+    """The model that the experiment starts from."""
+
+    uri: Annotated[str, AfterValidator(model_uri)]
+    """`hf://org/name`, `pvc://claim/path`, or `preset://tiny`: a small model made from scratch."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub repository; pin a commit to be reproducible. Default: the main branch."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+    secret_ref: SecretRef | None = None
+    """The hub's access token."""
+
+
+class ToolRef(Block):
+    """A VisionTool that the model may call."""
+
+    name: Annotated[str, dns_label(63, first="a-z")]
+    """Name of a VisionTool of the same namespace; locally, of the same file."""
+
+
+class Dataset(Block):
+    """One part of the data."""
+
+    uri: Annotated[str, AfterValidator(data_uri)]
+    """`hf://org/name`, `pvc://claim/path`, `charts://?questions=1200&chartsSeed=0` (synthetic; its options are the
+    generator's), or a path below the storage root, which locally is the manifest's folder."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub repository. Default: the main branch."""
+
+
+class Data(Block):
+    """Questions to learn from, to choose settings with, and to measure on."""
+
+    train: Dataset
+    """Questions of Synthesize, SFT and GRPO."""
+    validation: Dataset | None = None
+    """Questions for choices during the run, such as the gate of an SFT stage."""
+    test: Dataset | None = None
+    """Questions of Evaluate, seen nowhere else. Needed by Evaluate stages of `split: test`."""
+
+
+class Agent(Block):
+    """The loop of model and tools: wording and limits, the same in every stage."""
+
+    format: Literal["openthinkimg", "hermes"] = "openthinkimg"
+    """Syntax of tool calls: OpenThinkIMG's JSON with thought and actions, or `<tool_call>` blocks."""
+    prompt: Literal["compact", "full"] = "full"
+    """How tools are explained to the model: names only, or with their whole schemas."""
+    max_rounds: Rounds = 4
+    """Most rounds of a trajectory."""
+    max_tokens_per_turn: Tokens = 512
+    """Most tokens of one turn."""
+    max_seconds_per_trajectory: FractionalSeconds = 300.0
+    """Longest time of one trajectory."""
+
+
+class Code(Block):
+    """The user's own Python: rewards and tasks."""
+
+    config_map_ref: NameRef
+    """ConfigMap whose keys are file names; they are put on the import path of every stage."""
+
+
+class Checkpoint(Block):
+    """When a training stage saves, and how much it keeps."""
+
+    every_steps: Steps = 50
+    """Steps between two checkpoints; the last step is always saved."""
+    keep: Annotated[int, Field(ge=1), Unit("checkpoints")] = 3
+    """How many of a stage are kept while it runs."""
+
+
+class Storage(Block):
+    """The volume that all stages share: data, checkpoints, results."""
+
+    claim_name: ObjectName | None = None
+    """An existing PersistentVolumeClaim; without it one is made."""
+    size: Quantity | None = None
+    """Size of the claim that is made. Default: 100Gi."""
+    storage_class_name: str | None = None
+    """StorageClass of the claim that is made; default: the cluster's."""
+    access_modes: Annotated[list[AccessMode], Field(min_length=1)] = Field(default=["ReadWriteMany"])
+    """Access modes of the claim that is made. Stages of several nodes on different machines need ReadWriteMany."""
+    retention_policy: Literal["Retain", "Delete"] = "Retain"
+    """What becomes of the claim that was made when the job is deleted, be it by its TTL."""
+
+    @model_validator(mode="after")
+    def _existing_or_made(self) -> Storage:
+        if self.claim_name is not None:
+            refuse_all(
+                Violation(
+                    (alias,), f"{alias} says how to make a claim, but claimName names one", "Remove one of the two."
+                )
+                for name, alias in (("size", "size"), ("storage_class_name", "storageClassName"))
+                if getattr(self, name) is not None
+            )
+        return self
+
+
+class ExitCodes(Block):
+    """Exit codes. ThinkIMG's own: 2 the user's error, 70 infrastructure, 75 interrupted after saving, 1 other."""
+
+    operator: Literal["In", "NotIn"]
+    """Whether the code must be among `values` or not."""
+    values: Annotated[list[Annotated[int, Field(ge=1, le=255)]], Field(min_length=1, max_length=255)]
+    """Exit codes, 1 to 255."""
+
+
+class FailureRule(Block):
+    """What to do after a failure that fits; the first rule that fits decides."""
+
+    action: Literal["Restart", "RestartUncounted", "Fail"]
+    """Start a new attempt, counted against `maxRestarts` or not, or end the job."""
+    stages: list[StageName] = Field(default_factory=list)
+    """Stages it is for; default: all."""
+    on_exit_codes: ExitCodes | None = None
+    """Fits when a container ended with such a code."""
+    on_pod_reasons: list[Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")]] = Field(default_factory=list)
+    """Fits when a pod ended for such a reason, as in Evicted or OOMKilled."""
+
+    @model_validator(mode="after")
+    def _says_when(self) -> FailureRule:
+        if self.on_exit_codes is None and not self.on_pod_reasons:
+            refuse_all([Violation((), "the rule fits nothing", "Give onExitCodes or onPodReasons.")])
+        return self
+
+
+class FailurePolicy(Block):
+    """How failed attempts are repeated. The user's errors (exit code 2) never are."""
+
+    max_restarts: NonNegative = 3
+    """Most counted restarts of the whole job."""
+    backoff_seconds: Seconds = 10
+    """Pause before the first restart; it doubles with each."""
+    max_backoff_seconds: Seconds = 300
+    """Longest pause."""
+    node_lost_seconds: Seconds = 120
+    """How long an unreachable node may stay away before its pods are given up."""
+    rules: Annotated[list[FailureRule], Field(max_length=20)] = Field(default_factory=list)
+    """Exceptions, tried in order before the default: restart and count."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FailurePolicy:
+        if self.max_backoff_seconds < self.backoff_seconds:
+            message = (
+                f"maxBackoffSeconds ({self.max_backoff_seconds}) is less than backoffSeconds ({self.backoff_seconds})"
+            )
+            refuse_all([Violation(("maxBackoffSeconds",), message, "Raise it.")])
+        return self
+
+
+class Scheduling(Block):
+    """How the pods of a stage are placed."""
+
+    gang: Literal["None", "Coscheduling", "Volcano"] = "None"
+    """Who makes sure that all pods of a stage start together or none."""
+
+
+class ToolRLJobSpec(Block):
+    """The experiment."""
+
+    model: Model
+    """The model to start from."""
+    tools: list[ToolRef] = Field(default_factory=list)
+    """Tools the model may call; on a cluster the job waits until they are Available."""
+    data: Data
+    """Where questions come from."""
+    agent: Agent = Field(default_factory=Agent)
+    """Syntax and limits of the loop of model and tools."""
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=12)]
+    """The steps, run in this order."""
+    seed: Seed = 0
+    """Seed of everything random in the run."""
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=10)] = Field(default_factory=lambda: [0, 1, 2])
+    """Seeds of `make table`, which repeats the whole run with each."""
+
+    image: str | None = None
+    """Container image of the stages; default: the operator's runtime image."""
+    image_pull_secrets: list[NameRef] = Field(default_factory=list)
+    """Secrets with which the image is pulled."""
+    service_account_name: ObjectName | None = None
+    """ServiceAccount of the pods; default: one without any permission."""
+    env: list[EnvVar] = Field(default_factory=list)
+    """Environment variables of every stage."""
+    secret_refs: list[NameRef] = Field(default_factory=list)
+    """Secrets whose keys become environment variables of every stage, as in HF_TOKEN or WANDB_API_KEY."""
+    code: Code | None = None
+    """The user's own rewards and tasks."""
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    """When training stages save."""
+    storage: Storage = Field(default_factory=Storage)
+    """The volume that all stages share."""
+    failure_policy: FailurePolicy = Field(default_factory=FailurePolicy)
+    """What happens after failures."""
+    suspend: bool = False
+    """Stop the pods, after saving, and start no others until it is false again."""
+    start_deadline_seconds: PositiveSeconds | None = None
+    """Fail when tools and pods are not ready this long after the start; default: wait for ever."""
+    active_deadline_seconds: PositiveSeconds | None = None
+    """Fail after this long, suspended time not counted; default: never."""
+    ttl_seconds_after_finished: Seconds | None = None
+    """Delete the job this long after its end; default: never."""
+    managed_by: Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._/-]+$")] | None = None
+    """Another controller, as `domain/name`; this operator then leaves the job alone."""
+    scheduling: Scheduling = Field(default_factory=Scheduling)
+    """How pods are placed."""
+    pod_template_patch: Object = Field(default_factory=dict)
+    """Strategic merge patch of every stage's pod template, applied last: for everything that has no field here."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ToolRLJobSpec:
+        refuse_all(violations_of_job(self))
+        self._inherit_limits()
+        return self
+
+    def _inherit_limits(self) -> None:
+        """A stage's limit that nobody wrote is the agent's."""
+        for stage in self.stages:
+            block: Synthesize | GRPO | None = stage.synthesize or stage.grpo
+            for limit in ("max_rounds", "max_tokens_per_turn", "max_seconds_per_trajectory"):
+                if block and limit in type(block).model_fields and limit not in block.model_fields_set:
+                    setattr(block, limit, getattr(self.agent, limit))
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name; KeyError when there is none."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+    def data_stage(self, stage: Stage) -> Stage | None:
+        """The Synthesize stage whose trajectories an SFT stage learns; None: `data.train` holds them itself."""
+        if stage.sft and stage.sft.data_from:
+            return self.stage(stage.sft.data_from)
+        earlier = self.stages[: self.stages.index(stage)]
+        return next((s for s in reversed(earlier) if s.type == "Synthesize"), None)
+
+    def trained_stages(self) -> list[Stage]:
+        """Stages that leave a model behind."""
+        return [stage for stage in self.stages if stage.type in TRAINED_TYPES]
+
+
+class ToolRLJobMeta(ObjectMeta):
+    name: Annotated[str, dns_label(30, first="a-z")]
+    """Name of the job: at most 30 characters, because pods append stage, attempt and index to it."""
+
+
+class ToolRLJob(Block):
+    """One experiment: the same file runs on a laptop (`thinkimg run`) and on a cluster (`kubectl apply`)."""
+
+    api_version: Literal["thinkimg.dev/v1alpha1"] = "thinkimg.dev/v1alpha1"
+    kind: Literal["ToolRLJob"] = "ToolRLJob"
+    metadata: ToolRLJobMeta
+    spec: ToolRLJobSpec
+    status: ToolRLJobStatus | None = None
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name

@@ -1,0 +1,212 @@
+"""VisionTool: one vision tool as a service."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from .meta import Condition, ObjectMeta
+from .pods import EnvVar, NameRef, ResourceRequirements, SecretRef
+from .resource import (
+    Block,
+    Milliseconds,
+    NonNegative,
+    Object,
+    ObjectName,
+    Positive,
+    PositiveSeconds,
+    Quantity,
+    Seconds,
+    Violation,
+    dns_label,
+    refuse,
+    refuse_all,
+    suggestion,
+)
+from .uris import weights_uri
+
+ToolName = Literal[
+    "GroundingDINO",
+    "SAM",
+    "OCR",
+    "Crop",
+    "Point",
+    "DrawHorizontalLineByY",
+    "DrawVerticalLineByX",
+    "ZoominSubplot",
+    "SegmentRegionAroundPoint",
+    "Custom",
+]
+CUSTOM = "Custom"
+BUILT_IN_TOOLS: tuple[str, ...] = tuple(name for name in get_args(ToolName) if name != CUSTOM)
+
+
+def _known_tool(value: object) -> object:
+    if isinstance(value, str) and value not in get_args(ToolName):
+        refuse(f'"{value}" is not a tool of ThinkIMG', suggestion(value, get_args(ToolName)))
+    return value
+
+
+class Autoscaling(Block):
+    """Bounds and target of the HorizontalPodAutoscaler, which then owns `replicas`."""
+
+    min_replicas: Positive = 1
+    """Fewest replicas."""
+    max_replicas: Positive
+    """Most replicas."""
+    metric: Literal["InFlight", "CPU"] = "InFlight"
+    """What is measured: calls in flight per replica, or CPU use in percent of the request."""
+    target: Positive = 8
+    """Value of the metric to keep to: calls per replica (InFlight) or percent (CPU)."""
+    behavior: Object = Field(default_factory=dict)
+    """Kubernetes' `HorizontalPodAutoscalerBehavior`: how fast to scale up and down."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Autoscaling:
+        if self.max_replicas < self.min_replicas:
+            refuse(
+                f"maxReplicas ({self.max_replicas}) is less than minReplicas ({self.min_replicas})",
+                "Raise maxReplicas or lower minReplicas.",
+            )
+        return self
+
+
+class Weights(Block):
+    """Where a tool that owns weights gets them."""
+
+    uri: Annotated[str, AfterValidator(weights_uri)] | None = None
+    """`hf://org/name`, or `pvc://claim/path`; without one, the backend's own default."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub repository; pin a commit to be reproducible. Default: the main branch."""
+    claim_name: ObjectName | None = None
+    """A PersistentVolumeClaim that keeps downloaded weights between restarts. Default: an emptyDir."""
+    secret_ref: SecretRef | None = None
+    """The hub's access token."""
+
+
+class Auth(Block):
+    """The key without which the tool server refuses calls."""
+
+    secret_ref: SecretRef
+    """Where the key is. Trainers of this namespace get it handed by reference."""
+
+
+class Batching(Block):
+    """How calls are put together for a backend that computes in batches."""
+
+    max_size: Positive = 8
+    """Most calls in a batch."""
+    max_wait_milliseconds: Milliseconds = 5
+    """How long the first call of a batch waits for others."""
+
+
+class VisionToolSpec(Block):
+    """What a tool is and how it is run."""
+
+    tool: Annotated[ToolName, BeforeValidator(_known_tool)]
+    """A built-in tool, or `Custom` with an image that serves the wire protocol."""
+    backend: str | None = None
+    """Which implementation of the tool; default: the one that needs no weights, where there is one."""
+    replicas: NonNegative = 1
+    """Number of servers. Owned by the autoscaler when `autoscaling` is set; the scale subresource writes it."""
+    autoscaling: Autoscaling | None = None
+    """Scale by load; without it `replicas` is fixed."""
+    image: str | None = None
+    """Container image; default: the operator's image for this tool. Needed by `Custom`."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """When to pull the image; default: Kubernetes' own (Always for the tag `latest`, else IfNotPresent)."""
+    image_pull_secrets: list[NameRef] = Field(default_factory=list)
+    """Secrets with which the image is pulled."""
+    service_account_name: ObjectName | None = None
+    """ServiceAccount of the pods; default: one without any permission."""
+    runtime_class_name: ObjectName | None = None
+    """RuntimeClass of the pods."""
+    resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
+    """CPU, memory and GPUs of one replica."""
+    weights: Weights | None = None
+    """Where the weights come from; default: the backend's own."""
+    auth: Auth | None = None
+    """Require a key with every call; default: none."""
+    options: Object = Field(default_factory=dict)
+    """Options of the backend, validated by the server when it starts."""
+    call_timeout_seconds: PositiveSeconds = 30
+    """Longest time one call may take before it counts as an infrastructure error and is retried elsewhere."""
+    batching: Batching = Field(default_factory=Batching)
+    """Batches, for backends that compute in batches."""
+    drain_seconds: Seconds = 30
+    """On termination, how long the server finishes what it has."""
+    shm_size: Quantity | None = None
+    """Size of /dev/shm; default: the container runtime's (64Mi)."""
+    env: list[EnvVar] = Field(default_factory=list)
+    """Environment variables of the server."""
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have."""
+    tolerations: list[Object] = Field(default_factory=list)
+    """Taints that the pods tolerate: Kubernetes' `Toleration`s."""
+    affinity: Object = Field(default_factory=dict)
+    """Kubernetes' `Affinity`."""
+    priority_class_name: ObjectName | None = None
+    """PriorityClass of the pods."""
+    pod_template_patch: Object = Field(default_factory=dict)
+    """Strategic merge patch of the pod template, applied last: for everything that has no field here."""
+
+    @model_validator(mode="after")
+    def _custom_has_image(self) -> VisionToolSpec:
+        violations = []
+        if self.tool == CUSTOM and not self.image:
+            violations.append(
+                Violation(("image",), "a Custom tool has no image", "Name an image that serves the wire protocol.")
+            )
+        if self.tool == CUSTOM and self.backend:
+            violations.append(
+                Violation(("backend",), "a Custom tool has no backends", "Remove it; use options or env instead.")
+            )
+        names = [variable.name for variable in self.env]
+        violations += [
+            Violation(("env", i, "name"), f'"{name}" is there twice', "Keep one of them.")
+            for i, name in enumerate(names)
+            if name in names[:i]
+        ]
+        refuse_all(violations)
+        return self
+
+
+class VisionToolStatus(Block):
+    """What the operator has seen of a tool. Conditions: Accepted, Available, Progressing."""
+
+    observed_generation: NonNegative | None = None
+    """`metadata.generation` that this status speaks of."""
+    replicas: NonNegative = 0
+    """Servers that exist."""
+    ready_replicas: NonNegative = 0
+    """Servers whose model is loaded."""
+    selector: str = ""
+    """Label selector of the pods, for the scale subresource."""
+    url: str = ""
+    """Address of the Service."""
+    image: str = ""
+    """Image in use."""
+    tools: list[str] = Field(default_factory=list)
+    """Names of the functions that the server offers to models."""
+    conditions: list[Condition] = Field(default_factory=list)
+    """Accepted, Available, Progressing."""
+
+
+class VisionToolMeta(ObjectMeta):
+    name: Annotated[str, dns_label(63, first="a-z")]
+    """Name of the tool, and of its Service: at most 63 characters."""
+
+
+class VisionTool(Block):
+    """One vision tool as a service: on a cluster a Deployment behind a Service, locally a supervised process."""
+
+    api_version: Literal["thinkimg.dev/v1alpha1"] = "thinkimg.dev/v1alpha1"
+    kind: Literal["VisionTool"] = "VisionTool"
+    metadata: VisionToolMeta
+    spec: VisionToolSpec
+    status: VisionToolStatus | None = None
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
