@@ -1,0 +1,95 @@
+"""Counters and latencies per tool, JSON-ready and mergeable across processes and runs.
+
+Latencies are kept in buckets that are 5 % wide, so that percentiles of a merge are as true as those of one process.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+_SMALLEST_MS = 0.01
+_WIDTH = math.log(1.05)
+
+
+class ToolStats:
+    """What happened to the calls of one tool.
+
+    Attributes:
+        http_calls: calls that went to a server, each counted once however often it was tried.
+        retries: further attempts of those calls.
+        cache_hits: calls answered without a request of their own: from memory, from disk, or by sharing an identical
+            call that was under way.
+        model_errors, infrastructure_errors: calls that ended so.
+    """
+
+    def __init__(self) -> None:
+        self.http_calls = 0
+        self.retries = 0
+        self.cache_hits = 0
+        self.model_errors = 0
+        self.infrastructure_errors = 0
+        self._buckets: Counter[int] = Counter()
+
+    def record_latency(self, seconds: float) -> None:
+        """Time of one call over HTTP, from its first attempt to its answer."""
+        self._buckets[_bucket(seconds * 1000)] += 1
+
+    def as_document(self) -> dict[str, Any]:
+        return _document(
+            self.http_calls,
+            self.retries,
+            {"model": self.model_errors, "infrastructure": self.infrastructure_errors},
+            self.cache_hits,
+            self._buckets,
+        )
+
+
+def merge_stats(*stats: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Add up what several `ToolClient.stats()` said. Percentiles are those of all calls together."""
+    names = sorted({name for part in stats for name in part})
+    return {name: _merge([part[name] for part in stats if name in part]) for name in names}
+
+
+def _merge(parts: list[Mapping[str, Any]]) -> dict[str, Any]:
+    buckets: Counter[int] = Counter()
+    for part in parts:
+        buckets.update({int(bucket): count for bucket, count in part.get("latency_buckets", {}).items()})
+    errors = {
+        family: sum(part.get("errors", {}).get(family, 0) for part in parts) for family in ("model", "infrastructure")
+    }
+    http_calls, retries, hits = (sum(part.get(key, 0) for part in parts) for key in _SUMS)
+    return _document(http_calls, retries, errors, hits, buckets)
+
+
+_SUMS = ("http_calls", "retries", "cache_hits")
+
+
+def _document(
+    http_calls: int, retries: int, errors: dict[str, int], cache_hits: int, buckets: Counter[int]
+) -> dict[str, Any]:
+    return {
+        "http_calls": http_calls,
+        "retries": retries,
+        "errors": errors,
+        "cache_hits": cache_hits,
+        "p50_ms": _percentile(buckets, 0.50),
+        "p95_ms": _percentile(buckets, 0.95),
+        "p99_ms": _percentile(buckets, 0.99),
+        "latency_buckets": {str(bucket): count for bucket, count in sorted(buckets.items())},
+    }
+
+
+def _bucket(milliseconds: float) -> int:
+    return math.ceil(math.log(max(milliseconds, _SMALLEST_MS) / _SMALLEST_MS) / _WIDTH)
+
+
+def _percentile(buckets: Counter[int], share: float) -> float | None:
+    """Upper edge of the bucket that holds the percentile, in milliseconds; None without calls."""
+    wanted = share * buckets.total()
+    seen = 0
+    for bucket, count in sorted(buckets.items()):
+        seen += count
+        if seen >= wanted:
+            return round(_SMALLEST_MS * math.exp(bucket * _WIDTH), 3)
+    return None

@@ -1,0 +1,107 @@
+"""Configuration of one tool server process."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from thinkimg.errors import UserError
+from thinkimg.image import MAX_BYTES, MAX_PIXELS
+
+API_KEY_VARIABLE = "THINKIMG_TOOL_API_KEY"
+"""Environment variable with the key of a server, so that it need not be in a file."""
+
+
+class ToolEntry(BaseModel):
+    """One tool to serve: a built-in one by `name`, or a user's own by `entry_point`.
+
+    Attributes:
+        entry_point: `module:attribute` of a declaration made by `thinkimg.tools.tool.tool`, importable by the server.
+        backend: None for the tool's default.
+        options: the backend's own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str | None = None
+    entry_point: str | None = None
+    backend: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ToolEntry":
+        if (self.name is None) == (self.entry_point is None):
+            raise ValueError("a tool needs either `name` (a built-in tool) or `entry_point` (module:attribute)")
+        return self
+
+    @field_validator("entry_point")
+    @classmethod
+    def _module_and_attribute(cls, value: str | None) -> str | None:
+        if value is not None and not all(part.strip() for part in (*value.split(":", 1), "")[:2]):
+            raise ValueError("must be module:attribute")
+        return value
+
+
+class ServerConfig(BaseModel):
+    """One process.
+
+    Attributes:
+        port: 0 takes a free one.
+        api_key: without it, calls are refused (but `/livez` and `/readyz`); None: the environment's
+            `THINKIMG_TOOL_API_KEY`, and without that everybody may call.
+        workers: threads that run tools.
+        max_queue: calls that may wait for a thread; more are answered 429.
+        drain_seconds: how long calls may still take after SIGTERM.
+        max_image_bytes, max_image_pixels: limits of one picture.
+        image_store_bytes: memory for pictures that clients have sent or tools have made, least recently used out first.
+        default_timeout_seconds: for calls that say no deadline.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tools: list[ToolEntry] = Field(min_length=1)
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+    api_key: SecretStr | None = None
+    workers: int = Field(default=4, ge=1, le=256)
+    max_queue: int = Field(default=256, ge=0)
+    drain_seconds: int = Field(default=30, ge=0)
+    max_image_bytes: int = Field(default=MAX_BYTES, ge=1)
+    max_image_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    image_store_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
+    default_timeout_seconds: float = Field(default=300, gt=0)
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Of one request: room for two of the largest pictures, in base64 for one of them."""
+        return 2 * self.max_image_bytes + self.max_image_bytes // 2 + 1024 * 1024
+
+
+def read_config(path: Path) -> ServerConfig:
+    """Read a YAML or JSON file.
+
+    Raises:
+        UserError: the file is missing or wrong; the field's path is named.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", str(path)) from error
+    return parse_config(document)
+
+
+def parse_config(document: Any) -> ServerConfig:
+    """Raises `UserError` with the path of the first field that is wrong."""
+    try:
+        return ServerConfig.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        raise UserError(first["msg"], path) from error
+
+
+def dump_config(config: ServerConfig) -> str:
+    """JSON for `read_config`, without the key."""
+    return json.dumps(config.model_dump(mode="json", exclude={"api_key"}), indent=2)

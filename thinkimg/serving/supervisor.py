@@ -1,0 +1,238 @@
+"""`Supervisor`: starts tool servers as processes, waits for them, restarts those that die, and leaves none behind."""
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.serving.config import API_KEY_VARIABLE, ServerConfig, dump_config
+
+_POLL_SECONDS = 0.05
+_FIRST_BACKOFF_SECONDS = 0.5
+_MAX_BACKOFF_SECONDS = 30.0
+_STABLE_SECONDS = 60.0
+_KILL_SECONDS = 2.0
+_TAIL_LINES = 20
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """One server to run.
+
+    Attributes:
+        name: unique; names the log file and the field in errors.
+        env: added to this process's environment. The configuration's key is handed over here, not in a file.
+    """
+
+    name: str
+    config: ServerConfig
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Supervisor:
+    """Runs servers while the `with` block lasts.
+
+    Args:
+        entries: what to run.
+        folder: for logs (`NAME.log`), configurations and ready files.
+        ready_seconds: deadline for all servers together to be ready.
+    """
+
+    def __init__(self, entries: Sequence[ServerSpec], folder: Path, ready_seconds: float = 120) -> None:
+        names = [entry.name for entry in entries]
+        if len(set(names)) != len(names):
+            raise UserError(f"server names must be unique, not {names}", "name")
+        self._folder = folder
+        self._ready_seconds = ready_seconds
+        self._servers = [_Server(entry, folder) for entry in entries]
+        self._stopping = threading.Event()
+        self._monitor: threading.Thread | None = None
+
+    def __enter__(self) -> "Supervisor":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Addresses, in the order of the entries. They stay the same when a server is restarted."""
+        return [server.url for server in self._servers]
+
+    @property
+    def restarts(self) -> int:
+        """How often servers had to be started again, all together."""
+        return sum(server.restarts for server in self._servers)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Server name -> process id, of those that run."""
+        return {s.spec.name: s.process.pid for s in self._servers if s.process and s.process.poll() is None}
+
+    def log_path(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    def start(self) -> None:
+        """Start every server and wait until all are ready; nothing is left running when this fails.
+
+        Raises:
+            UserError: wrong configuration, port that is taken.
+            InfrastructureError: a server that dies or is not ready in time, with the tail of its log.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._stopping.clear()
+        try:
+            for server in self._servers:
+                server.start()
+            deadline = time.monotonic() + self._ready_seconds
+            for server in self._servers:
+                server.wait_ready(deadline)
+        except BaseException:
+            self.stop()
+            raise
+        self._monitor = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        self._monitor.start()
+
+    def stop(self) -> None:
+        """SIGTERM to all, SIGKILL to those that take longer than their drain time. Returns when none is left."""
+        self._stopping.set()
+        if self._monitor is not None:
+            self._monitor.join()
+            self._monitor = None
+        for server in self._servers:
+            server.terminate()
+        started = time.monotonic()
+        for server in self._servers:
+            server.join(started + server.spec.config.drain_seconds + _KILL_SECONDS)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_POLL_SECONDS):
+            for server in self._servers:
+                server.restart_if_dead()
+
+
+class _Server:
+    """One process and its files."""
+
+    def __init__(self, spec: ServerSpec, folder: Path) -> None:
+        self.spec = spec
+        self.url = ""
+        self.process: subprocess.Popen[bytes] | None = None
+        self.restarts = 0
+        self.log_path = folder / f"{spec.name}.log"
+        self._config_path = folder / f"{spec.name}.config.json"
+        self._ready_path = folder / f"{spec.name}.ready.json"
+        self._failures = 0
+        self._started = 0.0
+        self._restart_at: float | None = None
+
+    def start(self) -> None:
+        self._ready_path.unlink(missing_ok=True)
+        self._config_path.write_text(dump_config(self._config()), encoding="utf-8")
+        command = [sys.executable, "-m", "thinkimg.serving", "--config", str(self._config_path)]
+        command += ["--ready-file", str(self._ready_path), "--supervised-by", str(os.getpid())]
+        with self.log_path.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=self._environment()
+            )
+        self._started = time.monotonic()
+
+    def _config(self) -> ServerConfig:
+        """After the first start the port is known, and kept."""
+        config = self.spec.config
+        return config.model_copy(update={"port": urlsplit(self.url).port}) if self.url else config
+
+    def _environment(self) -> dict[str, str]:
+        environment = {**os.environ, **self.spec.env}
+        key = self.spec.config.api_key
+        if key is not None:
+            environment[API_KEY_VARIABLE] = key.get_secret_value()
+        return environment
+
+    def wait_ready(self, deadline: float) -> None:
+        """Raises `UserError` or `InfrastructureError`, see `Supervisor.start`."""
+        assert self.process is not None
+        while True:
+            exit_code = self.process.poll()  # before the file: one that failed writes it, then ends
+            event = self._event()
+            if event is not None and event["event"] == "ready":
+                self.url = event["url"]
+                return
+            if event is not None or exit_code is not None:
+                raise self._failure(event, exit_code)
+            if time.monotonic() > deadline:
+                raise InfrastructureError(f"{self.spec.name} is not ready in time. {self._tail()}")
+            time.sleep(_POLL_SECONDS)
+
+    def _event(self) -> dict[str, Any] | None:
+        try:
+            event = json.loads(self._ready_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return event if isinstance(event, dict) else None
+
+    def _failure(self, event: dict[str, Any] | None, exit_code: int | None) -> Exception:
+        if event is not None and event["family"] == "user":
+            return UserError(event["message"], ".".join(filter(None, (self.spec.name, event["field"]))))
+        reason = event["message"] if event is not None else f"it ended with exit code {exit_code}"
+        return InfrastructureError(f"{self.spec.name} did not start: {reason}. {self._tail()}")
+
+    def _tail(self) -> str:
+        with contextlib.suppress(OSError):
+            lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+            return "\n".join([f"The end of its log, {self.log_path}:", *lines])
+        return f"It has no log at {self.log_path}."
+
+    def restart_if_dead(self) -> None:
+        """Called again and again: notices the end of the process, waits out the backoff, starts it."""
+        now = time.monotonic()
+        if self._restart_at is not None:
+            if now >= self._restart_at:
+                self._restart_at = None
+                self.restarts += 1
+                self.start()
+            return
+        if self.process is None or self.process.poll() is None:
+            return
+        self._failures = 0 if now - self._started > _STABLE_SECONDS else self._failures + 1
+        backoff = min(_FIRST_BACKOFF_SECONDS * 2.0 ** max(self._failures - 1, 0), _MAX_BACKOFF_SECONDS)
+        log.warning("%s ended (%s); again in %.1f s", self.spec.name, self.process.returncode, backoff)
+        self._close_pipe()
+        self._restart_at = now + backoff
+
+    def terminate(self) -> None:
+        self._restart_at = None
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def join(self, deadline: float) -> None:
+        """Wait for the end, and force it at the deadline."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            log.warning("%s does not stop; killed", self.spec.name)
+            self.process.kill()
+            self.process.wait()
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
