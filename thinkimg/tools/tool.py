@@ -1,12 +1,17 @@
 """What a tool is: one typed declaration, from which schema, server, client and documentation follow."""
 
+import difflib
+import inspect
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.alias_generators import to_camel
 
-from thinkimg.image import Image
+from thinkimg.errors import ModelError, UserError
+from thinkimg.image import Image, ImageDecodeError
 
 
 @dataclass(frozen=True)
@@ -53,3 +58,276 @@ class ToolSchema(BaseModel):
 def normalise_name(name: str) -> str:
     """Spelling under which names are compared: no case, no `_` or `-`, `Subfigure` = `Subplot` = `ZoomIn`/`Zoomin`."""
     return re.sub(r"subfigure$", "subplot", re.sub(r"[_\-\s]", "", name).lower())
+
+
+class ToolOptions(BaseModel):
+    """Options of a tool's backend, as written in a `VisionTool`; camelCase outside, snake_case here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class ToolImplementation(Protocol):
+    """A tool that is a class: it keeps what `load` brought in. Its `run` is the declaration."""
+
+    def __init__(self, backend: str, options: Any) -> None: ...
+
+    def load(self) -> None:
+        """Import libraries and read weights; called once, before the tool is said to be ready."""
+
+    @property
+    def run(self) -> Callable[..., ToolResult]: ...
+
+
+@dataclass(frozen=True)
+class ToolDeclaration:
+    """All that is known of a tool before anything heavy is imported.
+
+    Attributes:
+        schema: what others see.
+        arguments: the pydantic model of the arguments; image arguments are strings in it.
+        backends: names, the default first.
+        options: the pydantic model of the options.
+        make: builds and loads the implementation and returns its `run`.
+        read_param: reads the single free string `param` of OpenThinkIMG's calls into arguments, None if there is none.
+    """
+
+    schema: ToolSchema
+    arguments: type[BaseModel] = field(repr=False)
+    backends: tuple[str, ...]
+    options: type[ToolOptions] = field(repr=False)
+    make: Callable[[str, ToolOptions], Callable[..., ToolResult]] = field(repr=False)
+    read_param: Callable[[str], dict[str, Any]] | None = field(repr=False, default=None)
+
+    @property
+    def name(self) -> str:
+        return self.schema.name
+
+    def load(self, backend: str | None = None, options: Mapping[str, Any] | None = None) -> "Tool":
+        """Make the tool ready to run.
+
+        Raises:
+            UserError: an unknown backend or option; the message names it.
+        """
+        chosen = backend or self.backends[0]
+        if chosen not in self.backends:
+            known = ", ".join(self.backends)
+            raise UserError(f"{self.name} has no backend {chosen!r}; known: {known}", field="backend")
+        return Tool(self, self.make(chosen, self._read_options(options or {})))
+
+    def _read_options(self, options: Mapping[str, Any]) -> ToolOptions:
+        try:
+            return self.options.model_validate(dict(options))
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(["options", *map(str, first["loc"])])
+            known = ", ".join(f.alias or name for name, f in self.options.model_fields.items()) or "none"
+            raise UserError(f"{first['msg']} (options of {self.name}: {known})", field=path) from error
+
+    def bind(self, arguments: Mapping[str, Any], images: Mapping[str, Image]) -> dict[str, Any]:
+        """Check what a model wrote and put the images in.
+
+        Args:
+            arguments: name to value; an image argument's value is a key of `images`.
+            images: handle to image.
+
+        Returns:
+            Keyword arguments of the implementation, defaults included.
+
+        Raises:
+            ModelError: with a sentence per wrong argument: which, what is wrong, what would be right.
+        """
+        given = self._without_param(dict(arguments))
+        self._refuse_unknown(given)
+        try:
+            checked = self.arguments.model_validate(given)
+        except ValidationError as error:
+            raise ModelError(self._explain(error)) from error
+        bound = {name: getattr(checked, name) for name in self.arguments.model_fields}
+        for name in self.schema.image_parameters:
+            if bound[name] is not None:
+                bound[name] = self._image(name, bound[name], images)
+        return bound
+
+    def _without_param(self, given: dict[str, Any]) -> dict[str, Any]:
+        if "param" not in given or self.read_param is None or not isinstance(given["param"], str):
+            return given
+        param = given.pop("param")
+        return {**self.read_param(param), **given}
+
+    def _refuse_unknown(self, given: Mapping[str, Any]) -> None:
+        known = list(self.arguments.model_fields)
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1, 0.6)
+                hint = f' Did you mean "{near[0]}"?' if near else ""
+                listed = ", ".join(known)
+                raise ModelError(f'{self.name} has no argument "{name}".{hint} Its arguments are: {listed}.')
+
+    def _image(self, name: str, handle: str, images: Mapping[str, Image]) -> Image:
+        if handle in images:
+            return images[handle]
+        known = ", ".join(images) or "none"
+        raise ModelError(f'{self.name}: argument "{name}": there is no image "{handle}". Images so far: {known}.')
+
+    def _explain(self, error: ValidationError) -> str:
+        lines: dict[str, str] = {}
+        for detail in error.errors(include_url=False):
+            name = str(detail["loc"][0])
+            if name not in lines:
+                expected = self.schema.parameters["properties"][name].get("description", "")
+                lines[name] = f'{self.name}: argument "{name}" {_fault(detail)}. Expected: {expected.rstrip(".")}.'
+        return " ".join(lines.values())
+
+
+class Tool:
+    """A declaration with its implementation loaded."""
+
+    def __init__(self, declaration: ToolDeclaration, call: Callable[..., ToolResult]) -> None:
+        self.declaration = declaration
+        self._call = call
+
+    @property
+    def schema(self) -> ToolSchema:
+        return self.declaration.schema
+
+    @property
+    def name(self) -> str:
+        return self.declaration.name
+
+    def bind(self, arguments: Mapping[str, Any], images: Mapping[str, Image]) -> dict[str, Any]:
+        """See `ToolDeclaration.bind`."""
+        return self.declaration.bind(arguments, images)
+
+    def run(self, arguments: Mapping[str, Any], images: Mapping[str, Image]) -> ToolResult:
+        """Bind and execute. Safe to call from several threads.
+
+        Raises:
+            ModelError: wrong arguments, or the tool cannot do what was asked on this picture (kind `refused`).
+        """
+        bound = self.bind(arguments, images)
+        try:
+            return self._call(**bound)
+        except ImageDecodeError as error:
+            raise ModelError(f"{self.name}: {error}", kind="refused") from error
+
+
+def tool(
+    name: str,
+    version: str,
+    aliases: tuple[str, ...] = (),
+    backends: tuple[str, ...] = ("builtin",),
+    options: type[ToolOptions] = ToolOptions,
+    read_param: Callable[[str], dict[str, Any]] | None = None,
+) -> Callable[[Callable[..., ToolResult] | type[ToolImplementation]], ToolDeclaration]:
+    """Turn a typed function, or a class with `load` and `run`, into a tool.
+
+    The type hints become the schema; the docstring (Google style) becomes the text that the model reads. Parameters
+    typed `Image` are named by handle in calls. A `ModelError` raised by the tool is shown to the model; any other
+    exception is a bug or a broken machine, and is not.
+    """
+
+    def declare(implementation: Callable[..., ToolResult] | type[ToolImplementation]) -> ToolDeclaration:
+        function: Any = getattr(implementation, "run", implementation)
+        summary, documented = _read_docstring(function)
+        arguments, image_parameters = _arguments_model(name, function)
+        schema = ToolSchema(
+            name=name,
+            version=version,
+            description=summary,
+            parameters=_parameters(arguments, image_parameters, documented),
+            image_parameters=image_parameters,
+            aliases=aliases,
+        )
+        return ToolDeclaration(schema, arguments, backends, options, _maker(implementation), read_param)
+
+    return declare
+
+
+def _maker(
+    implementation: Callable[..., ToolResult] | type[ToolImplementation],
+) -> Callable[[str, ToolOptions], Callable[..., ToolResult]]:
+    def make(backend: str, options: ToolOptions) -> Callable[..., ToolResult]:
+        if not isinstance(implementation, type):
+            return implementation
+        made = implementation(backend, options)
+        made.load()
+        return made.run
+
+    return make
+
+
+def _arguments_model(name: str, function: Callable[..., ToolResult]) -> tuple[type[BaseModel], tuple[str, ...]]:
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    image_parameters = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == "self":
+            continue
+        hint = hints[parameter.name]
+        if hint is Image:
+            image_parameters.append(parameter.name)
+            hint = str
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        fields[parameter.name] = (hint, default)
+    return create_model(f"{name}Arguments", __config__=ConfigDict(extra="forbid"), **fields), tuple(image_parameters)
+
+
+def _parameters(
+    arguments: type[BaseModel], image_parameters: tuple[str, ...], documented: Mapping[str, str]
+) -> dict[str, Any]:
+    """The JSON schema of the arguments, without pydantic's titles and with the docstring's sentences."""
+    raw = arguments.model_json_schema()
+    properties = {}
+    for name, given in raw["properties"].items():
+        wanted = given
+        if "anyOf" in given:  # an optional argument: the absent value needs no word in the schema
+            (inner,) = [option for option in given["anyOf"] if option.get("type") != "null"]
+            wanted = {**inner, **{key: value for key, value in given.items() if key == "description"}}
+        wanted = {key: value for key, value in wanted.items() if key not in ("title", "default")}
+        unit = wanted.pop("description", "handle, e.g. img_1" if name in image_parameters else "")
+        text = documented.get(name, "").rstrip(".")
+        wanted["description"] = unit if name in image_parameters else "; ".join(part for part in (text, unit) if part)
+        properties[name] = wanted
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": raw.get("required", []),
+        "additionalProperties": False,
+    }
+
+
+def _read_docstring(function: Callable[..., ToolResult]) -> tuple[str, dict[str, str]]:
+    """The text before `Args:` in one line, and a sentence per argument."""
+    text = inspect.getdoc(function) or ""
+    summary, _, rest = text.partition("\nArgs:\n")
+    summary = re.split(r"\n(?:Returns|Raises):\n", summary)[0]
+    documented: dict[str, str] = {}
+    name = ""
+    for line in rest.splitlines():
+        if line and not line.startswith(" "):
+            break
+        if match := re.match(r" {4}(\w+): (.*)", line):
+            name = match[1]
+            documented[name] = match[2].strip()
+        elif name and line.strip():
+            documented[name] += " " + line.strip()
+    return " ".join(summary.split()), documented
+
+
+def _fault(detail: Any) -> str:
+    """What pydantic found, in words for a model."""
+    value = repr(detail["input"])
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "missing" and len(detail["loc"]) == 1:
+        return "is missing"
+    if kind in ("greater_than_equal", "less_than_equal"):
+        bound = context.get("ge", context.get("le"))
+        return f"is out of range: {shown} is {'below' if 'ge' in context else 'above'} {bound:g}"
+    if kind == "finite_number":
+        return f"must be a finite number, not {shown}"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind in ("string_type", "string_too_short"):
+        return f"must be a text, not {shown}"
+    return f"is wrong: {detail['msg']}, not {shown}"

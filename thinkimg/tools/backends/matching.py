@@ -1,0 +1,95 @@
+"""Which thing in a picture does a description mean? Words, positions and ordinals, without a language model."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from thinkimg.tools.backends.layout import Box, centre
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.casefold())
+
+
+_FILLERS = frozenset(
+    words(
+        "the a an of in on at for with to that which is its it and called named titled title labelled labeled label one"
+        "\nsub plot plots subplot subplots subfigure figure fig panel panels chart charts graph image picture diagram"
+    )
+)
+_LEFT, _RIGHT = frozenset({"left", "leftmost"}), frozenset({"right", "rightmost"})
+_TOP, _BOTTOM = frozenset({"top", "upper", "topmost", "above"}), frozenset({"bottom", "lower", "below", "bottommost"})
+_MIDDLE = frozenset({"middle", "center", "centre", "central"})
+_ORDINALS = {
+    word: number
+    for number, words in enumerate(
+        ("first 1st", "second 2nd", "third 3rd", "fourth 4th", "fifth 5th", "sixth 6th", "seventh 7th", "eighth 8th")
+    )
+    for word in words.split()
+}
+_SAME = 0.8  # similarity from which a misread word counts as the same
+
+
+def key_words(text: str) -> list[str]:
+    """The words that carry meaning; all of them if none does."""
+    return [word for word in words(text) if word not in _FILLERS] or words(text)
+
+
+def similarity(description: str, text: str) -> float:
+    """0 to 1: how much `description` speaks of something that is written as `text`; 1 when their words are the same."""
+    wanted, written = key_words(description), words(text)
+    if not wanted or not written:
+        return 0.0
+    if wanted == written or description.casefold().strip() == text.casefold().strip():
+        return 1.0
+    ratio = difflib.SequenceMatcher(None, " ".join(wanted), " ".join(written)).ratio()
+    return max(ratio, 0.98 * _covered(written, wanted), 0.9 * _covered(wanted, written))
+
+
+def _covered(needed: Sequence[str], among: Sequence[str]) -> float:
+    """Share of `needed`, by letters, that `among` holds, small misreadings forgiven; 0 unless most of it is there."""
+    total = sum(map(len, needed))
+    found = sum(len(word) for word in needed if difflib.get_close_matches(word, among, 1, _SAME))
+    return found / total if found >= 0.7 * total else 0.0
+
+
+def best_texts(description: str, texts: Sequence[str]) -> list[int]:
+    """Indices of the texts that match best and equally well; empty if none is similar enough."""
+    scores = [similarity(description, text) for text in texts]
+    best = max(scores, default=0.0)
+    return [index for index, score in enumerate(scores) if score == best] if best >= _SAME else []
+
+
+def by_position(description: str, boxes: Sequence[Box], size: tuple[int, int]) -> list[int]:
+    """Indices of the boxes (in reading order) that `description` names: `top left`, `second`, `last`, `panel b`."""
+    said = set(words(description))
+    if ordinal := _ordinal(description, len(boxes)):
+        return [ordinal - 1] if ordinal <= len(boxes) else []
+    chosen = list(range(len(boxes)))
+    named = False
+    for axis, low, high in ((0, _LEFT, _RIGHT), (1, _TOP, _BOTTOM)):
+        places = [centre(box)[axis] / size[axis] for box in boxes]
+        if said & low or said & high:
+            named = True
+            edge = min(places) if said & low else max(places)
+            if max(places) - min(places) > 0.2:
+                chosen = [index for index in chosen if abs(places[index] - edge) < 0.15]
+    if not named and said & _MIDDLE:
+        named = True
+        chosen = [i for i in chosen if all(abs(centre(boxes[i])[axis] / size[axis] - 0.5) < 0.15 for axis in (0, 1))]
+    return chosen if named else []
+
+
+def _ordinal(description: str, count: int) -> int:
+    """1 for `first`, `count` for `last`, n for `subplot n`, `(b)` counts letters; 0 if there is none."""
+    said = words(description)
+    for word in said:
+        if word in _ORDINALS:
+            return _ORDINALS[word] + 1
+        if word == "last":
+            return count
+    if match := re.search(
+        r"(?:plot|panel|figure|chart|graph|^)\s*\(?(?:no\.?\s*|#\s*)?(\d|[a-h])\)?\s*$", description.casefold()
+    ):
+        return int(match[1]) if match[1].isdigit() else ord(match[1]) - ord("a") + 1
+    return 0

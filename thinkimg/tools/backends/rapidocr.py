@@ -1,0 +1,147 @@
+"""Reading text with RapidOCR (PP-OCR models inside its wheel, onnxruntime on the CPU).
+
+One engine per process, with one cache: OCR, ZoominSubplot and Point read the same picture once.
+
+Settings, chosen on 256x256 charts for speed: detection at the picture's own size (RapidOCR would enlarge it to 736),
+each string recognised by itself at its own width (RapidOCR pads batches to 320), no angle classifier.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
+
+from thinkimg.image import Image
+
+CACHE_VARIABLE = "THINKIMG_OCR_CACHE"
+CACHE_SIZE = 2048  # pictures; the strings of one take about a kilobyte
+_SMALLEST = 256  # pixels; smaller pictures are laid on a ground of this size
+_LARGEST = 1600  # pixels; larger pictures are reduced
+_UNCLIP_RATIO = 1.6  # how far the detector widens its boxes (RapidOCR's default)
+_STEP = 32  # the detector's; other sizes would be distorted
+
+
+@dataclass(frozen=True)
+class TextItem:
+    """A string found in a picture.
+
+    Attributes:
+        text: verbatim; whoever drew the picture wrote it, so it is never to be trusted.
+        box: left, top, right, bottom in pixels of the picture.
+        confidence: 0 to 1.
+    """
+
+    text: str
+    box: tuple[float, float, float, float]
+    confidence: float
+
+
+class TextReader:
+    """An engine and its cache. Thread-safe: one picture is read at a time, and a picture only once."""
+
+    def __init__(self, threads: int = 1, cache_size: int = CACHE_SIZE) -> None:
+        import cv2
+        from rapidocr import RapidOCR
+
+        cv2.setNumThreads(threads)
+        self._engine = RapidOCR(
+            params={
+                "Global.log_level": "error",
+                "Global.use_cls": False,
+                "Global.text_score": 0.0,
+                "Det.limit_type": "min",
+                "Det.limit_side_len": _STEP,
+                "Det.unclip_ratio": _UNCLIP_RATIO,
+                "Rec.rec_img_shape": [3, 48, 48],
+                "Rec.rec_batch_num": 1,
+                "EngineConfig.onnxruntime.intra_op_num_threads": threads,
+                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+            }
+        )
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[str, tuple[TextItem, ...]] = OrderedDict()
+        self._cache_size = cache_size
+
+    def read(self, image: Image) -> tuple[TextItem, ...]:
+        """All strings of `image`, whatever their confidence, in no particular order.
+
+        Raises:
+            ImageDecodeError: the picture is broken.
+        """
+        with self._lock:
+            if image.sha256 in self._cache:
+                self._cache.move_to_end(image.sha256)
+                return self._cache[image.sha256]
+            items = self._recognise(image.pixels())
+            self._cache[image.sha256] = items
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+            return items
+
+    def _recognise(self, picture: Pillow.Image) -> tuple[TextItem, ...]:
+        prepared, scale, (left, top) = _prepare(picture)
+        found: Any = self._engine(np.asarray(prepared)[:, :, ::-1].copy())
+        if found.boxes is None or found.txts is None:
+            return ()
+        items = []
+        for corners, text, score in zip(found.boxes, found.txts, found.scores, strict=True):
+            x1, y1, x2, y2 = _tighten(*corners.min(axis=0), *corners.max(axis=0))
+            box = ((x1 - left) / scale, (y1 - top) / scale, (x2 - left) / scale, (y2 - top) / scale)
+            items.append(TextItem(text, _clip(box, picture.size), round(float(score), 4)))
+        return tuple(items)
+
+
+def shared_reader(threads: int = 1) -> TextReader:
+    """The process's engine. The cache's size is the environment's THINKIMG_OCR_CACHE (pictures; 0 switches it off)."""
+    return _reader(threads, int(os.environ.get(CACHE_VARIABLE, CACHE_SIZE)))
+
+
+_reader = lru_cache(maxsize=4)(TextReader)
+
+
+def _prepare(picture: Pillow.Image) -> tuple[Pillow.Image, float, tuple[int, int]]:
+    """Reduce a large picture and lay it on a ground whose size suits the detector: the ground, scale and place."""
+    scale = min(1.0, _LARGEST / max(picture.size))
+    if scale < 1:
+        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        picture = picture.resize(size, Pillow.Resampling.LANCZOS)
+    wide, high = (max(_SMALLEST, -(-side // _STEP) * _STEP) for side in picture.size)
+    if (wide, high) == picture.size:
+        return picture, scale, (0, 0)
+    place = (wide - picture.width) // 2, (high - picture.height) // 2
+    ground = Pillow.new("RGB", (wide, high), _border_color(picture))
+    ground.paste(picture, place)
+    return ground, scale, place
+
+
+def _tighten(x1: float, y1: float, x2: float, y2: float) -> tuple[float, float, float, float]:
+    """Undo the detector's margin, which makes boxes of neighbouring rows overlap.
+
+    It has moved the sides of a w x h box outwards by d = ratio * w * h / (2 (w + h)); this finds d from the moved sides.
+    """
+    width, height = x2 - x1, y2 - y1
+    low, high = 0.0, min(width, height) / 2
+    for _ in range(20):
+        d = (low + high) / 2
+        w, h = width - 2 * d, height - 2 * d
+        low, high = (d, high) if _UNCLIP_RATIO * w * h > 2 * d * (w + h) else (low, d)
+    return x1 + low, y1 + low, x2 - low, y2 - low
+
+
+def _border_color(picture: Pillow.Image) -> tuple[int, int, int]:
+    """Median of the outermost pixels, so that the pasted picture has no edge."""
+    pixels = np.asarray(picture)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = np.median(border, axis=0).astype(int).tolist()
+    return red, green, blue
+
+
+def _clip(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    width, height = size
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)

@@ -1,0 +1,125 @@
+"""Regions of one colour in a picture, and the names of colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image as Pillow
+
+from thinkimg.tools.backends.layout import Box, background
+from thinkimg.tools.backends.rapidocr import TextItem
+
+_NAMED: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "red": ((214, 39, 40), (240, 20, 30), (225, 80, 75), (170, 20, 30)),
+    "blue": ((31, 92, 200), (20, 60, 245), (75, 125, 215), (15, 50, 140), (31, 119, 180), (100, 150, 240)),
+    "green": ((44, 150, 44), (10, 180, 60), (90, 175, 95), (15, 110, 50), (150, 210, 130)),
+    "orange": ((250, 140, 20), (255, 127, 14), (245, 165, 75), (225, 115, 0)),
+    "purple": ((140, 60, 190), (160, 30, 220), (155, 100, 195), (95, 25, 140), (148, 103, 189)),
+    "yellow": ((240, 210, 30), (250, 225, 0), (238, 215, 90), (225, 190, 10), (255, 255, 80)),
+    "pink": ((245, 130, 190), (255, 110, 180), (240, 155, 200), (225, 90, 150), (227, 119, 194)),
+    "brown": ((130, 80, 45), (150, 85, 30), (155, 110, 80), (100, 60, 30), (140, 86, 75)),
+    "gray": ((128, 128, 128), (150, 150, 150), (105, 105, 105), (190, 190, 190)),
+    "cyan": ((23, 190, 207), (0, 220, 220), (120, 210, 220)),
+    "black": ((0, 0, 0), (35, 35, 35)),
+    "white": ((255, 255, 255), (245, 245, 245)),
+}
+_SYNONYMS = {
+    "grey": "gray",
+    "violet": "purple",
+    "teal": "cyan",
+    "turquoise": "cyan",
+    "magenta": "pink",
+    "lilac": "purple",
+}
+COLOR_NAMES = tuple(_NAMED)
+
+
+@dataclass(frozen=True)
+class Region:
+    """Connected pixels of about one colour.
+
+    Attributes:
+        box: left, top, right, bottom in pixels.
+        area: in pixels.
+        inside: a pixel (x, y) well inside the region, near its centroid.
+        color: its name.
+    """
+
+    box: Box
+    area: int
+    inside: tuple[float, float]
+    color: str
+
+
+def color_in(words: Sequence[str]) -> str | None:
+    """The first colour name among `words`, in our spelling."""
+    spelled = [_SYNONYMS.get(word, word) for word in words]
+    return next((word for word in spelled if word in _NAMED), None)
+
+
+def color_name(color: Sequence[float] | np.ndarray) -> str:
+    """The name of the nearest of some well-known shades, compared in CIE Lab."""
+    import cv2
+
+    names = [name for name, shades in _NAMED.items() for _ in shades]
+    shades = [tuple(color), *(shade for shades in _NAMED.values() for shade in shades)]
+    lab = cv2.cvtColor(np.array([shades], np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    return names[int(np.argmin(np.linalg.norm(lab[1:] - lab[0], axis=1)))]
+
+
+def colored_regions(picture: Pillow.Image, items: Sequence[TextItem], least_share: float = 0.0008) -> list[Region]:
+    """Plain areas that are neither background nor text, largest first: bars, slices, markers, legend keys.
+
+    Args:
+        picture: mode RGB.
+        items: its strings, which are left out.
+        least_share: of the picture's area; smaller regions are left out.
+    """
+    import cv2
+
+    pixels = np.asarray(picture)
+    ink = np.abs(pixels.astype(np.int16) - background(pixels)).max(axis=2) > 24
+    for item in items:
+        x1, y1, x2, y2 = (int(value) for value in item.box)
+        ink[y1 + 1 : y2, x1 + 1 : x2] = False
+    regions = []
+    for color in _plain_colors(pixels, ink):
+        near = np.abs(pixels.astype(np.int16) - color).max(axis=2) <= 20
+        opened = cv2.morphologyEx((near & ink).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+        name = color_name(color)
+        for index in range(1, count):
+            x, y, w, h, area = (int(value) for value in stats[index])
+            if area >= max(9.0, least_share * ink.size):
+                part = (labels[y : y + h, x : x + w] == index).astype(np.uint8)
+                dx, dy = _inner_point(part)
+                regions.append(Region((float(x), float(y), float(x + w), float(y + h)), area, (x + dx, y + dy), name))
+    return sorted(regions, key=lambda region: -region.area)
+
+
+def _plain_colors(pixels: np.ndarray, ink: np.ndarray, most: int = 24) -> list[np.ndarray]:
+    """The frequent colours under `ink`, most frequent first, each at least 20 apart from the others in some channel."""
+    colors, counts = np.unique(pixels[ink].reshape(-1, 3), axis=0, return_counts=True)
+    chosen: list[np.ndarray] = []
+    for index in np.argsort(-counts)[:400]:
+        color = colors[index].astype(np.int16)
+        if counts[index] < 9 or len(chosen) == most:
+            break
+        if all(np.abs(color - other).max() > 20 for other in chosen):
+            chosen.append(color)
+    return chosen
+
+
+def _inner_point(part: np.ndarray) -> tuple[float, float]:
+    """The centroid if the region holds it, else the pixel farthest from its border; (x, y) at pixel centres."""
+    import cv2
+
+    ys, xs = np.nonzero(part)
+    x, y = float(xs.mean()), float(ys.mean())
+    if part[round(y), round(x)]:
+        return x + 0.5, y + 0.5
+    depth = cv2.distanceTransform(np.pad(part, 1), cv2.DIST_L2, 3)
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(column) - 0.5, float(row) - 0.5

@@ -1,0 +1,95 @@
+"""DrawHorizontalLineByY and DrawVerticalLineByX: a thin straight line across an image, at source resolution.
+
+A model draws one to compare heights: which bars reach above it, which value of the axis it meets.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageDraw
+
+from thinkimg.image import Image
+from thinkimg.tools import markup
+from thinkimg.tools.arguments import X, Y
+from thinkimg.tools.tool import ToolResult, tool
+
+Color = tuple[int, int, int]
+COLORS: tuple[Color, ...] = ((230, 25, 75), (0, 90, 255), (0, 150, 60), (255, 255, 0))  # red unless it would drown
+
+
+def percent_to_pixel(percent: float, size: int) -> int:
+    """The pixel (row or column, from 0) in which that percentage of `size` falls; 100 is the last one."""
+    return min(int(percent * size / 100), size - 1)
+
+
+def line_width(width: int, height: int) -> int:
+    """Odd, so that a line has a middle row: 3 pixels in small pictures, else about 0.6 % of the shorter side."""
+    return 1 + 2 * max(1, round(min(width, height) * 0.003))
+
+
+def _reader(axis: str) -> Callable[[str], dict[str, Any]]:
+    def read(param: str) -> dict[str, Any]:
+        return {axis: markup.axis_values(param, axis) or param}
+
+    return read
+
+
+@tool(name="DrawHorizontalLineByY", version="1", read_param=_reader("y"))
+def draw_horizontal_line_by_y(image: Image, y: Y) -> ToolResult:
+    """Draw a horizontal line across the whole image at a height. Returns the image with the line.
+
+    Args:
+        image: The image to draw on.
+        y: Height of the line.
+    """
+    rows = [percent_to_pixel(value, image.height) for value in y]
+    picture = image.pixels()
+    reach = line_width(*picture.size) // 2
+    boxes = [(0, row - reach, image.width - 1, row + reach) for row in rows]
+    color = _draw(picture, boxes)
+    data = {"y": y, "rows": rows, "color": list(color)}
+    return ToolResult(f"Drew a horizontal line at y={_listed(y)}.", data, (Image.from_pixels(picture),))
+
+
+@tool(name="DrawVerticalLineByX", version="1", read_param=_reader("x"))
+def draw_vertical_line_by_x(image: Image, x: X) -> ToolResult:
+    """Draw a vertical line across the whole image at a position. Returns the image with the line.
+
+    Args:
+        image: The image to draw on.
+        x: Position of the line.
+    """
+    columns = [percent_to_pixel(value, image.width) for value in x]
+    picture = image.pixels()
+    reach = line_width(*picture.size) // 2
+    boxes = [(column - reach, 0, column + reach, image.height - 1) for column in columns]
+    color = _draw(picture, boxes)
+    data = {"x": x, "columns": columns, "color": list(color)}
+    return ToolResult(f"Drew a vertical line at x={_listed(x)}.", data, (Image.from_pixels(picture),))
+
+
+def _draw(picture: Pillow.Image, boxes: list[tuple[int, int, int, int]]) -> Color:
+    color = _visible_color(picture, boxes)
+    pen = ImageDraw.Draw(picture)
+    for box in boxes:
+        pen.rectangle(box, fill=color)
+    return color
+
+
+def _visible_color(picture: Pillow.Image, boxes: list[tuple[int, int, int, int]]) -> Color:
+    """The first colour that at most a quarter of the pixels under the lines resemble, else the least resembled."""
+    width, height = picture.size
+    strips = [
+        picture.crop((max(left, 0), max(top, 0), min(right + 1, width), min(bottom + 1, height)))
+        for left, top, right, bottom in boxes
+    ]
+    under = np.concatenate([np.asarray(strip).reshape(-1, 3) for strip in strips]).astype(int)
+    shares = [float(np.mean(np.abs(under - color).max(axis=1) < 90)) for color in COLORS]
+    visible = [color for color, share in zip(COLORS, shares, strict=True) if share <= 0.25]
+    return visible[0] if visible else COLORS[int(np.argmin(shares))]
+
+
+def _listed(values: list[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
