@@ -3,7 +3,11 @@ ready again."""
 
 import random
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+
+import httpx
+
+from thinkimg.client.connections import Connections
 
 _KNOWN_IMAGES = 4096
 
@@ -20,11 +24,27 @@ class Replica:
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
-        self.headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._connections = Connections(self.url)
         self.outstanding = 0
         self.requests = 0
         self.set_aside = False
         self._known: OrderedDict[str, None] = OrderedDict()
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        content: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> httpx.Response:
+        """One request, with the key. Raises `httpx.HTTPError`, see `Connections.send`."""
+        self.requests += 1
+        return await self._connections.send(method, path, {**self._headers, **(headers or {})}, content, timeout)
+
+    async def close(self) -> None:
+        await self._connections.close()
 
     def knows(self, sha256: str) -> bool:
         """Whether the server was seen to hold this picture. It may have dropped it since."""

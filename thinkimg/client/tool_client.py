@@ -33,6 +33,7 @@ _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 2.0
 _BACKOFF_SECONDS = 0.5
 _MAX_BACKOFF_SECONDS = 5.0
+_HEADERS = {"content-type": wire.MSGPACK, "accept": wire.MSGPACK}
 _UNHEALTHY_STATUS = (502, 503, 504)
 
 
@@ -106,7 +107,7 @@ class ToolClient:
         self._uploads: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[Any]] = set()
         self._random = random.Random()
-        self._http: httpx.AsyncClient | None = None
+        self._closed = True
 
     async def __aenter__(self) -> "ToolClient":
         await self.connect()
@@ -126,9 +127,7 @@ class ToolClient:
             InfrastructureError: an endpoint does not answer within the deadline.
             UserError: a wrong address or key; endpoints that serve different versions of one tool.
         """
-        if self._http is None:
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30)
-            self._http = httpx.AsyncClient(limits=limits, trust_env=False, follow_redirects=False)
+        self._closed = False
         self._services, self._by_name = {}, {}
         listings = await asyncio.gather(*(self._read_tools(replica) for replica in self.replicas))
         for replica, schemas in zip(self.replicas, listings, strict=True):
@@ -140,10 +139,9 @@ class ToolClient:
         tasks = [*self._background, *self._uploads.values(), *(flight.task for flight in self._flights.values())]
         for task in tasks:
             task.cancel()
+        self._closed = True
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        await asyncio.gather(*(replica.close() for replica in self.replicas))
 
     async def _read_tools(self, replica: Replica) -> list[ToolSchema]:
         deadline = time.monotonic() + self._timeout
@@ -163,7 +161,7 @@ class ToolClient:
 
     async def _get(self, replica: Replica, path: str, timeout: float) -> httpx.Response:
         try:
-            return await self._client.get(replica.url + path, headers=replica.headers, timeout=timeout)
+            return await replica.send("GET", path, timeout=timeout)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise UserError(f"{replica.url!r} is not an address: {error}", "endpoints") from error
 
@@ -209,6 +207,8 @@ class ToolClient:
             InfrastructureError: no answer within deadline and retries.
             UserError: the server wants another key, or does not understand this client.
         """
+        if self._closed:
+            raise InfrastructureError("the client is not connected; use `async with` or `connect()`")
         started = time.perf_counter()
         service = self._find(name)
         try:
@@ -336,7 +336,8 @@ class ToolClient:
         problem = None
         for _ in range(2):  # the second time with the pictures that the server has dropped
             body, sent = _body(replica, arguments, images)
-            answer = await self._post(replica, f"/v1/tools/{service.schema.name}", body, timeout)
+            headers = {**_HEADERS, wire.TIMEOUT_HEADER: f"{timeout:.3f}"}
+            answer = await replica.send("POST", f"/v1/tools/{service.schema.name}", body, headers)
             if answer.status_code == 200:
                 for sha256 in sent:
                     replica.remember(sha256)
@@ -347,16 +348,6 @@ class ToolClient:
             for image in images.values():
                 replica.forget(image.sha256)
         raise _AttemptError("the server drops pictures as fast as they are sent")
-
-    async def _post(self, replica: Replica, path: str, body: bytes, timeout: float) -> httpx.Response:
-        replica.requests += 1
-        headers = {
-            **replica.headers,
-            "content-type": wire.MSGPACK,
-            "accept": wire.MSGPACK,
-            wire.TIMEOUT_HEADER: f"{timeout:.3f}",
-        }
-        return await self._client.post(replica.url + path, content=body, headers=headers, timeout=None)
 
     # ---- pictures -----------------------------------------------------------------------------------------------
 
@@ -371,10 +362,10 @@ class ToolClient:
         await asyncio.shield(task)
 
     async def _put(self, replica: Replica, image: Image) -> None:
-        url = f"{replica.url}/v1/images/{image.sha256}"
-        answer = await self._client.head(url, headers=replica.headers, timeout=self._timeout)
+        path = f"/v1/images/{image.sha256}"
+        answer = await replica.send("HEAD", path, timeout=self._timeout)
         if answer.status_code == 404:
-            answer = await self._client.put(url, content=image.data, headers=replica.headers, timeout=self._timeout)
+            answer = await replica.send("PUT", path, image.data, timeout=self._timeout)
         if answer.is_success:
             replica.remember(image.sha256)
         else:
@@ -402,12 +393,6 @@ class ToolClient:
             except httpx.HTTPError:
                 pass
             pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
-
-    @property
-    def _client(self) -> httpx.AsyncClient:
-        if self._http is None:
-            raise InfrastructureError("the client is not connected; use `async with` or `connect()`")
-        return self._http
 
 
 class _Flight:
