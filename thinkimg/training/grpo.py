@@ -22,7 +22,8 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PrinterCallback, ProgressCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from thinkimg.agent.agent import Task
 from thinkimg.errors import UserError
@@ -36,7 +37,7 @@ from thinkimg.training.step_log import StepLog, StepRecord
 from thinkimg.trajectory import InvariantError, Trajectory
 
 SUPPRESSED_LOGIT = -1e4
-"""Added to suppressed logits: exactly probability 0 in float32, finite so that TRL's chunked kernel never forms a NaN."""
+"""Added to suppressed logits: probability exactly 0 in float32, yet finite, so that TRL's kernel never forms a NaN."""
 
 TRUNCATED = ("rounds", "tokens", "time")
 
@@ -46,6 +47,7 @@ class GRPOSettings(BaseModel):
 
     Attributes:
         micro_batch: rows per forward pass and rank; None for all of a rank's rows at once.
+        length_buckets: one process only: the loss is computed in so many parts of rows of like length (less padding).
         warmup_steps: of the learning rate, linear; then `scheduler`.
         beta: weight of the KL term to the starting model; 0 needs no reference model.
         mask_truncated: trajectories that a limit ended get neither loss nor reward.
@@ -69,6 +71,7 @@ class GRPOSettings(BaseModel):
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     temperature: float = Field(1.0, gt=0)
+    length_buckets: int = Field(4, gt=0)
     beta: float = Field(0.0, ge=0)
     epsilon: float = 0.2
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo"] = "dapo"
@@ -150,6 +153,66 @@ def _placeholder_tool() -> None:
     raise AssertionError("tools are called by the agent, not by TRL")
 
 
+def select_rows(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """These rows of TRL's batch, their images with them, padding trimmed to what they need.
+
+    `num_items_in_batch` stays, so that losses of parts that are normalised by it add up to the loss of the whole.
+    """
+    index = torch.tensor(rows, device=batch["prompt_ids"].device)
+    kept = {
+        name: value[index] if isinstance(value, torch.Tensor) and value.ndim and name not in _PER_IMAGE else value
+        for name, value in batch.items()
+    }
+    if batch.get("num_images") is not None and "pixel_values" in batch:
+        kept = without_empty_images(kept | _select_images(batch, rows))
+    left = int(kept["prompt_mask"].any(0).long().argmax())
+    width = int(kept["completion_mask"].any(0).sum())
+    for name, value in kept.items():
+        if name.startswith("prompt_"):
+            kept[name] = value[:, left:]
+        elif name == "mm_token_type_ids":
+            kept[name] = value[:, left : batch["prompt_ids"].shape[1] + width]
+        elif isinstance(value, torch.Tensor) and value.ndim == 2 and name not in _PER_IMAGE:
+            kept[name] = value[:, :width]
+    return kept
+
+
+def without_empty_images(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch none of whose rows has an image has no image features at all: the vision tower takes no empty input."""
+    if any(batch.get("num_images") or [True]):
+        return batch
+    return {name: value for name, value in batch.items() if name not in (*_PER_IMAGE, "num_images")}
+
+
+def drop_idle_rows(batch: dict[str, Any]) -> dict[str, Any]:
+    """Leave out rows whose advantage is 0 (masked, or their group is flat): they have no gradient. One row is always
+    kept, so that every rank has a forward pass."""
+    rows = batch["advantages"].nonzero()[:, 0].tolist()
+    return select_rows(batch, rows or [0])
+
+
+def by_length(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
+    """Cut into at most `parts` batches of rows of like length: less padding to compute."""
+    lengths = (batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)).tolist()
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    size = -(-len(order) // parts)
+    return [select_rows(batch, sorted(order[start : start + size])) for start in range(0, len(order), size)]
+
+
+_PER_IMAGE = ("pixel_values", "image_grid_thw")
+
+
+def _select_images(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    counts = batch["num_images"]
+    grids = batch["image_grid_thw"].split(counts)
+    patches = batch["pixel_values"].split([int(grid.prod(-1).sum()) for grid in grids])
+    return {
+        "num_images": [counts[row] for row in rows],
+        "pixel_values": torch.cat([patches[row] for row in rows]),
+        "image_grid_thw": torch.cat([grids[row] for row in rows]),
+    }
+
+
 class ToolGRPOTrainer(GRPOTrainer):
     """GRPO on trajectories that an agent makes.
 
@@ -169,6 +232,11 @@ class ToolGRPOTrainer(GRPOTrainer):
     Raises:
         UserError: `mask_truncated_completions`; groups that straddle ranks; too few tasks.
     """
+
+    model: Any
+    args: GRPOConfig
+    num_generations: int
+    num_generations_eval: int
 
     def __init__(
         self,
@@ -230,7 +298,26 @@ class ToolGRPOTrainer(GRPOTrainer):
         used = [
             {"prompt": group.task.question, "task": index[group.task.id]} for group in self.groups for _ in group.rows
         ]
-        return super()._generate_and_score_completions(used)
+        batch = super()._generate_and_score_completions(used)
+        return drop_idle_rows(batch) if self._rows_are_independent else batch
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """TRL's loss, computed in parts of rows of like length where that gives the same gradient."""
+        inputs = without_empty_images(inputs)
+        if not self._rows_are_independent or self.args.world_size > 1 or self.settings.length_buckets == 1:
+            whole: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return whole
+        parts = by_length(inputs, self.settings.length_buckets)
+        return torch.stack([super(ToolGRPOTrainer, self).compute_loss(model, part) for part in parts]).sum()
+
+    @property
+    def _rows_are_independent(self) -> bool:
+        """Whether the loss is a sum over rows with a fixed divisor and no other terms, all in one batch."""
+        whole = self.args.steps_per_generation == 1 and self.num_iterations == 1
+        other_terms = self.beta or self._entropy_bonus_enabled or self.aux_loss_enabled
+        return self.model.training and whole and not other_terms and self.loss_type in ("dapo", "cispo")
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         rows = self.rows
@@ -368,14 +455,15 @@ def _refuse(args: GRPOConfig, tasks: int) -> None:
             "TRL's mask_truncated_completions shifts image grids between samples; set mask_truncated instead",
             "trl.mask_truncated_completions",
         )
-    per_rank = args.per_device_train_batch_size * args.steps_per_generation
-    if per_rank % args.num_generations:
+    per_rank = args.per_device_train_batch_size * (args.steps_per_generation or 1)
+    size = args.num_generations or 1
+    if per_rank % size:
         raise UserError(
-            f"{per_rank} rows per rank are not whole groups of {args.num_generations}: a group would straddle ranks; "
+            f"{per_rank} rows per rank are not whole groups of {size}: a group would straddle ranks; "
             "make prompts_per_step a multiple of the number of processes",
             "prompts_per_step",
         )
-    groups = args.generation_batch_size // args.num_generations
+    groups = (args.generation_batch_size or per_rank) // size
     if tasks < groups:
         raise UserError(f"a step takes {groups} tasks, but there are {tasks}", "prompts_per_step")
 
