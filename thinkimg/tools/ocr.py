@@ -8,7 +8,7 @@ from pydantic import Field
 from thinkimg.image import Image
 from thinkimg.tools.arguments import Box
 from thinkimg.tools.backends.layout import reading_order
-from thinkimg.tools.backends.rapidocr import TextItem, TextReader, shared_reader
+from thinkimg.tools.backends.rapidocr import TextItem, TextReader, legible, shared_reader
 from thinkimg.tools.crop import box_to_percent, box_to_pixels
 from thinkimg.tools.tool import ToolOptions, ToolResult, tool
 
@@ -45,7 +45,7 @@ class OCR:
             region: Only read this part of the image.
         """
         items = self._read(image, region)
-        rows = reading_order([item for item in items if item.confidence >= self.options.min_confidence])
+        rows = reading_order(legible(items, self.options.min_confidence))
         ordered = [item for row in rows for block in row for item in block.items]
         lines = [" ".join(block.text for block in row) for row in rows]
         boxes = [box_to_percent(item.box, image.width, image.height) for item in ordered]

@@ -10,7 +10,7 @@ from thinkimg.image import Image
 from thinkimg.tools.arguments import Text
 from thinkimg.tools.backends.layout import centre, reading_order
 from thinkimg.tools.backends.matching import best_texts, by_position, words
-from thinkimg.tools.backends.rapidocr import TextItem, TextReader, shared_reader
+from thinkimg.tools.backends.rapidocr import TextItem, TextReader, legible, shared_reader
 from thinkimg.tools.backends.regions import Region, color_in, colored_regions
 from thinkimg.tools.tool import ToolOptions, ToolResult, tool
 
@@ -77,7 +77,7 @@ class Point:
         return ToolResult(text, {"points": described})
 
     def _look(self, image: Image, picture: Pillow.Image) -> _Scene:
-        items = [item for item in self.reader.read(image) if item.confidence >= self.options.min_confidence]
+        items = legible(self.reader.read(image), self.options.min_confidence)
         ordered = [item for row in reading_order(items) for block in row for item in block.items]
         return _Scene(ordered, colored_regions(picture, items), picture.size)
 

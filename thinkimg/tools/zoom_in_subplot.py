@@ -10,7 +10,7 @@ from thinkimg.image import Image
 from thinkimg.tools.arguments import Text
 from thinkimg.tools.backends.layout import Panel, describe_position, find_panels
 from thinkimg.tools.backends.matching import best_texts, by_position
-from thinkimg.tools.backends.rapidocr import TextReader, shared_reader
+from thinkimg.tools.backends.rapidocr import TextReader, legible, shared_reader
 from thinkimg.tools.crop import box_to_percent
 from thinkimg.tools.tool import ToolOptions, ToolResult, tool
 
@@ -55,7 +55,7 @@ class ZoominSubplot:
             description: Title or position of the sub-plot, e.g. "North", "top left", "second".
         """
         picture = image.pixels()
-        panels = find_panels(picture, self.reader.read(image))
+        panels = find_panels(picture, legible(self.reader.read(image)))
         boxes = [panel.box for panel in panels]
         found = [_Found(panel, describe_position(panel.box, boxes, picture.size)) for panel in panels]
         chosen = best_texts(description, [panel.title for panel in panels])

@@ -15,7 +15,7 @@ from thinkimg.tools.backends.rapidocr import TextItem
 Box = tuple[float, float, float, float]  # pixels: left, top, right, bottom
 
 LONGEST_STACK = 3  # a category with a line break and its value; more lines than that are a column of a table
-_STACK_GAP = 0.6  # of the line height: strings closer than this beneath each other belong together
+_STACK_GAP = 1.2  # of the mean height of the letters: strings closer than this beneath each other belong together
 _ROW_TOLERANCE = 0.4  # of the line height, between centres of one row
 
 
@@ -84,7 +84,8 @@ def _gap_beneath(upper: TextItem, lower: TextItem) -> float | None:
     gap = b[1] - a[3]
     stacked = centre(b)[1] - centre(a)[1] > 0.6 * line and overlap >= 0.5 * min(a[2] - a[0], b[2] - b[0])
     centred = abs(centre(a)[0] - centre(b)[0]) < line or abs(a[0] - b[0]) < 0.5 * line
-    return gap if stacked and centred and gap < _STACK_GAP * line else None
+    letters = (a[3] - a[1] + b[3] - b[1]) / 2
+    return gap if stacked and centred and gap < _STACK_GAP * letters else None
 
 
 def _rows(blocks: Sequence[Block]) -> list[list[Block]]:
@@ -179,10 +180,14 @@ def _area(box: Box) -> float:
 
 
 def _is_frame(ink: np.ndarray, x: int, y: int, w: int, h: int) -> bool:
-    """All four sides drawn, and mostly empty inside."""
+    """All four sides drawn, mostly empty inside, and nothing solid just outside (between two bars there is)."""
     part = ink[y : y + h, x : x + w]
     sides = (part[:3].any(axis=0), part[-3:].any(axis=0), part[:, :3].any(axis=1), part[:, -3:].any(axis=1))
-    return min(float(side.mean()) for side in sides) > 0.9 and float(part[3:-3, 3:-3].mean()) < 0.7
+    outside = [ink[y + h + 3 : y + h + 5, x : x + w], ink[y : y + h, x + w + 3 : x + w + 5]]
+    outside += [ink[max(y - 5, 0) : max(y - 3, 0), x : x + w], ink[y : y + h, max(x - 5, 0) : max(x - 3, 0)]]
+    solid = max((float(strip.mean()) for strip in outside if strip.size), default=0.0) > 0.5
+    drawn = min(float(side.mean()) for side in sides) > 0.9
+    return drawn and not solid and float(part[3:-3, 3:-3].mean()) < 0.7
 
 
 def _inset(box: Box, ink: np.ndarray) -> Box:

@@ -9,6 +9,7 @@ each string recognised by itself at its own width (RapidOCR pads batches to 320)
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -92,8 +93,15 @@ class TextReader:
         for corners, text, score in zip(found.boxes, found.txts, found.scores, strict=True):
             x1, y1, x2, y2 = _tighten(*corners.min(axis=0), *corners.max(axis=0))
             box = ((x1 - left) / scale, (y1 - top) / scale, (x2 - left) / scale, (y2 - top) / scale)
-            items.append(TextItem(text, _clip(box, picture.size), round(float(score), 4)))
+            item = TextItem(text, _clip(box, picture.size), round(float(score), 4))
+            if not _is_blob(item, picture):
+                items.append(item)
         return tuple(items)
+
+
+def legible(items: Iterable[TextItem], min_confidence: float = 0.5) -> list[TextItem]:
+    """Without what the detector took for text and the recogniser did not."""
+    return [item for item in items if item.confidence >= min_confidence]
 
 
 def shared_reader(threads: int = 1) -> TextReader:
@@ -105,7 +113,7 @@ _reader = lru_cache(maxsize=4)(TextReader)
 
 
 def _prepare(picture: Pillow.Image) -> tuple[Pillow.Image, float, tuple[int, int]]:
-    """Reduce a large picture and lay it on a ground whose size suits the detector: the ground, scale and place."""
+    """Reduce a large picture, lay it on a ground whose size suits the detector; return ground, scale, place."""
     scale = min(1.0, _LARGEST / max(picture.size))
     if scale < 1:
         size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
@@ -117,6 +125,26 @@ def _prepare(picture: Pillow.Image) -> tuple[Pillow.Image, float, tuple[int, int
     ground = Pillow.new("RGB", (wide, high), _border_color(picture))
     ground.paste(picture, place)
     return ground, scale, place
+
+
+def _is_blob(item: TextItem, picture: Pillow.Image) -> bool:
+    """A filled disc or square (a marker, a legend key) that was taken for one letter."""
+    x1, y1, x2, y2 = item.box
+    if len(item.text) > 1 or not 0.6 < (x2 - x1) / max(y2 - y1, 1) < 1.7:
+        return False
+    inside = np.asarray(picture.crop((round(x1), round(y1), round(x2), round(y2))), np.int16)
+    middle = np.median(inside.reshape(-1, 3), axis=0)
+    corners = np.array([picture.getpixel((round(x), round(y))) for x, y in _around(item.box, picture.size)])
+    solid = float((np.abs(inside - middle).max(axis=2) < 40).mean()) > 0.65
+    return solid and bool((np.abs(corners - middle).max(axis=1) > 60).all())
+
+
+def _around(box: tuple[float, float, float, float], size: tuple[int, int]) -> list[tuple[float, float]]:
+    """The corners of the box, moved outwards by a third of its sides."""
+    x1, y1, x2, y2 = box
+    dx, dy = (x2 - x1) / 3, (y2 - y1) / 3
+    xs, ys = (max(0.0, x1 - dx), min(size[0] - 1, x2 + dx)), (max(0.0, y1 - dy), min(size[1] - 1, y2 + dy))
+    return [(x, y) for x in xs for y in ys]
 
 
 def _tighten(x1: float, y1: float, x2: float, y2: float) -> tuple[float, float, float, float]:
