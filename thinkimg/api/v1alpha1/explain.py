@@ -40,6 +40,8 @@ def explain(error: ValidationError, resource: type[BaseModel]) -> Iterator[Viola
         elif kind == "extra_forbidden":
             message = f'there is no field "{loc[-1]}"'
             yield Violation(loc, message, suggestion(str(loc[-1]), fields_at(resource, loc[:-1])))
+        elif kind == "invalid_key":
+            yield Violation(loc, f"expected a string as key, got {shown(loc[-1])}", "Put it in quotes.")
         elif kind == "missing":
             yield Violation(loc, "it is missing", f"Add it. {described_at(resource, loc)}".strip())
         elif kind == "literal_error":
@@ -52,9 +54,8 @@ def explain(error: ValidationError, resource: type[BaseModel]) -> Iterator[Viola
             yield Violation(loc, f"expected {_EXPECTED[kind]}, got {shown(detail['input'])}", remedy)
         else:
             message = detail["msg"].replace("Input should", "it should").replace("List should", "the list should")
-            yield Violation(
-                loc, f"{message[0].lower()}{message[1:]}, got {shown(detail['input'])}", described_at(resource, loc)
-            )
+            remedy = described_at(resource, loc) or "Write a value that fits."
+            yield Violation(loc, f"{message[0].lower()}{message[1:]}, got {shown(detail['input'])}", remedy)
 
 
 def shown(value: Any) -> str:

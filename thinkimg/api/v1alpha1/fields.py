@@ -206,7 +206,7 @@ class DeclaredField:
 
     @property
     def type(self) -> str:
-        return _type_name(self.info.annotation, self.info.metadata)
+        return _type_name(self.info.annotation)
 
     @property
     def unit(self) -> str:
@@ -264,22 +264,26 @@ def _unit(annotation: Any, metadata: list[Any]) -> str:
     return next((unit for part in get_args(annotation) if (unit := _unit(part, []))), "")
 
 
+def _plural(name: str) -> str:
+    return name if "|" in name else f"{name}s"
+
+
 _TYPE_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
-def _type_name(annotation: Any, metadata: list[Any]) -> str:
+def _type_name(annotation: Any) -> str:
     origin, parts = get_origin(annotation), get_args(annotation)
     if annotation in _TYPE_NAMES:
         return _TYPE_NAMES[annotation]
     if origin is Literal:
-        return " \\| ".join(str(part) for part in parts)
+        return " | ".join(str(part) for part in parts)
     if origin is Annotated:
-        return _type_name(parts[0], list(parts[1:]))
+        return _type_name(parts[0])
     if origin is list:
-        return f"list of {_type_name(parts[0], [])}"
+        return f"list of {_plural(_type_name(parts[0]))}"
     if origin is dict:
-        return "object" if parts[1] is Any else f"map of {_type_name(parts[1], [])}"
+        return "object" if parts[1] is Any else f"map of {_plural(_type_name(parts[1]))}"
     present = [part for part in parts if part is not type(None)]
     if present:
-        return _type_name(present[0], [])
-    return annotation.__name__ if isinstance(annotation, type) else "any"
+        return _type_name(present[0])
+    return "mapping" if block_of(annotation) else "any"

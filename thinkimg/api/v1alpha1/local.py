@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from .errors import Problem
-from .fields import row_of
+from .fields import Row, row_of
 from .manifest import Manifest, Resource
 from .pods import SecretRef
 from .resource import suggestion
@@ -63,10 +63,7 @@ def _document(resource: Resource) -> str:
 
 def _sort_fields(manifest: Manifest, resource: Resource, found: LocalCheck) -> None:
     """Put every field that was set and is not honoured here where it belongs: warnings or problems."""
-    for loc, path in _set_fields(resource.spec, ("spec",), "spec"):
-        row = row_of(type(resource), path)
-        if row is None or row.local == "honoured":
-            continue
+    for loc, row in _unhonoured(type(resource), resource.spec, ("spec",), "spec"):
         if row.local == "ignored":
             found.warnings.append(
                 manifest.problem(_document(resource), loc, "it is ignored in a local run", row.reason)
@@ -78,21 +75,23 @@ def _sort_fields(manifest: Manifest, resource: Resource, found: LocalCheck) -> N
             )
 
 
-def _set_fields(block: BaseModel, loc: Loc, path: str) -> Iterator[tuple[Loc, str]]:
-    """Place and table path of every field that differs from its default, parents before children."""
+def _unhonoured(kind: type[Resource], block: BaseModel, loc: Loc, path: str) -> Iterator[tuple[Loc, Row]]:
+    """Every field that differs from its default and is not honoured here, without what is below it."""
     for name, info in type(block).model_fields.items():
         value = getattr(block, name)
         if not info.is_required() and value == info.get_default(call_default_factory=True):
             continue
         alias = info.alias or name
         here, here_path = (*loc, alias), f"{path}.{alias}"
-        yield here, here_path
-        if isinstance(value, BaseModel):
-            yield from _set_fields(value, here, here_path)
+        row = row_of(kind, here_path)
+        if row is not None and row.local != "honoured":
+            yield here, row
+        elif isinstance(value, BaseModel):
+            yield from _unhonoured(kind, value, here, here_path)
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    yield from _set_fields(item, (*here, index), f"{here_path}[]")
+                    yield from _unhonoured(kind, item, (*here, index), f"{here_path}[]")
 
 
 def _tool_problems(manifest: Manifest, tool: VisionTool, available: Collection[str] | None) -> Iterator[Problem]:
@@ -110,7 +109,8 @@ def _job_problems(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
         if reference.name not in manifest.tools:
             loc: Loc = ("spec", "tools", index, "name")
             message = f'this file has no VisionTool "{reference.name}"'
-            remedy = f"{suggestion(reference.name, manifest.tools)} A local run starts the VisionTools of its own file."
+            near = f"{suggestion(reference.name, manifest.tools)} " if manifest.tools else ""
+            remedy = f"{near}A local run starts the VisionTools of its own file: add it there."
             yield manifest.problem(_document(job), loc, message, remedy)
     for loc, uri in _uris(job):
         if scheme_of(uri) == "pvc":

@@ -45,7 +45,7 @@ class EnvVar(Block):
     """An environment variable of the containers."""
 
     name: Annotated[str, AfterValidator(_env_name)]
-    """Name. RANK, WORLD_SIZE, MASTER_*, PET_*, THINKIMG_* and their relatives are reserved."""
+    """Name. `RANK`, `WORLD_SIZE`, `MASTER_*`, `PET_*`, `THINKIMG_*` and their relatives are reserved."""
     value: str | None = None
     """The value itself; empty when neither this nor `valueFrom` is given."""
     value_from: Object | None = None

@@ -135,7 +135,7 @@ class SFT(Block):
     tool_use: ToolUse = "Enabled"
     """`Disabled`: the same questions with their answers only, no schemas and no calls."""
     epochs: Annotated[float, Field(gt=0), Unit("passes over the data")] | None = None
-    """Length in epochs."""
+    """Length in epochs; 1 when neither this nor `maxSteps` nor `maxSeconds` is given."""
     max_steps: Steps | None = None
     """Length in optimiser steps."""
     max_seconds: FromStage | None = None

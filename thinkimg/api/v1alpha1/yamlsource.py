@@ -68,9 +68,9 @@ def _child(node: yaml.Node, part: str | int) -> tuple[int, yaml.Node] | None:
 
 def read_documents(text: str, source: str) -> list[Document]:
     """All documents of `text` that are not empty. Raises ManifestError for text that is not YAML."""
-    loader = _Loader(text)
     documents = []
     try:
+        loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             if node is None:
@@ -86,11 +86,10 @@ def read_documents(text: str, source: str) -> list[Document]:
         raise ManifestError(
             [Problem(source, "", message, "Check indentation, colons and quotes there.", line)], source
         ) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a scalar with a tag it does not fit
-        problem = Problem(source, "", f"this is not YAML: {error}", "Save the file as UTF-8 text.")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a scalar with a tag it does not fit
+        reason = " ".join(str(error).split())
+        problem = Problem(source, "", f"this is not YAML: {reason}", "Save the file as UTF-8 text.")
         raise ManifestError([problem], source) from None
-    finally:
-        loader.dispose()
     return documents
 
 

@@ -1,0 +1,127 @@
+"""What a local run refuses, what it ignores with a warning, and that it says nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from manifest_examples import JOB, TOOL, Change, changed, setting
+
+from thinkimg.api.v1alpha1 import check_local, load_manifest, parse_manifest
+from thinkimg.api.v1alpha1.local import LocalCheck
+
+
+def check(job: Change | None = None, tool: Change | None = None, **options: Any) -> LocalCheck:
+    tool_text = changed(TOOL, tool) if tool else TOOL
+    job_text = changed(JOB, job) if job else JOB
+    return check_local(parse_manifest(f"{tool_text}---\n{job_text}"), **options)
+
+
+def test_an_ordinary_file_gives_no_word() -> None:
+    assert check() == LocalCheck()
+
+
+REFUSED_JOBS = [
+    (
+        "a tool that the file lacks",
+        setting("spec.tools", [{"name": "ocrr"}]),
+        'this file has no VisionTool "ocrr". Did',
+    ),
+    ("suspension", setting("spec.suspend", True), "spec.suspend: it cannot be used in a local run. A local run begins"),
+    ("a volume as a model", setting("spec.model.uri", "pvc://c/m"), 'spec.model.uri: "pvc://c/m" is a volume of a'),
+    ("a volume of data", setting("spec.data.test.uri", "pvc://c/d"), 'spec.data.test.uri: "pvc://c/d" is a volume'),
+    (
+        "data that is not there",
+        setting("spec.data.train.uri", "no/such"),
+        'spec.data.train.uri: there is no "no/such" in',
+    ),
+    (
+        "a secret without a folder of secrets",
+        setting("spec.model.secretRef", {"name": "hub"}),
+        "DIR/hub/token and give",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), [c[1:] for c in REFUSED_JOBS], ids=[c[0] for c in REFUSED_JOBS])
+def test_a_local_run_refuses(change: Change, said: str) -> None:
+    found = check(job=change)
+    assert any(said in str(problem) for problem in found.problems), found
+    assert all(problem.line for problem in found.problems)
+
+
+def test_a_local_run_refuses_a_container() -> None:
+    found = check(tool=setting("spec", {"tool": "Custom", "image": "x"}))
+    assert [problem.path for problem in found.problems] == ["spec.tool"]
+
+
+def test_a_local_run_refuses_weights_once_and_not_their_parts() -> None:
+    found = check(tool=setting("spec.weights", {"uri": "hf://a/b", "secretRef": {"name": "hub"}}))
+    assert [problem.path for problem in found.problems] == ["spec.weights"]
+
+
+def test_a_tool_that_is_not_installed_is_refused_when_the_caller_knows() -> None:
+    found = check(available_tools={"Crop", "Point"})
+    assert [str(problem) for problem in found.problems] == [
+        'line 5: VisionTool/ocr: spec.tool: "OCR" cannot be served by this installation. Available are: Crop, Point.'
+    ]
+    assert check(available_tools={"OCR"}).problems == []
+
+
+IGNORED = [
+    (setting("spec.env", [{"name": "A", "valueFrom": {"fieldRef": {}}}]), "spec.env[0].valueFrom"),
+    (setting("spec.stages.1.resources", {"limits": {"nvidia.com/gpu": 1}}), "spec.stages[1].resources"),
+    (setting("spec.failurePolicy.maxRestarts", 9), "spec.failurePolicy"),
+    (setting("spec.storage.size", "1Gi"), "spec.storage"),
+    (setting("spec.scheduling.gang", "Volcano"), "spec.scheduling"),
+    (setting("spec.managedBy", "example.com/other"), "spec.managedBy"),
+    (setting("spec.stages.3.nodes", 2), "spec.stages[3].nodes"),
+    (setting("spec.stages.0.procsPerNode", 2), "spec.stages[0].procsPerNode"),
+]
+
+
+@pytest.mark.parametrize(("change", "path"), IGNORED, ids=[path for _, path in IGNORED])
+def test_a_local_run_warns_of(change: Change, path: str) -> None:
+    found = check(job=change)
+    assert [warning.path for warning in found.warnings] == [path]
+    assert found.problems == []
+
+
+def test_a_default_that_is_written_out_needs_no_warning() -> None:
+    assert (
+        check(job=setting("spec.failurePolicy", {"maxRestarts": 3}), tool=setting("spec.replicas", 1)) == LocalCheck()
+    )
+
+
+def test_replicas_and_images_of_tools_are_ignored() -> None:
+    found = check(
+        tool=setting("spec", {"tool": "OCR", "replicas": 3, "image": "x", "auth": {"secretRef": {"name": "k"}}})
+    )
+    assert [warning.path for warning in found.warnings] == ["spec.replicas", "spec.image", "spec.auth"]
+    assert found.problems == []
+
+
+def test_a_secret_is_a_file(tmp_path: Path) -> None:
+    change = setting("spec.model.secretRef", {"name": "hub"})
+    assert "there is no file" in str(check(job=change, secrets_dir=tmp_path).problems[0])
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "token").write_text("x")
+    assert check(job=change, secrets_dir=tmp_path).problems == []
+
+
+def test_relative_data_is_looked_up_beside_the_manifest(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(f"{TOOL}---\n{changed(JOB, setting('spec.data.train.uri', 'data/train.jsonl'))}")
+    assert len(check_local(load_manifest(file)).problems) == 1
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").touch()
+    assert check_local(load_manifest(file)).problems == []
+
+
+def test_documents_of_other_groups_are_passed_over_with_a_warning() -> None:
+    secret = "{apiVersion: v1, kind: Secret, metadata: {name: hub}}"
+    found = check_local(parse_manifest(f"{TOOL}---\n{secret}"))
+    assert [str(warning) for warning in found.warnings] == [
+        "Secret/hub: it is passed over: a local run knows ThinkIMG's resources only. kubectl applies it."
+    ]
