@@ -14,7 +14,7 @@ from thinkimg.tools.crop import box_to_percent
 from thinkimg.tools.draw_line import percent_to_pixel
 from thinkimg.tools.tool import ToolOptions, ToolResult, tool
 
-_FILL, _CONTOUR, _STAR = (30, 110, 255), (255, 255, 255), (0, 160, 60)
+_FILL, _CONTOUR, _CROSS = (30, 110, 255), (255, 255, 255), (255, 235, 0)
 _OPACITY = 0.6
 
 
@@ -121,7 +121,7 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
 
 
 def _overlay(picture: Pillow.Image, mask: np.ndarray, seeds: list[tuple[int, int]]) -> Image:
-    """The picture with the mask in translucent blue, its contour in white and a green cross at each point."""
+    """The picture with the mask in translucent blue, its contour in white and a yellow cross at each point."""
     import cv2
 
     drawn = np.asarray(picture).copy()
@@ -130,8 +130,8 @@ def _overlay(picture: Pillow.Image, mask: np.ndarray, seeds: list[tuple[int, int
     cv2.drawContours(drawn, contours, -1, _CONTOUR, 1)
     result = Pillow.fromarray(drawn)
     pen = ImageDraw.Draw(result)
-    reach = max(3, round(min(result.size) * 0.012))
+    reach = max(5, round(min(result.size) * 0.02))
     for x, y in seeds:
-        pen.line((x - reach, y, x + reach, y), fill=_STAR, width=max(1, reach // 3))
-        pen.line((x, y - reach, x, y + reach), fill=_STAR, width=max(1, reach // 3))
+        pen.line((x - reach, y, x + reach, y), fill=_CROSS, width=max(2, reach // 3))
+        pen.line((x, y - reach, x, y + reach), fill=_CROSS, width=max(2, reach // 3))
     return Image.from_pixels(result)

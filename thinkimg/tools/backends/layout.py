@@ -141,12 +141,21 @@ def title_of(box: Box, items: Sequence[TextItem]) -> str:
 
 
 def background(pixels: np.ndarray) -> np.ndarray:
-    """The most frequent colour of the border, coarsely; shape (3,)."""
+    """The most frequent colour of the border, or, where that is only a frame's line, of the picture; shape (3,)."""
     border = np.concatenate([pixels[:2].reshape(-1, 3), pixels[-2:].reshape(-1, 3)])
     border = np.concatenate([border, pixels[:, :2].reshape(-1, 3), pixels[:, -2:].reshape(-1, 3)])
-    coarse, where = np.unique(border // 16, axis=0, return_inverse=True)
+    step = max(1, min(pixels.shape[:2]) // 256)
+    everywhere = pixels[::step, ::step].reshape(-1, 3)
+    color = _mode(border)
+    share = float((np.abs(everywhere.astype(np.int16) - color).max(axis=1) <= 16).mean())
+    return color if share > 0.15 else _mode(everywhere)
+
+
+def _mode(colors: np.ndarray) -> np.ndarray:
+    """The median of the most frequent colours, which are counted coarsely; shape (3,)."""
+    coarse, where = np.unique(colors // 16, axis=0, return_inverse=True)
     most = int(np.bincount(where.ravel(), minlength=len(coarse)).argmax())
-    return np.asarray(np.median(border[where.ravel() == most], axis=0))
+    return np.asarray(np.median(colors[where.ravel() == most], axis=0))
 
 
 def _ink(picture: Pillow.Image, contrast: int = 24) -> np.ndarray:

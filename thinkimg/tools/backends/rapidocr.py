@@ -150,7 +150,7 @@ def _around(box: tuple[float, float, float, float], size: tuple[int, int]) -> li
 def _tighten(x1: float, y1: float, x2: float, y2: float) -> tuple[float, float, float, float]:
     """Undo the detector's margin, which makes boxes of neighbouring rows overlap.
 
-    It has moved the sides of a w x h box outwards by d = ratio * w * h / (2 (w + h)); this finds d from the moved sides.
+    It has moved the sides of a w x h box outwards by d = ratio * w * h / (2 (w + h)); this finds that d.
     """
     width, height = x2 - x1, y2 - y1
     low, high = 0.0, min(width, height) / 2
