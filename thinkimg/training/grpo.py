@@ -474,14 +474,15 @@ def grpo_config(settings: GRPOSettings, output_dir: Path, world_size: int = 1) -
     Raises:
         UserError: rows that do not divide evenly; an option in `settings.trl` that TRL does not know.
     """
-    rows, remainder = divmod(settings.prompts_per_step * settings.generations, world_size)
-    micro = settings.micro_batch or rows
-    if remainder or rows % micro:
+    if settings.prompts_per_step % world_size:
         raise UserError(
-            f"{settings.prompts_per_step} prompts x {settings.generations} generations on {world_size} processes "
-            f"cannot be cut into batches of {micro} rows",
-            "micro_batch",
+            f"{settings.prompts_per_step} is not a multiple of {world_size} processes: a group would straddle ranks",
+            "prompts_per_step",
         )
+    rows = settings.prompts_per_step // world_size * settings.generations
+    micro = settings.micro_batch or rows
+    if rows % micro:
+        raise UserError(f"{rows} rows per process cannot be cut into batches of {micro}", "micro_batch")
     options: dict[str, Any] = {
         "output_dir": str(output_dir),
         "max_steps": settings.steps,

@@ -1,0 +1,350 @@
+"""The GRPO trainer on a tiny Qwen3-VL: what the loss sees, and what it must not see."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from scripted_agent import ScriptedAgent, World, answer_length, logprobs_from_scratch, picture, tasks
+
+from thinkimg.agent.agent import Task
+from thinkimg.errors import UserError
+from thinkimg.training.grpo import (
+    GRPOSettings,
+    ToolGRPOTrainer,
+    by_length,
+    drop_idle_rows,
+    grpo_config,
+    spoken,
+    train_grpo,
+)
+from thinkimg.training.rewards import Reward
+from thinkimg.trajectory import Trajectory, read_trajectories
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def rows_of(trainer: ToolGRPOTrainer, count: int) -> list[dict]:
+    """What TRL's sampler would hand over: `count` tasks, each repeated."""
+    return [trainer.train_dataset[n] for n in range(count) for _ in range(trainer.num_generations)]
+
+
+def prepare(trainer: ToolGRPOTrainer, count: int) -> dict:
+    """One generation batch as TRL's loss gets it."""
+    trainer.model.train()
+    return trainer._generate_and_score_completions(rows_of(trainer, count))
+
+
+def loss_logprobs(trainer: ToolGRPOTrainer, batch: dict) -> torch.Tensor:
+    """(rows, completion) log-probabilities that TRL's loss is made of."""
+    inputs = ["pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids"]
+    logprobs, _, _ = trainer._get_per_token_logps_and_entropies(
+        trainer.model,
+        torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
+        torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
+        batch["completion_ids"].shape[1],
+        **{name: batch[name] for name in inputs if name in batch},
+    )
+    return logprobs
+
+
+def gradients(trainer: ToolGRPOTrainer, batch: dict) -> dict[str, torch.Tensor]:
+    trainer.model.zero_grad()
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.compute_loss(trainer.model, batch).backward()
+    return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def own_logprobs(trainer: ToolGRPOTrainer, world: World, temperature: float = 1.0) -> list[tuple[torch.Tensor, ...]]:
+    """Per trajectory the log-probabilities of the model's own tokens: recorded, and from scratch."""
+    pairs = []
+    for group in trainer.groups:
+        for trajectory in group.trajectories:
+            mask = torch.tensor(trajectory.mask)
+            recorded = torch.tensor(trajectory.logprobs)[mask]
+            pairs.append((recorded, logprobs_from_scratch(world, trajectory, temperature)[mask[1:]]))
+    return pairs
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_loss_sees_the_log_probabilities_that_were_sampled(
+    tmp_path: Path, trained: bool, temperature: float
+) -> None:
+    world = World()
+    agent = ScriptedAgent(world, rounds=lambda task, number: 1 + number % 3)
+    trainer = world.trainer(agent, tmp_path, generations=4, temperature=temperature, steps=3, learning_rate=3e-3)
+    if trained:
+        trainer.train()
+    batch = prepare(trainer, 2)
+    assert len(batch["advantages"]) == len(trainer.rows), "no row is idle in this batch"
+    used = loss_logprobs(trainer, batch)
+    for number, (recorded, scratch) in enumerate(own_logprobs(trainer, world, temperature)):
+        mask = (batch["tool_mask"] * batch["completion_mask"])[number].bool()
+        torch.testing.assert_close(recorded, scratch, atol=1e-4, rtol=0)
+        torch.testing.assert_close(used[number][mask], scratch, atol=1e-4, rtol=0)
+    assert {len(row.images) for row in trainer.rows} == {1, 2, 3}
+    trainer.close()
+
+
+def test_only_the_models_own_tokens_have_a_gradient(tmp_path: Path) -> None:
+    world = World()
+    trainer = world.trainer(ScriptedAgent(world, rounds=lambda task, number: 3), tmp_path)
+    batch = prepare(trainer, 2)
+    logprobs = loss_logprobs(trainer, batch)
+    own = (batch["tool_mask"] * batch["completion_mask"]).bool()
+    trainer._get_per_token_logps_and_entropies = lambda *a, **k: (leaf, torch.zeros_like(leaf), None)
+    leaf = logprobs.detach().requires_grad_()
+    trainer.current_gradient_accumulation_steps = 1
+    super(ToolGRPOTrainer, trainer).compute_loss(trainer.model, batch).backward()
+    assert (leaf.grad[~own] == 0).all()
+    assert (leaf.grad[own] != 0).all()
+    counts = [sum(trajectory.mask) for group in trainer.groups for trajectory in group.trajectories]
+    assert own.sum(1).tolist() == counts
+    trainer.close()
+
+
+def test_a_masked_row_changes_neither_the_gradient_nor_the_advantages_of_the_others(tmp_path: Path) -> None:
+    def batch_of(broken: bool) -> tuple[dict, dict]:
+        world = World()
+        agent = ScriptedAgent(world, rounds=lambda task, number: 1 + number % 3)
+        if broken:  # the last generation of the second task fails at each attempt
+            agent.broken = {("task-1", number) for number in range(3, 20)}
+        trainer = world.trainer(agent, tmp_path, generations=4, attempts=2)
+        trainer.engine.backoff_seconds = 0.0
+        batch = prepare(trainer, 2)
+        found = gradients(trainer, batch)
+        rewards = [group.rewards for group in trainer.groups]
+        trainer.close()
+        return {"advantages": batch["advantages"], "rewards": rewards, "rows": trainer.rows}, found
+
+    whole, _ = batch_of(False)
+    masked, gradient = batch_of(True)
+    assert masked["rows"][7].masked == "infrastructure"
+    assert masked["rewards"][1][3] is None
+    torch.testing.assert_close(masked["advantages"][:4], whole["advantages"][:4])
+    rest = torch.tensor(whole["rewards"][1][:3])
+    expected = (rest - rest.mean()) / (rest.std() + 1e-4)
+    torch.testing.assert_close(masked["advantages"][4:7], expected, atol=1e-5, rtol=1e-4)
+    assert len(masked["advantages"]) == 7, "the masked row is not even computed"
+    assert all(torch.isfinite(value).all() for value in gradient.values())
+
+
+def test_a_batch_of_masked_rows_has_a_zero_gradient(tmp_path: Path) -> None:
+    world = World()
+    agent = ScriptedAgent(world)
+    agent.broken = {(f"task-{task}", number) for task in range(8) for number in range(50)}
+    trainer = world.trainer(agent, tmp_path, attempts=1)
+    found = gradients(trainer, prepare(trainer, 2))
+    assert all((value == 0).all() for value in found.values())
+    trainer.train()  # and a whole step runs
+    trainer.close()
+
+
+def shorter_tokens(trajectory: Trajectory) -> None:
+    trajectory.turns[0].tokens = trajectory.turns[0].tokens[:-1]
+
+
+def extra_image_token(trajectory: Trajectory) -> None:
+    turn = trajectory.turns[0]
+    turn.tokens, turn.mask, turn.logprobs = [*turn.tokens, 5], [*turn.mask, False], [*turn.logprobs, 0.0]
+
+
+def sampled_template_token(trajectory: Trajectory) -> None:
+    trajectory.turns[-1].tokens[0] = 1
+
+
+@pytest.mark.parametrize("damage", [shorter_tokens, extra_image_token, sampled_template_token])
+def test_a_contradictory_record_is_masked_and_leaves_the_images_of_the_batch_alone(
+    tmp_path: Path, damage, monkeypatch
+) -> None:
+    monkeypatch.setattr("thinkimg.training.grpo.drop_idle_rows", lambda batch: batch)
+    world = World()
+    agent = ScriptedAgent(world, rounds=lambda task, number: 1 + 2 * (number % 2))
+    run, damaged = agent.run, []
+
+    async def run_and_damage(task: Task, seed: int, temperature: float = 1.0) -> Trajectory:
+        trajectory = await run(task, seed, temperature)
+        if not damaged:
+            damaged.append(trajectory)
+            damage(trajectory)
+        return trajectory
+
+    agent.run = run_and_damage
+    trainer = world.trainer(agent, tmp_path, generations=4, prompts_per_step=2)
+    batch = prepare(trainer, 2)
+    masked = [row.masked for row in trainer.rows]
+    assert masked.count("invariant") == 1
+    assert "invariant" in damaged[0].meta
+    assert "pixel_values" in batch
+    used = loss_logprobs(trainer, batch)
+    kept = [n for n, reason in enumerate(masked) if reason is None]
+    pairs = own_logprobs_of(trainer, world, kept)
+    for row, scratch in zip(kept, pairs, strict=True):
+        mask = (batch["tool_mask"] * batch["completion_mask"])[row].bool()
+        torch.testing.assert_close(used[row][mask], scratch, atol=1e-4, rtol=0)
+    trainer.close()
+
+
+def own_logprobs_of(trainer: ToolGRPOTrainer, world: World, rows: list[int]) -> list[torch.Tensor]:
+    trajectories = [trajectory for group in trainer.groups for trajectory in group.trajectories]
+    chosen = [trajectories[row] for row in rows]
+    return [logprobs_from_scratch(world, t)[torch.tensor(t.mask)[1:]] for t in chosen]
+
+
+def test_leaving_out_idle_rows_and_cutting_by_length_keeps_the_gradient(tmp_path: Path, monkeypatch) -> None:
+    world = World()
+    agent = ScriptedAgent(world, rounds=lambda task, number: 1 + number % 3)
+    flat_first = Reward("flat", lambda t: 1.0 if t.meta["task"] == "task-0" else answer_length(t))
+    trainer = world.trainer(agent, tmp_path, [flat_first], generations=4)
+    monkeypatch.setattr("thinkimg.training.grpo.drop_idle_rows", lambda batch: batch)
+    batch = prepare(trainer, 2)
+    trainer.settings.length_buckets = 1
+    whole = gradients(trainer, batch)
+    small = drop_idle_rows(batch)
+    assert len(small["advantages"]) == 4
+    assert len(by_length(small, 3)) == 2  # 4 rows in parts of 2
+    trainer.settings.length_buckets = 3
+    part = gradients(trainer, small)
+    assert whole.keys() == part.keys()
+    for name in whole:
+        torch.testing.assert_close(part[name], whole[name], atol=1e-6, rtol=1e-4)
+    trainer.close()
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_rows_with_one_and_three_images_and_none_train_together(tmp_path: Path, micro_batch: int | None) -> None:
+    world = World()
+    agent = ScriptedAgent(world, rounds=lambda task, number: 1 + 2 * (number % 2))
+    agent.tasks = [*tasks(3), Task("no-picture", "what is the value", ())]
+    before = {name: p.clone() for name, p in world.model.named_parameters()}
+    trainer = world.trainer(agent, tmp_path, prompts_per_step=4, micro_batch=micro_batch, steps=2)
+    trainer.train()
+    trainer.close()
+    changed = [name for name, p in world.model.named_parameters() if not torch.equal(p, before[name])]
+    assert any("visual" in name for name in changed), "gradients reach the vision tower"
+    assert any("language_model" in name for name in changed)
+    assert {len(row.images) for row in trainer.rows} == {0, 1, 2, 3}
+    assert world.features.runs == len(world.features._kept), "each picture is preprocessed once"
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
+    def run() -> list[list[int]]:
+        world = World()
+        trainer = world.trainer(ScriptedAgent(world), tmp_path, steps=2)
+        torch.manual_seed(len(runs))  # the global stream must not matter
+        trainer.train()
+        trainer.close()
+        return [trajectory.tokens for group in trainer.groups for trajectory in group.trajectories]
+
+    runs: list[list[list[int]]] = []
+    runs.append(run())
+    runs.append(run())
+    assert runs[0] == runs[1]
+
+
+def test_flat_groups_are_refilled_from_other_tasks(tmp_path: Path) -> None:
+    world = World()
+    flat_first = Reward("flat", lambda t: 1.0 if t.meta["task"] in ("task-0", "task-1") else answer_length(t))
+    trainer = world.trainer(
+        ScriptedAgent(world, max_tokens=12), tmp_path, [flat_first], refill=True, refill_groups=1, generations=4
+    )
+    batch = prepare(trainer, 2)
+    used = [group.task.id for group in trainer.groups]
+    assert used[1] == "task-1", "no more than refill_groups are replaced"
+    assert used[0] not in ("task-0", "task-1")
+    assert len(batch["advantages"]) > 0
+    trainer.close()
+
+
+def test_truncated_trajectories_are_masked_only_if_so_configured(tmp_path: Path) -> None:
+    world = World()
+    agent = ScriptedAgent(world)
+    run = agent.run
+
+    async def run_out_of_rounds(task: Task, seed: int, temperature: float = 1.0) -> Trajectory:
+        trajectory = await run(task, seed, temperature)
+        trajectory.status, trajectory.answer = "rounds", None
+        trajectory.add("tool")  # an observation that nobody read has no tokens
+        return trajectory
+
+    agent.run = run_out_of_rounds
+    for mask in (False, True):
+        trainer = world.trainer(agent, tmp_path, mask_truncated=mask)
+        prepare(trainer, 2)
+        assert {row.masked for row in trainer.rows} == {"truncated" if mask else None}
+        trainer.close()
+
+
+def test_a_trajectory_without_own_tokens_is_masked(tmp_path: Path) -> None:
+    world = World()
+    trainer = world.trainer(ScriptedAgent(world, rounds=lambda task, number: 0 if number else 1), tmp_path)
+    prepare(trainer, 2)
+    assert [row.masked for row in trainer.rows] == [None, "empty", None, "empty"]
+    trainer.close()
+
+
+def test_train_grpo_writes_the_log_and_trajectories_and_leaves_a_clean_model(tmp_path: Path) -> None:
+    world = World()
+    names = set(world.model.state_dict())
+    settings = GRPOSettings(steps=3, prompts_per_step=2, generations=2, trajectories_every=2, save_steps=2)
+    rewards = [Reward("accuracy", lambda t: float(answer_length(t) > 3)), Reward("format", lambda t: 1.0, 0.1)]
+    agent = ScriptedAgent(world)
+    train_grpo(world.model, world.processor, world.family, agent, tasks(4), rewards, settings, tmp_path, world.features)
+    lines = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert lines[0]["tools"] == {"crop": 1.0}
+    assert lines[0]["chains"] == {"crop": 1.0}
+    assert all(line["seconds"] > line["seconds_rollout"] > 0 for line in lines)
+    assert all(line["reward"] == pytest.approx(line["accuracy"] + 0.1, abs=1e-4) for line in lines)
+    kept = list(read_trajectories(tmp_path / "trajectories" / "step-000002.jsonl"))
+    assert len(kept) == 4
+    assert all(t.logprobs and t.rewards["format"] == 1.0 for t in kept)
+    assert set(world.model.state_dict()) == names
+    assert world.model.get_output_embeddings().bias is None
+
+    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+    checkpoint = tmp_path / "checkpoint-2"
+    Qwen3VLForConditionalGeneration.from_pretrained(checkpoint)
+    loaded = AutoProcessor.from_pretrained(checkpoint)
+    original = world.processor.image_processor(images=[picture(3).pixels()], return_tensors="pt")
+    again = loaded.image_processor(images=[picture(3).pixels()], return_tensors="pt")
+    assert torch.equal(original["pixel_values"], again["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"trl": {"mask_truncated_completions": True}}, "mask_truncated_completions"),
+        ({"prompts_per_step": 9}, "prompts_per_step"),
+        ({"prompts_per_step": 3, "generations": 3, "micro_batch": 2}, "micro_batch"),
+        ({"trl": {"no_such_option": 1}}, "trl"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(tmp_path: Path, settings: dict, field: str) -> None:
+    world = World()
+    with pytest.raises(UserError, match=field):
+        world.trainer(ScriptedAgent(world), tmp_path, **settings)
+
+
+def test_groups_that_would_straddle_ranks_are_refused(tmp_path: Path) -> None:
+    settings = GRPOSettings(steps=1, prompts_per_step=3, generations=4)
+    with pytest.raises(UserError, match="straddle"):
+        grpo_config(settings, tmp_path, world_size=2)
+    args = grpo_config(settings, tmp_path)
+    args.per_device_train_batch_size = 6  # one group and a half on each of two ranks
+    world = World()
+    with pytest.raises(UserError, match="straddle"):
+        ToolGRPOTrainer(world.model, world.processor, world.family, ScriptedAgent(world), tasks(8), [], args, settings)
+
+
+def test_spoken_ends_with_the_models_last_word() -> None:
+    trajectory = Trajectory(question="?")
+    for role in ("user", "assistant", "tool", "assistant", "tool"):
+        trajectory.add(role)
+    assert [turn.role for turn in spoken(trajectory).turns] == ["user", "assistant", "tool", "assistant"]
+    assert len(trajectory.turns) == 5
