@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from manifest_examples import JOB, changed, setting
 
 from thinkimg.api.v1alpha1 import ToolRLJob, parse_manifest
@@ -60,3 +61,24 @@ def test_python_code_writes_snake_case() -> None:
     from thinkimg.api.v1alpha1.visiontool import VisionToolSpec
 
     assert VisionToolSpec(tool="OCR", call_timeout_seconds=5).model_dump()["callTimeoutSeconds"] == 5
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "charts://",
+        "charts://?questions=1200&difficulty=1",
+        "hf://org/name",
+        "hf://org/name?config=main&limit=500",
+        "pvc://claim/a/b.jsonl",
+        "data/train.jsonl",
+        "train.jsonl",
+    ],
+)
+def test_data_may_be_at(uri: str) -> None:
+    assert job(setting("spec.data.test.uri", uri)).spec.data.test.uri == uri  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("uri", ["preset://tiny", "hf://Qwen/Qwen2-VL-2B-Instruct", "hf://gpt2", "pvc://models/a/b"])
+def test_a_model_may_be_at(uri: str) -> None:
+    assert job(setting("spec.model.uri", uri)).spec.model.uri == uri

@@ -62,11 +62,18 @@ def test_a_local_run_refuses_weights_once_and_not_their_parts() -> None:
 
 
 def test_a_tool_that_is_not_installed_is_refused_when_the_caller_knows() -> None:
-    found = check(available_tools={"Crop", "Point"})
+    found = check(available_tools={"Crop": ["builtin"], "Point": ["layout"]})
     assert [str(problem) for problem in found.problems] == [
         'line 5: VisionTool/ocr: spec.tool: "OCR" cannot be served by this installation. Available are: Crop, Point.'
     ]
-    assert check(available_tools={"OCR"}).problems == []
+    assert check(available_tools={"OCR": ["rapidocr"]}).problems == []
+
+
+def test_a_backend_that_is_not_installed_is_refused_when_the_caller_knows() -> None:
+    found = check(tool=setting("spec.backend", "rapid-ocr"), available_tools={"OCR": ["rapidocr"]})
+    assert [f"{problem.path}: {problem.message}. {problem.remedy}" for problem in found.problems] == [
+        'spec.backend: OCR has no backend "rapid-ocr" in this installation. Did you mean "rapidocr"?'
+    ]
 
 
 IGNORED = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ class LocalCheck:
 
 
 def check_local(
-    manifest: Manifest, *, available_tools: Collection[str] | None = None, secrets_dir: Path | None = None
+    manifest: Manifest, *, available_tools: Mapping[str, Collection[str]] | None = None, secrets_dir: Path | None = None
 ) -> LocalCheck:
     """Compare a manifest with what a local run can do.
 
-    `available_tools` are the built-in tools that this installation can serve (None: not checked). Secrets are files
+    `available_tools` are the built-in tools that this installation can serve, each with its backends (None: not
+    checked). Secrets are files
     `secrets_dir/<name>/<key>`. Relative data paths are looked up below the manifest's folder.
     """
     found = LocalCheck()
@@ -94,7 +95,9 @@ def _unhonoured(kind: type[Resource], block: BaseModel, loc: Loc, path: str) -> 
                     yield from _unhonoured(kind, item, (*here, index), f"{here_path}[]")
 
 
-def _tool_problems(manifest: Manifest, tool: VisionTool, available: Collection[str] | None) -> Iterator[Problem]:
+def _tool_problems(
+    manifest: Manifest, tool: VisionTool, available: Mapping[str, Collection[str]] | None
+) -> Iterator[Problem]:
     loc: Loc = ("spec", "tool")
     if tool.spec.tool == CUSTOM:
         remedy = "A Custom tool is a container: run this file on a cluster, or use a built-in tool."
@@ -102,6 +105,10 @@ def _tool_problems(manifest: Manifest, tool: VisionTool, available: Collection[s
     elif available is not None and tool.spec.tool not in available:
         message = f'"{tool.spec.tool}" cannot be served by this installation'
         yield manifest.problem(_document(tool), loc, message, f"Available are: {', '.join(sorted(available))}.")
+    elif available is not None and tool.spec.backend is not None and tool.spec.backend not in available[tool.spec.tool]:
+        message = f'{tool.spec.tool} has no backend "{tool.spec.backend}" in this installation'
+        remedy = suggestion(tool.spec.backend, available[tool.spec.tool])
+        yield manifest.problem(_document(tool), ("spec", "backend"), message, remedy)
 
 
 def _job_problems(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:

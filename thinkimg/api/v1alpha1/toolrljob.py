@@ -59,8 +59,9 @@ class Dataset(Block):
     """One part of the data."""
 
     uri: Annotated[str, AfterValidator(data_uri)]
-    """`hf://org/name`, `pvc://claim/path`, `charts://?questions=1200&chartsSeed=0` (synthetic; its options are the
-    generator's), or a path below the storage root, which locally is the manifest's folder."""
+    """`charts://?questions=1200&difficulty=1` (made on the spot; options are the generator's, split and seed follow
+    from the run), `hf://org/name`, `pvc://claim/path`, or a path below the storage root, which locally is the
+    manifest's folder."""
     revision: str | None = None
     """Commit, tag or branch of a hub repository. Default: the main branch."""
 

@@ -9,6 +9,7 @@ from .resource import refuse, suggestion
 PRESETS = ("tiny",)
 
 _HUB = re.compile(r"hf://[\w.-]+(/[\w.-]+)*")
+_HUB_DATA = re.compile(rf"{_HUB.pattern}(\?\S*)?")
 _CLAIM = re.compile(r"pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[^\s/]+)*/?")
 _CHARTS = re.compile(r"charts://[\w./-]*(\?\S*)?")
 _RELATIVE = re.compile(r"[^\s/:][^:]*")
@@ -33,7 +34,7 @@ def data_uri(uri: str) -> str:
     """Check of `spec.data.*.uri`."""
     if ".." in uri.split("/"):
         refuse(f'"{uri}" leaves the storage root', "Name a path below the storage root, without '..'.")
-    patterns = {"hf": _HUB, "pvc": _CLAIM, "charts": _CHARTS, "": _RELATIVE}
+    patterns = {"hf": _HUB_DATA, "pvc": _CLAIM, "charts": _CHARTS, "": _RELATIVE}
     pattern = patterns.get(scheme_of(uri))
     return _matching(
         uri, (pattern,) if pattern else (), "hf://org/name, pvc://claim/path, charts://?key=value or a relative path"
