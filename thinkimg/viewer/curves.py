@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 420, 230
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 34
+WIDTH, HEIGHT = 520, 260
+LEFT, RIGHT, TOP, BOTTOM = 50, 14, 14, 40
 MOST_LINES = 6
 
 
@@ -90,7 +90,7 @@ def draw(title: str, unit: str, lines: Sequence[Line]) -> Markup:
     for tick in (x for x in axis_ticks(x_low, x_high) if x_low <= x <= x_high and x == round(x)):
         parts.append(
             Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                x_of(tick), HEIGHT - BOTTOM + 17, f"{tick:g}"
+                x_of(tick), HEIGHT - BOTTOM + 18, f"{tick:g}"
             )
         )
     parts.append(

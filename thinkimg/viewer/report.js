@@ -16,6 +16,7 @@
     answered: "Answered", rounds: "Stopped: too many rounds", tokens: "Stopped: too many tokens",
     time: "Stopped: out of time", infrastructure: "Ended by the infrastructure", running: "Not finished",
   };
+  const NOTHING = { boxes: [], points: [] };
   let shown = [];
   let current = null;
   let withTokens = false;
@@ -167,18 +168,19 @@
     return { element, shapes };
   }
 
-  function figure(one, handle, caption, overlay = { boxes: [], points: [] }, asked = []) {
+  function figure(one, handle, caption, overlay = null, asked = []) {
     const image = one.images[handle];
     if (!image || !pictures[image.sha]) {
       return make("figure", { class: "picture" }, make("div", { class: "gone" }, "This picture was not kept"), make("figcaption", {}, handle));
     }
-    const scale = Math.min(3, 480 / Math.max(image.width, image.height * 1.2)); // small crops larger, big pictures smaller
-    const { element, shapes } = frame(image, overlay, asked, Math.max(24, Math.round(image.width * scale)));
+    // Small crops larger, big pictures smaller; what was only looked at smaller than what is new.
+    const scale = Math.min(3, (overlay ? 320 : 420) / Math.max(image.width, image.height * 1.2));
+    const { element, shapes } = frame(image, overlay ?? NOTHING, asked, Math.max(24, Math.round(image.width * scale)));
     element.setAttribute("aria-label", `${handle}, ${caption || "picture"}, ${image.width} by ${image.height} pixels; enlarge`);
     element.addEventListener("click", () => enlarge(image, overlay, asked, handle));
     const words = [handle, caption, `${image.width} × ${image.height}`].filter(Boolean).join(" · ");
     const result = make("figure", { class: "picture" }, element, make("figcaption", {}, words));
-    const names = [...overlay.boxes.map((box) => box[4]), ...overlay.points.map((point) => point[2])];
+    const names = overlay ? [...overlay.boxes.map((box) => box[4]), ...overlay.points.map((point) => point[2])] : [];
     if (names.some(Boolean)) {
       const chips = names.map((name, number) => {
         const light = (on) => () => shapes[number].classList.toggle("lit", on);
@@ -191,7 +193,7 @@
 
   function enlarge(image, overlay, asked, handle) {
     const room = Math.min(innerWidth * 0.96 - 40, (innerHeight * 0.96 - 60) * (image.width / image.height), 1320);
-    const { element } = frame(image, overlay, asked, Math.round(Math.max(room, 100)));
+    const { element } = frame(image, overlay ?? NOTHING, asked, Math.round(Math.max(room, 100)));
     element.setAttribute("aria-label", `Close ${handle}`);
     element.addEventListener("click", () => lightbox.close());
     lightbox.replaceChildren(make("div", { class: "picture" }, element));
@@ -271,16 +273,17 @@
   function turnElement(one, turn, calls) {
     const said = make("div", { class: "said" });
     let gallery = null;
+    let result = null; // pictures that follow a result are its own
     for (const block of turn.blocks) {
       if (block.type === "image") {
-        if (!gallery) said.append((gallery = make("div", { class: "pictures" })));
+        if (!gallery) (result ?? said).append((gallery = make("div", { class: "pictures" })));
         gallery.append(figure(one, block.handle, turn.role === "user" ? "the picture" : "returned"));
         continue;
       }
       gallery = null;
       if (block.type === "text") said.append(...textBlock(turn, block).filter(Boolean));
       else if (block.type === "tool_call") said.append(callBlock(block));
-      else said.append(resultBlock(one, block, calls));
+      else said.append((result = resultBlock(one, block, calls)));
     }
     if (turn.finish === "length") said.append(make("p", {}, make("span", { class: "badge warn" }, "cut off by the token limit")));
     if (withTokens) said.append(tokenView(turn) ?? make("p", { class: "note" }, "No tokens recorded for this turn."));
@@ -310,19 +313,21 @@
     const mode = (other) => sources[other.source].mode;
     const group = same.filter((other) => other.source === one.source && other.step === one.step);
     const elsewhere = same.filter((other) => !group.includes(other) && mode(other) !== "training");
+    const modes = [...new Set([mode(one), "greedy", "sampled", "examples"])];
     const brief = (other) => (other.answer === null ? "no answer" : short(other.answer, 40));
     const meta = Object.entries(one.meta).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, pretty(value))]);
     const tokens = make("button", { type: "button", "aria-pressed": String(withTokens), onclick: toggleTokens }, withTokens ? "Hide tokens" : "Tokens");
-    detail.replaceChildren(
+    detail.replaceChildren(...[
       make("div", { class: "top" }, make("span", {}, [place(one), one.kind].filter(Boolean).join(" · ")),
         make("nav", { "aria-label": "Trajectory" }, make("button", { type: "button", class: "back", onclick: close }, "Back to the list"), tokens)),
       make("h3", { tabindex: "-1" }, one.question),
       make("dl", { class: "answers" }, ...facts),
-      links("The same question, other models", elsewhere, (other) => `${sources[other.source].label}: ${brief(other)}`),
+      ...modes.map((name) => links(`The same question, ${name === "examples" ? "an example" : `${name} answers`}`,
+        elsewhere.filter((other) => mode(other) === name), (other) => `${sources[other.source].model}: ${brief(other)}`)),
       links("The same group of rollouts", group, brief),
       make("ol", { class: "turns" }, ...one.turns.map((turn) => turnElement(one, turn, calls))),
       make("details", { class: "meta" }, make("summary", {}, "Record"), make("dl", {}, make("dt", {}, "id"), make("dd", {}, one.id), ...meta)),
-    );
+    ].filter(Boolean));
   }
 
   function toggleTokens() {

@@ -1,0 +1,55 @@
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "viewer"))  # fabricated_run
+
+
+CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+)
+
+
+def find_chromium() -> str | None:
+    named = os.environ.get("THINKIMG_CHROMIUM")
+    return named or next((path for name in CANDIDATES if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The system's Chromium, headless. In CI it must be there."""
+    executable = find_chromium()
+    if executable is None:
+        reason = "no Chromium found: install it, or name it in THINKIMG_CHROMIUM. THE PAGE WAS NOT TESTED."
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(reason)
+        print(f"\n{reason}", file=sys.stderr)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory):
+    """report.html of a fabricated run, alone in a folder: nothing beside it may be needed."""
+    from fabricated_run import write_run
+
+    from thinkimg.evaluation.report import collect
+    from thinkimg.viewer.page import write_page
+
+    run = write_run(tmp_path_factory.mktemp("browser") / "run")
+    return write_page(run, collect(run), tmp_path_factory.mktemp("mailed") / "report.html")
