@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import httpx
 
 from thinkimg.client.connections import Connections
+from thinkimg.errors import UserError
 
 _KNOWN_IMAGES = 4096
 
@@ -24,7 +25,7 @@ class Replica:
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
-        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = _authorisation(self.url, api_key)
         self._connections = Connections(self.url)
         self.outstanding = 0
         self.requests = 0
@@ -65,6 +66,13 @@ class Replica:
 
     def __repr__(self) -> str:
         return f"Replica({self.url}, outstanding={self.outstanding}, set_aside={self.set_aside})"
+
+
+def _authorisation(url: str, api_key: str | None) -> dict[str, str]:
+    key = (api_key or "").strip()  # a key from a file often ends with a newline
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"the key of {url} has characters that a header cannot carry", "api_keys")
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def choose(replicas: Sequence[Replica], tried: Collection[Replica], randomness: random.Random) -> Replica:

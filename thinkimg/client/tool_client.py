@@ -7,7 +7,7 @@ import asyncio
 import difflib
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -136,7 +136,7 @@ class ToolClient:
 
     async def close(self) -> None:
         """End background work and connections. Calls under way fail with `InfrastructureError`."""
-        tasks = [*self._background, *self._uploads.values(), *(flight.task for flight in self._flights.values())]
+        tasks = [*self._background, *self._uploads.values()]
         for task in tasks:
             task.cancel()
         self._closed = True
@@ -236,7 +236,7 @@ class ToolClient:
     ) -> tuple[Entry, bool]:
         """An entry, and whether it came without a request of its own."""
         if self._cache is None:
-            return await self._fetch(service, arguments, images), False
+            return await self._fly(self._fetch_alone(service, arguments, images)).join()
         key = _key(service.schema, arguments, images)
         entry = self._cache.get(key)
         if entry is not None:
@@ -244,15 +244,25 @@ class ToolClient:
             return entry, True
         flight = self._flights.get(key)
         if flight is None:
-            task = asyncio.create_task(self._fetch_and_keep(key, service, arguments, images))
-            flight = self._flights[key] = _Flight(task)
-            task.add_done_callback(lambda _: self._flights.pop(key, None))
+            flight = self._flights[key] = self._fly(self._fetch_and_keep(key, service, arguments, images))
+            flight.task.add_done_callback(lambda _: self._flights.pop(key, None))
             entry, from_disk = await flight.join()
             service.stats.cache_hits += from_disk
             return entry, from_disk
         entry, _ = await flight.join()
         service.stats.cache_hits += 1
         return entry, True
+
+    def _fly(self, work: "Coroutine[Any, Any, tuple[Entry, bool]]") -> "_Flight":
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return _Flight(task)
+
+    async def _fetch_alone(
+        self, service: _Service, arguments: dict[str, Any], images: dict[str, Image]
+    ) -> tuple[Entry, bool]:
+        return await self._fetch(service, arguments, images), False
 
     async def _fetch_and_keep(
         self, key: str, service: _Service, arguments: dict[str, Any], images: dict[str, Image]

@@ -46,7 +46,7 @@ def create_app(config: ServerConfig, service: ToolService | None = None) -> Fast
     ):
         app.router.add_route(path, handler, methods=[method], include_in_schema=False)
     key = config.api_key.get_secret_value() if config.api_key else os.environ.get(API_KEY_VARIABLE)
-    app.add_middleware(_Gate, api_key=key or None)
+    app.add_middleware(_Gate, api_key=(key or "").strip() or None)
     return app
 
 

@@ -1,0 +1,33 @@
+"""Real servers on free ports."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from thinkimg.serving import ServerConfig, ServerSpec, Supervisor
+
+ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parent)}
+Start = Callable[..., Supervisor]
+
+
+def spec(name: str, *tools: str, **settings: object) -> ServerSpec:
+    """A server of sample tools by attribute, of built-in ones by name."""
+    entries = [{"entry_point": f"sample_tools:{tool}"} if tool.islower() else {"name": tool} for tool in tools]
+    return ServerSpec(name, ServerConfig.model_validate({"tools": entries, **settings}), ENVIRONMENT)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a supervisor with these specs; all are stopped at the end."""
+    with ExitStack() as stack:
+        yield lambda *specs: stack.enter_context(Supervisor(specs, tmp_path / "servers", ready_seconds=60))
+
+
+@pytest.fixture(scope="session")
+def sample_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server of most sample tools, shared by the tests that do not change it."""
+    tools = spec("sample", "echo", "count", "sleep", "size", "fail", "Crop", workers=8)
+    with Supervisor([tools], tmp_path_factory.mktemp("sample"), ready_seconds=60) as supervisor:
+        yield supervisor.endpoints[0]

@@ -1,0 +1,319 @@
+"""A server over real HTTP, as curl and other programs see it."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image as Pillow
+from sample_servers import ENVIRONMENT, spec
+
+from thinkimg.client import wire
+from thinkimg.errors import UserError
+from thinkimg.image import Image
+from thinkimg.serving import Supervisor
+from thinkimg.serving.config import parse_config, read_config
+from thinkimg.serving.image_store import ImageStore
+
+Start = Callable[..., Supervisor]
+
+
+def picture(width: int = 40, height: int = 30, color: str = "red") -> Image:
+    return Image.from_pixels(Pillow.new("RGB", (width, height), color))
+
+
+def call(url: str, tool: str, arguments: dict[str, Any], **images: dict[str, Any]) -> httpx.Response:
+    body = json.dumps({"arguments": arguments, "images": images})
+    return httpx.post(f"{url}/v1/tools/{tool}", content=body, headers={"content-type": "application/json"}, timeout=20)
+
+
+def as_json(image: Image, data: bytes | None = None) -> dict[str, str]:
+    return {"sha256": image.sha256, "data": base64.b64encode(data or image.data).decode()}
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_tools_are_listed(sample_url: str) -> None:
+    listing = httpx.get(f"{sample_url}/v1/tools").json()
+    assert listing["version"] == 1
+    assert {"Echo", "Crop"} <= {tool["name"] for tool in listing["tools"]}
+
+
+def test_a_call_in_json(sample_url: str) -> None:
+    answer = call(sample_url, "size", {"image": "img_1"}, img_1=as_json(picture()))
+    assert answer.status_code == 200
+    assert answer.json()["text"] == "40x30"
+    assert base64.b64decode(answer.json()["images"][0]["data"]) == picture().data
+
+
+def test_a_call_in_msgpack_answered_in_json_on_request(sample_url: str) -> None:
+    body = wire.encode_request(wire.CallRequest({"text": "hé"}), wire.MSGPACK)
+    headers = {"content-type": wire.MSGPACK}
+    answer = httpx.post(f"{sample_url}/v1/tools/Echo", content=body, headers=headers)
+    assert wire.decode_result(answer.content, wire.MSGPACK).text == "hé"
+    answer = httpx.post(f"{sample_url}/v1/tools/Echo", content=body, headers={**headers, "accept": wire.JSON})
+    assert answer.json()["text"] == "hé"
+
+
+def test_every_call_of_a_batch_has_its_own_answer(sample_url: str) -> None:
+    calls = [
+        wire.CallRequest({"text": "a"}, tool="Echo"),
+        wire.CallRequest({}, tool="Nothing"),
+        wire.CallRequest({"how": "model"}, tool="Fail"),
+        wire.CallRequest({"image": "i"}, {"i": wire.ImageRef(picture().sha256, picture().data)}, tool="Size"),
+    ]
+    answer = httpx.post(f"{sample_url}/v1/batch", content=wire.encode_batch(calls, wire.JSON))
+    results = answer.json()["results"]
+    assert results[0]["result"]["text"] == "a"
+    assert [results[n]["problem"]["kind"] for n in (1, 2)] == ["unknown_tool", "refused"]
+    assert results[3]["result"]["text"] == "40x30"
+
+
+def test_a_picture_can_be_put_and_named_by_its_hash(sample_url: str) -> None:
+    image = picture(21, 20, "blue")
+    url = f"{sample_url}/v1/images/{image.sha256}"
+    assert httpx.head(url).status_code == 404
+    missing = call(sample_url, "Size", {"image": "i"}, i={"sha256": image.sha256})
+    assert (missing.status_code, missing.json()["sha256"]) == (409, [image.sha256])
+    assert httpx.put(url, content=image.data).status_code == 204
+    assert httpx.head(url).status_code == 200
+    assert call(sample_url, "Size", {"image": "i"}, i={"sha256": image.sha256}).json()["text"] == "21x20"
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "status", "type_"),
+    [
+        ("Nothing", {}, 404, "model/unknown_tool"),
+        ("Echo", {}, 422, "model/bad_arguments"),
+        ("Echo", {"text": 7}, 422, "model/bad_arguments"),
+        ("Fail", {"how": "model"}, 422, "model/refused"),
+        ("Fail", {"how": "infrastructure"}, 503, "infrastructure/backend_unavailable"),
+        ("Fail", {"how": "bug"}, 500, "infrastructure/tool_failed"),
+        ("Fail", {"how": "unencodable"}, 500, "infrastructure/tool_failed"),
+    ],
+)
+def test_an_error_says_whose_fault_it_is(
+    sample_url: str, tool: str, arguments: dict[str, Any], status: int, type_: str
+) -> None:
+    answer = call(sample_url, tool, arguments)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == wire.PROBLEM_ROOT + type_
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_a_malformed_body_is_refused(sample_url: str) -> None:
+    for body in (b"", b"{", b"[]", b'{"arguments": 1}', b'{"images": {"a": {"sha256": "x"}}}'):
+        answer = httpx.post(f"{sample_url}/v1/tools/Echo", content=body)
+        assert (answer.status_code, answer.json()["kind"]) == (422, "malformed_request")
+
+
+def test_a_wrong_hash_and_broken_pictures_are_refused(sample_url: str) -> None:
+    wrong = call(sample_url, "Size", {"image": "i"}, i=as_json(picture(), b"no picture"))
+    assert (wrong.status_code, wrong.json()["type"]) == (422, wire.PROBLEM_ROOT + "model/refused")
+    other = call(sample_url, "Size", {"image": "i"}, i=as_json(picture(), picture(9, 9).data))
+    assert (other.status_code, other.json()["kind"]) == (422, "wrong_hash")
+    assert httpx.put(f"{sample_url}/v1/images/{'0' * 64}", content=picture().data).status_code == 422
+    assert httpx.put(f"{sample_url}/v1/images/short", content=picture().data).status_code == 422
+    truncated = picture(60, 60).data[:-30]
+    sha256 = hashlib.sha256(truncated).hexdigest()
+    data = base64.b64encode(truncated).decode()
+    crop = call(sample_url, "Crop", {"image": "i", "box": [0, 0, 9, 9]}, i={"sha256": sha256, "data": data})
+    assert crop.status_code == 422
+
+
+def test_too_large_is_413(start: Start) -> None:
+    small = start(spec("small", "size", max_image_bytes=1000, max_image_pixels=10_000)).endpoints[0]
+    noise = Image.from_pixels(Pillow.effect_noise((60, 60), 90))
+    assert call(small, "Size", {"image": "i"}, i=as_json(noise)).status_code == 413
+    assert httpx.put(f"{small}/v1/images/{noise.sha256}", content=noise.data).status_code == 413
+    assert httpx.post(f"{small}/v1/tools/Size", content=b"x" * 2_000_000).status_code == 413
+
+    def chunks() -> Any:
+        for _ in range(20):
+            yield b"x" * 100_000
+
+    assert httpx.post(f"{small}/v1/tools/Size", content=chunks()).status_code == 413
+    assert call(small, "Size", {"image": "i"}, i=as_json(picture(200, 200))).json()["kind"] == "refused"
+    assert call(small, "Size", {"image": "i"}, i=as_json(picture())).status_code == 200
+
+
+def test_a_full_queue_is_429_and_says_when_to_come_back(start: Start) -> None:
+    url = start(spec("narrow", "sleep", workers=1, max_queue=1)).endpoints[0]
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: call(url, "Sleep", {"seconds": 0.4}), range(6)))
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429, 429, 429]
+    assert all(int(a.headers["retry-after"]) > 0 for a in answers if a.status_code == 429)
+
+
+def test_the_deadline_is_honoured(sample_url: str) -> None:
+    body = json.dumps({"arguments": {"seconds": 2}})
+    started = time.monotonic()
+    answer = httpx.post(f"{sample_url}/v1/tools/Sleep", content=body, headers={wire.TIMEOUT_HEADER: "0.2"})
+    assert (answer.status_code, answer.json()["kind"]) == (504, "deadline")
+    assert time.monotonic() - started < 1
+    for nonsense in ("soon", "nan", "-1", "0"):
+        answer = httpx.post(f"{sample_url}/v1/tools/Sleep", content=body, headers={wire.TIMEOUT_HEADER: nonsense})
+        assert answer.status_code == 422
+
+
+def test_nothing_is_answered_without_the_key(start: Start) -> None:
+    supervisor = start(spec("locked", "echo", api_key="s3cret-key"))
+    url = supervisor.endpoints[0]
+    for header in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer"}, {"authorization": b"\xff\xfe"}):
+        for path in ("/v1/tools", "/metrics", f"/v1/images/{'0' * 64}", "/elsewhere"):
+            answer = httpx.get(url + path, headers=header)  # type: ignore[arg-type]
+            assert answer.status_code == 401
+        assert httpx.post(f"{url}/v1/tools/Echo", content=b"{}", headers=header).status_code == 401  # type: ignore[arg-type]
+    assert [httpx.get(url + path).status_code for path in ("/livez", "/readyz")] == [200, 200]
+    assert httpx.get(f"{url}/v1/tools", headers={"authorization": "Bearer s3cret-key"}).status_code == 200
+    files = [path for path in supervisor.log_path("locked").parent.rglob("*") if path.is_file()]
+    assert files
+    assert all("s3cret-key" not in path.read_text() for path in files)
+
+
+# ---- metrics and logs ------------------------------------------------------------------------------------------------
+
+
+def test_metrics_and_logs_tell_the_story(start: Start) -> None:
+    supervisor = start(spec("told", "echo", "fail"))
+    url = supervisor.endpoints[0]
+    body = json.dumps({"arguments": {"text": "x"}})
+    answer = httpx.post(f"{url}/v1/tools/Echo", content=body, headers={"x-request-id": "my-id"})
+    assert answer.headers["x-request-id"] == "my-id"
+    forged = httpx.get(f"{url}/livez", headers={"x-request-id": "evil id" * 50})
+    assert len(forged.headers["x-request-id"]) == 32
+    call(url, "Fail", {"how": "bug"})
+    metrics = httpx.get(f"{url}/metrics").text
+    assert 'thinkimg_tool_calls_total{tool="Echo"} 1.0' in metrics
+    assert 'thinkimg_tool_errors_total{family="infrastructure",kind="tool_failed",tool="Fail"} 1.0' in metrics
+    assert "thinkimg_tool_calls_in_flight 0.0" in metrics
+    assert 'thinkimg_tool_call_seconds_bucket{le="+Inf",tool="Echo"} 1.0' in metrics
+    lines = [json.loads(line) for line in supervisor.log_path("told").read_text().splitlines()]
+    assert any(line.get("request_id") == "my-id" and line["status"] == 200 for line in lines)
+    assert any("secret internals" in line.get("traceback", "") for line in lines)
+
+
+# ---- the process -----------------------------------------------------------------------------------------------------
+
+
+def run_alone(tmp_path: Path, **config: Any) -> "subprocess.Popen[str]":
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    command = [sys.executable, "-m", "thinkimg.serving", "--config", str(path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_the_exit_code_is_zero(tmp_path: Path, number: signal.Signals) -> None:
+    process = run_alone(tmp_path, tools=[{"entry_point": "sample_tools:sleep"}])
+    assert process.stdout is not None
+    url = json.loads(process.stdout.readline())["url"]
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(call, url, "Sleep", {"seconds": 1.0})
+        time.sleep(0.4)
+        process.send_signal(number)
+        assert answer.result().status_code == 200
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+
+
+def test_a_call_that_never_ends_does_not_keep_the_process(tmp_path: Path) -> None:
+    process = run_alone(tmp_path, tools=[{"entry_point": "sample_tools:sleep"}], drain_seconds=1)
+    assert process.stdout is not None
+    url = json.loads(process.stdout.readline())["url"]
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(call, url, "Sleep", {"seconds": 1000})
+        time.sleep(0.4)
+        process.terminate()
+        process.communicate(timeout=10)
+        assert process.returncode == 0
+        assert answer.exception() or answer.result().status_code >= 500
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "said"),
+    [
+        ({"tools": []}, 2, {"family": "user", "field": "tools"}),
+        ({"tools": [{"name": "OCRR"}]}, 2, {"family": "user", "field": "tools[0].name"}),
+        ({"tools": [{"name": "Crop", "backend": "no"}]}, 2, {"family": "user", "field": "tools[0].backend"}),
+        ({"tools": [{"name": "Crop", "options": {"a": 1}}]}, 2, {"family": "user", "field": "tools[0].options.a"}),
+        ({"tools": [{"entry_point": "no.such:x"}]}, 2, {"family": "user", "field": "tools[0].entry_point"}),
+        ({"tools": [{"entry_point": "sample_tools:not_a_tool"}]}, 2, {"field": "tools[0].entry_point"}),
+        ({"tools": [{"entry_point": "sample_tools:broken"}]}, 70, {"family": "infrastructure"}),
+        ({"tools": [{"name": "Crop"}, {"name": "Crop"}]}, 2, {"field": "tools[1]"}),
+    ],
+)
+def test_a_wrong_configuration_ends_the_process_with_a_reason(
+    tmp_path: Path, config: Any, code: int, said: dict[str, str]
+) -> None:
+    process = run_alone(tmp_path, **config)
+    output, _ = process.communicate(timeout=20)
+    event = json.loads(output)
+    assert (process.returncode, event["event"]) == (code, "failed")
+    assert {name: event[name] for name in said} == said
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ({"tools": [{"name": "Crop"}], "prot": 1}, "prot"),
+        ({"tools": [{"name": "Crop"}], "port": 70000}, "port"),
+        ({"tools": [{}]}, "tools[0]"),
+        ({"tools": [{"entry_point": "module"}]}, "tools[0].entry_point"),
+        ([], ""),
+    ],
+)
+def test_the_wrong_field_is_named(document: Any, field: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config(document)
+    assert caught.value.field == field
+
+
+def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.yaml"):
+        read_config(tmp_path / "absent.yaml")
+
+
+def test_a_slow_sender_does_not_stop_the_others(sample_url: str) -> None:
+    host, _, port = sample_url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as slow:
+        slow.sendall(b"POST /v1/tools/Echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nab")
+        assert call(sample_url, "Echo", {"text": "a"}).status_code == 200
+
+
+def test_the_store_drops_the_least_recently_used() -> None:
+    one, two, three = (picture(color=color) for color in ("red", "green", "blue"))
+    store = ImageStore(len(one.data) + len(three.data))
+    store.put(one)
+    store.put(two)
+    store.get(one.sha256)
+    store.put(three)
+    assert [store.get(image.sha256) is not None for image in (one, two, three)] == [True, False, True]
+    assert store.bytes <= len(one.data) + len(three.data)
+
+
+def test_many_connections_at_once(sample_url: str) -> None:
+    async def all_of_them() -> list[int]:
+        async with httpx.AsyncClient(timeout=30) as client:
+            body = json.dumps({"arguments": {"text": "x"}}).encode()
+            answers = (client.post(f"{sample_url}/v1/tools/Echo", content=body) for _ in range(100))
+            return [answer.status_code for answer in await asyncio.gather(*answers)]
+
+    assert set(asyncio.run(all_of_them())) == {200}

@@ -1,0 +1,158 @@
+"""Processes: they start, are restarted, stop, and never stay behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from sample_servers import spec
+
+from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.serving import Supervisor
+
+Start = Callable[..., Supervisor]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=1).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_servers_run_while_the_block_lasts(tmp_path: Path) -> None:
+    with Supervisor([spec("one", "echo"), spec("two", "Crop")], tmp_path) as supervisor:
+        pids = supervisor.pids
+        assert all(answers(url) for url in supervisor.endpoints)
+        assert list(pids) == ["one", "two"]
+        assert (tmp_path / "one.log").exists()
+    assert not any(alive(pid) for pid in pids.values())
+
+
+def test_a_killed_server_comes_back_at_the_same_address(start: Start) -> None:
+    supervisor = start(spec("phoenix", "echo"))
+    (url,), (pid,) = supervisor.endpoints, supervisor.pids.values()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not answers(url))
+    wait_until(lambda: answers(url))
+    assert supervisor.restarts == 1
+    assert supervisor.endpoints == [url]
+    assert supervisor.pids["phoenix"] != pid
+
+
+def test_a_busy_port_is_the_users_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError) as caught:
+            Supervisor([spec("ocr", "echo", port=port)], tmp_path).start()
+    assert caught.value.field == "ocr.port"
+    assert str(port) in str(caught.value)
+
+
+def test_an_unknown_tool_is_the_users_error_and_nobody_stays(tmp_path: Path) -> None:
+    supervisor = Supervisor([spec("good", "echo"), spec("bad", "Nonsense")], tmp_path)
+    with pytest.raises(UserError, match=r"bad\.tools\[0\]\.name"):
+        supervisor.start()
+    assert supervisor.pids == {}
+
+
+def test_one_that_cannot_load_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    with pytest.raises(InfrastructureError) as caught:
+        Supervisor([spec("ill", "broken")], tmp_path).start()
+    assert "the weights are damaged" in str(caught.value)
+    assert str(tmp_path / "ill.log") in str(caught.value)
+
+
+def test_one_that_is_not_ready_in_time_is_stopped(tmp_path: Path) -> None:
+    supervisor = Supervisor([spec("late", "echo")], tmp_path, ready_seconds=0.05)
+    with pytest.raises(InfrastructureError, match="not ready in time"):
+        supervisor.start()
+    assert supervisor.pids == {}
+
+
+def test_names_are_unique(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unique"):
+        Supervisor([spec("a", "echo"), spec("a", "echo")], tmp_path)
+
+
+def test_a_frozen_server_is_killed_after_its_drain_time(tmp_path: Path) -> None:
+    supervisor = Supervisor([spec("frozen", "echo", drain_seconds=0)], tmp_path)
+    with supervisor:
+        (pid,) = supervisor.pids.values()
+        os.kill(pid, signal.SIGSTOP)
+    assert not alive(pid)
+
+
+PROGRAM = """
+import json, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from sample_servers import spec
+from thinkimg.serving import Supervisor
+with Supervisor([spec("a", "echo"), spec("b", "echo")], Path({folder!r})) as supervisor:
+    print(json.dumps(list(supervisor.pids.values())), flush=True)
+    {fork}
+    try:
+        time.sleep(1000)
+    except KeyboardInterrupt:
+        print(json.dumps([supervisor.pids, supervisor.restarts]), flush=True)
+"""
+
+
+def supervising(tmp_path: Path, fork: str = "pass") -> "tuple[subprocess.Popen[str], list[int]]":
+    """A process that supervises, in a session of its own, and the servers' process ids."""
+    program = PROGRAM.format(tests=str(Path(__file__).parent), folder=str(tmp_path), fork=fork)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    pids = json.loads(process.stdout.readline())
+    assert all(map(alive, pids))
+    return process, pids
+
+
+def test_no_server_survives_the_sigkill_of_its_supervisor(tmp_path: Path) -> None:
+    process, pids = supervising(tmp_path)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(map(alive, pids)), 5)
+
+
+def test_nor_when_a_fork_of_the_supervisor_lives_on(tmp_path: Path) -> None:
+    process, pids = supervising(tmp_path, "import os; child = os.fork(); child or (time.sleep(8), os._exit(0))")
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(map(alive, pids)), 5)
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_control_c_reaches_the_group_and_the_servers_wait_for_the_supervisor(tmp_path: Path) -> None:
+    process, pids = supervising(tmp_path)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=10)
+    running, restarts = json.loads(output)
+    assert (sorted(running.values()), restarts) == (sorted(pids), 0)
+    assert process.returncode == 0
+    assert not any(map(alive, pids))
