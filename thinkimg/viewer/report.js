@@ -276,7 +276,11 @@
     let result = null; // pictures that follow a result are its own
     for (const block of turn.blocks) {
       if (block.type === "image") {
-        if (!gallery) (result ?? said).append((gallery = make("div", { class: "pictures" })));
+        if (!gallery) {
+          gallery = make("div", { class: "pictures" });
+          if (result) result.insertBefore(gallery, result.querySelector(":scope > details"));
+          else said.append(gallery);
+        }
         gallery.append(figure(one, block.handle, turn.role === "user" ? "the picture" : "returned"));
         continue;
       }
