@@ -3,6 +3,7 @@
 Coordinates are percent of the picture's width and height, 0 to 100, origin at the top left.
 """
 
+import math
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -18,6 +19,8 @@ def _read_number(value: Any, info: ValidationInfo) -> Any:
     """A number, or a text that plainly is one: `28.5`, `28.5%`, `y=28.5` for an argument named y."""
     if isinstance(value, bool):
         raise ValueError(f"must be a number, not {value}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"must be a finite number, not {value}")
     if not isinstance(value, str):
         return value
     name = info.field_name or ""
@@ -25,7 +28,7 @@ def _read_number(value: Any, info: ValidationInfo) -> Any:
     if len(numbers) == 1:
         return numbers[0]
     if value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
-        return float(value)
+        raise ValueError(f"must be a finite number, not {value}")
     raise ValueError(f"must be a number, not {value!r}")
 
 

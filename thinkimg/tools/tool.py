@@ -158,7 +158,7 @@ class ToolDeclaration:
         known = list(self.arguments.model_fields)
         for name in given:
             if name not in known:
-                near = difflib.get_close_matches(str(name), known, 1, 0.6)
+                near = difflib.get_close_matches(str(name).lower(), known, 1, 0.6)
                 hint = f' Did you mean "{near[0]}"?' if near else ""
                 listed = ", ".join(known)
                 raise ModelError(f'{self.name} has no argument "{name}".{hint} Its arguments are: {listed}.')

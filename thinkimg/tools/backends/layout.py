@@ -15,7 +15,7 @@ from thinkimg.tools.backends.rapidocr import TextItem
 Box = tuple[float, float, float, float]  # pixels: left, top, right, bottom
 
 LONGEST_STACK = 3  # a category with a line break and its value; more lines than that are a column of a table
-_STACK_GAP = 1.2  # of the mean height of the letters: strings closer than this beneath each other belong together
+_STACK_GAP = 1.35  # of the mean height of the letters: strings closer than this beneath each other belong together
 _ROW_TOLERANCE = 0.4  # of the line height, between centres of one row
 
 

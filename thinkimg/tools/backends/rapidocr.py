@@ -58,6 +58,7 @@ class TextReader:
                 "Det.limit_type": "min",
                 "Det.limit_side_len": _STEP,
                 "Det.unclip_ratio": _UNCLIP_RATIO,
+                "Det.use_dilation": False,  # it makes one box of a label and the value beneath
                 "Rec.rec_img_shape": [3, 48, 48],
                 "Rec.rec_batch_num": 1,
                 "EngineConfig.onnxruntime.intra_op_num_threads": threads,
