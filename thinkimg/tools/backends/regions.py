@@ -92,7 +92,7 @@ def colored_regions(picture: Pillow.Image, items: Sequence[TextItem], least_shar
         name = color_name(color)
         for index in range(1, count):
             x, y, w, h, area = (int(value) for value in stats[index])
-            if area >= max(9.0, least_share * ink.size):
+            if min(w, h) >= 3 and area >= max(9.0, least_share * ink.size):
                 part = (labels[y : y + h, x : x + w] == index).astype(np.uint8)
                 dx, dy = _inner_point(part)
                 regions.append(Region((float(x), float(y), float(x + w), float(y + h)), area, (x + dx, y + dy), name))
