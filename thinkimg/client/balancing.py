@@ -20,6 +20,7 @@ class Replica:
         url: without a trailing slash.
         outstanding: calls that this client has under way there.
         set_aside: it failed; calls go elsewhere while there is an elsewhere.
+        failures: how often it was found failing since its last answer.
         requests: how many requests were sent there.
     """
 
@@ -30,6 +31,7 @@ class Replica:
         self.outstanding = 0
         self.requests = 0
         self.set_aside = False
+        self.failures = 0
         self._known: OrderedDict[str, None] = OrderedDict()
 
     async def send(

@@ -33,6 +33,7 @@ _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 2.0
 _BACKOFF_SECONDS = 0.5
 _MAX_BACKOFF_SECONDS = 5.0
+_MAX_SET_ASIDE_SECONDS = 60.0
 _HEADERS = {"content-type": wire.MSGPACK, "accept": wire.MSGPACK}
 _UNHEALTHY_STATUS = (502, 503, 504)
 
@@ -296,6 +297,7 @@ class ToolClient:
                     service, replica, arguments, images, self._patience(service, tried, deadline)
                 )
                 service.stats.record_latency(time.monotonic() - started)
+                replica.failures = 0
                 return entry
             except _AttemptError as error:
                 failures += error.retry_after is None
@@ -320,7 +322,8 @@ class ToolClient:
         if has_alternative(service.replicas, tried):
             return self._random.uniform(0, 0.02)
         if error.retry_after is not None:
-            return error.retry_after * self._random.uniform(0.5, 1.5)
+            growing = error.retry_after * 1.5 ** min(len(tried) - 1, 10)
+            return min(growing, _MAX_BACKOFF_SECONDS) * self._random.uniform(0.5, 1.5)
         return min(_BACKOFF_SECONDS * 2.0 ** (failures - 1), _MAX_BACKOFF_SECONDS) * self._random.uniform(0.5, 1.0)
 
     async def _attempt(
@@ -386,6 +389,7 @@ class ToolClient:
 
     def _set_aside(self, replica: Replica) -> None:
         replica.forget_all()
+        replica.failures += 1
         if not replica.set_aside:
             replica.set_aside = True
             task = asyncio.create_task(self._probe(replica))
@@ -393,8 +397,9 @@ class ToolClient:
             task.add_done_callback(self._background.discard)
 
     async def _probe(self, replica: Replica) -> None:
-        """Ask until it says ready."""
-        pause = 0.1
+        """Ask until it says ready, the later for the first time the more often it has failed since its last answer: one
+        whose tool hangs says ready all the same."""
+        pause = min(0.1 * 2.0 ** (replica.failures - 1), _MAX_SET_ASIDE_SECONDS)
         while replica.set_aside:
             await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
             try:
@@ -402,7 +407,7 @@ class ToolClient:
                 replica.set_aside = answer.status_code != 200
             except httpx.HTTPError:
                 pass
-            pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
+            pause = min(2 * pause, max(pause, _MAX_BACKOFF_SECONDS))
 
 
 class _Flight:
@@ -493,24 +498,29 @@ def _problem_of(answer: httpx.Response) -> wire.Problem:
 
 
 def _error_of(replica: Replica, problem: wire.Problem, answer: httpx.Response) -> CachedError:
-    """The model's error, to be read and kept; others are raised."""
+    """The model's error, to be read and kept; others are raised, also those of the model's that other settings of the
+    server would change (404, 413, 415)."""
     if problem.family == "model":
-        return CachedError(problem.detail, problem.kind)
+        error = CachedError(problem.detail, problem.kind)
+        if problem.status != 422:
+            raise error.as_error()
+        return error
     if problem.family == "user":
         raise UserError(f"{replica.url} refuses: {problem.detail}", "api_keys" if problem.status == 401 else "")
     raise _AttemptError(
         f"{problem.status} {problem.kind}: {problem.detail}",
         unhealthy=problem.status in _UNHEALTHY_STATUS,
-        retry_after=_retry_after(answer) if problem.status == 429 else None,
+        retry_after=_retry_after(problem, answer) if problem.status == 429 else None,
     )
 
 
-def _retry_after(answer: httpx.Response) -> float:
-    """Seconds; one tenth where the server does not say."""
+def _retry_after(problem: wire.Problem, answer: httpx.Response) -> float:
+    """Seconds. The document says it finer than the header; one tenth where neither does."""
     try:
-        return min(max(float(answer.headers["retry-after"]), 0.01), 10.0)
-    except (KeyError, ValueError):
-        return 0.1
+        said = float(problem.extra.get("retry_after_seconds", answer.headers.get("retry-after", 0.1)))
+    except (TypeError, ValueError):
+        said = 0.1
+    return min(max(said, 0.01), _MAX_BACKOFF_SECONDS)
 
 
 def _schemas_of(replica: Replica, answer: httpx.Response) -> list[ToolSchema]:

@@ -16,6 +16,7 @@ from thinkimg.serving.image_store import ImageStore
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolDeclaration, ToolResult, normalise_name
 
+_RETRY_AFTER_SECONDS = 0.1
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -99,9 +100,9 @@ class ToolService:
     def _submit(self, work: Callable[[], T]) -> "Future[T]":
         with self._lock:
             if self._admitted >= self.config.workers + self.config.max_queue:
-                raise ProblemError(
-                    wire.Problem(429, "infrastructure", "overloaded", f"{self._admitted} calls are under way")
-                )
+                detail = f"{self._admitted} calls are under way"
+                extra = {"retry_after_seconds": _RETRY_AFTER_SECONDS}  # the header has whole seconds only
+                raise ProblemError(wire.Problem(429, "infrastructure", "overloaded", detail, extra))
             self._admitted += 1
         future = self._pool.submit(work)
         future.add_done_callback(lambda _: self._release())
@@ -164,7 +165,7 @@ class ToolService:
         try:
             return Image.from_bytes(data, limit, self.config.max_image_pixels)
         except ImageDecodeError as error:
-            raise ProblemError(wire.Problem(422, "model", "refused", str(error))) from error
+            raise ProblemError(wire.Problem(415, "model", "refused", str(error))) from error
 
 
 # ---- loading --------------------------------------------------------------------------------------------------------

@@ -203,9 +203,7 @@ class _Server:
         now = time.monotonic()
         if self._restart_at is not None:
             if now >= self._restart_at:
-                self._restart_at = None
-                self.restarts += 1
-                self.start()
+                self._restart(now)
             return
         if self.process is None or self.process.poll() is None:
             return
@@ -214,6 +212,15 @@ class _Server:
         log.warning("%s ended (%s); again in %.1f s", self.spec.name, self.process.returncode, backoff)
         self._close_pipe()
         self._restart_at = now + backoff
+
+    def _restart(self, now: float) -> None:
+        self._restart_at = None
+        self.restarts += 1
+        try:
+            self.start()
+        except OSError as error:  # no memory, no disk: perhaps later
+            log.warning("%s cannot be started: %s", self.spec.name, error)
+            self._restart_at = now + _MAX_BACKOFF_SECONDS
 
     def terminate(self) -> None:
         self._restart_at = None

@@ -435,17 +435,16 @@ MISBEHAVIOUR = {
 
 
 @pytest.mark.parametrize("behaviour", MISBEHAVIOUR)
-def test_another_replica_answers_for_one_that_misbehaves(start: Start, behaviour: str) -> None:
-    good = start(spec("good", "echo")).endpoints[0]
-    schema = ToolSchema.model_validate(httpx.get(f"{good}/v1/tools").json()["tools"][0])
-
+def test_another_replica_answers_for_one_that_misbehaves(sample_url: str, behaviour: str) -> None:
     async def work(client: ToolClient) -> int:
         for n in range(6):
             assert (await client.call("Echo", {"text": str(n)}, {})).result.text == str(n)
         return client.replicas[1].requests
 
-    with stub(MISBEHAVIOUR[behaviour], schema) as bad:
-        requests = using(work, good, bad, timeout_seconds=1.5)
+    listing = httpx.get(f"{sample_url}/v1/tools").json()["tools"]
+    schema = next(tool for tool in listing if tool["name"] == "Echo")
+    with stub(MISBEHAVIOUR[behaviour], ToolSchema.model_validate(schema)) as bad:
+        requests = using(work, sample_url, bad, timeout_seconds=1.5)
     if behaviour in ("hangs", "cuts the answer", "is a proxy without a server"):
         assert requests <= 4  # the listing, one call, probes
 

@@ -18,6 +18,7 @@ from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.serving import Supervisor
 
 Start = Callable[..., Supervisor]
+http = httpx.Client(verify=False, trust_env=False, timeout=2)
 
 
 def alive(pid: int) -> bool:
@@ -36,7 +37,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=1).status_code == 200
+        return http.get(f"{url}/readyz").status_code == 200
     except httpx.HTTPError:
         return False
 
