@@ -63,6 +63,7 @@ class Connections:
     async def close(self) -> None:
         await asyncio.gather(*(connection.aclose() for connection in self._all), return_exceptions=True)
         self._all, self._free = set(), []
+        self._places = asyncio.Semaphore(_MAX_CONNECTIONS)  # the next user may run in another loop
 
 
 @lru_cache(maxsize=1024)

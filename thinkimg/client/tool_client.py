@@ -57,8 +57,8 @@ class _Service:
     """A tool and who serves it."""
 
     schema: ToolSchema
+    stats: ToolStats
     replicas: list[Replica] = field(default_factory=list)
-    stats: ToolStats = field(default_factory=ToolStats)
 
 
 class _AttemptError(Exception):
@@ -103,6 +103,7 @@ class ToolClient:
         self._cache = cache
         self._services: dict[str, _Service] = {}
         self._by_name: dict[str, _Service] = {}
+        self._stats: dict[str, ToolStats] = {}
         self._unknown = ToolStats()
         self._flights: dict[str, _Flight] = {}
         self._uploads: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -167,7 +168,8 @@ class ToolClient:
             raise UserError(f"{replica.url!r} is not an address: {error}", "endpoints") from error
 
     def _register(self, replica: Replica, schema: ToolSchema) -> None:
-        service = self._services.setdefault(schema.name, _Service(schema))
+        stats = self._stats.setdefault(schema.name, ToolStats())
+        service = self._services.setdefault(schema.name, _Service(schema, stats))
         if service.schema != schema:
             others = ", ".join(other.url for other in service.replicas)
             raise UserError(
@@ -187,8 +189,8 @@ class ToolClient:
         return MappingProxyType({name: service.schema for name, service in self._services.items()})
 
     def stats(self) -> dict[str, dict[str, Any]]:
-        """Tool name -> counters and latencies (see `merge_stats`), JSON-ready."""
-        stats = {name: service.stats.as_document() for name, service in self._services.items()}
+        """Tool name -> counters and latencies (see `merge_stats`) since this object was made, JSON-ready."""
+        stats = {name: counted.as_document() for name, counted in self._stats.items()}
         if self._unknown.model_errors:
             stats[UNKNOWN_TOOL] = self._unknown.as_document()
         return stats

@@ -115,8 +115,21 @@ def test_a_closed_client_says_so(sample_url: str) -> None:
             await pending
         async with client:  # and can be opened again
             assert (await client.call("Echo", {"text": "a"}, {})).result.text == "a"
+        assert client.stats()["Sleep"]["http_calls"] == 1
 
     asyncio.run(work())
+
+
+def test_one_client_serves_one_event_loop_after_another(sample_url: str) -> None:
+    client = ToolClient([sample_url])
+
+    async def work() -> None:
+        async with client:
+            await asyncio.gather(*(client.call("Echo", {"text": str(n)}, {}) for n in range(300)))
+
+    asyncio.run(work())
+    asyncio.run(work())
+    assert client.stats()["Echo"]["http_calls"] == 600
 
 
 # ---- connecting ------------------------------------------------------------------------------------------------------
