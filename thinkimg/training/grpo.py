@@ -41,6 +41,8 @@ SUPPRESSED_LOGIT = -1e4
 
 TRUNCATED = ("rounds", "tokens", "time")
 
+logger = logging.getLogger(__name__)
+
 
 class GRPOSettings(BaseModel):
     """How to train. Rows are trajectories; a step makes `prompts_per_step * generations` of them over all ranks.
@@ -125,6 +127,7 @@ def suppress_logits(model: Any, ids: Sequence[int]) -> None:
     Raises:
         UserError: the head has a bias of its own.
     """
+    restore_logits(model)
     head = model.get_output_embeddings()
     if head.bias is not None:
         raise UserError("models whose LM head has a bias are not supported", "model")
@@ -186,7 +189,7 @@ def without_empty_images(batch: dict[str, Any]) -> dict[str, Any]:
 
 def drop_idle_rows(batch: dict[str, Any]) -> dict[str, Any]:
     """Leave out rows whose advantage is 0 (masked, or their group is flat): they have no gradient. One row is always
-    kept, so that every rank has a forward pass."""
+    kept, so that there is a loss."""
     rows = batch["advantages"].nonzero()[:, 0].tolist()
     return select_rows(batch, rows or [0])
 
@@ -253,6 +256,8 @@ class ToolGRPOTrainer(GRPOTrainer):
         **options: Any,
     ) -> None:
         _refuse(args, len(tasks))
+        if len({task.id for task in tasks}) < len(tasks):
+            raise UserError("two tasks have the same id; their trajectories would get the same random numbers", "tasks")
         self.family = family
         self.tasks = list(tasks)
         self.rewards = list(rewards)
@@ -280,6 +285,7 @@ class ToolGRPOTrainer(GRPOTrainer):
             suppress_logits(self.accelerator.unwrap_model(self.ref_model), family.suppressed_ids)
         if self._image_pad_token_id != family.image_token_id:
             raise UserError("TRL and the model's family disagree about the image token", "model")
+        logging.getLogger("trl.trainer.grpo_trainer").addFilter(_unexpected)
         # TRL's constructor demands a chat template with a slot for tools; afterwards the list only chooses branches.
         self.tools = [_placeholder_tool]
         self.engine = RolloutEngine(agent, settings.seed, settings.temperature, settings.concurrency, settings.attempts)
@@ -306,7 +312,7 @@ class ToolGRPOTrainer(GRPOTrainer):
     ) -> torch.Tensor:
         """TRL's loss, computed in parts of rows of like length where that gives the same gradient."""
         inputs = without_empty_images(inputs)
-        if not self._rows_are_independent or self.args.world_size > 1 or self.settings.length_buckets == 1:
+        if not self._rows_are_independent or self.settings.length_buckets == 1:
             whole: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             return whole
         parts = by_length(inputs, self.settings.length_buckets)
@@ -314,8 +320,11 @@ class ToolGRPOTrainer(GRPOTrainer):
 
     @property
     def _rows_are_independent(self) -> bool:
-        """Whether the loss is a sum over rows with a fixed divisor and no other terms, all in one batch."""
-        whole = self.args.steps_per_generation == 1 and self.num_iterations == 1
+        """Whether the loss is a sum over rows with a fixed divisor and no other terms, all in one batch.
+
+        And in one process: TRL gathers a metric per row, which wants as many rows on each rank.
+        """
+        whole = self.args.steps_per_generation == 1 and self.num_iterations == 1 and self.args.world_size == 1
         other_terms = self.beta or self._entropy_bonus_enabled or self.aux_loss_enabled
         return self.model.training and whole and not other_terms and self.loss_type in ("dapo", "cispo")
 
@@ -396,7 +405,7 @@ class ToolGRPOTrainer(GRPOTrainer):
             tokens, mask = said.tokens, said.mask
             self._check_own_tokens(tokens, mask)
         except (InvariantError, ImageDecodeError) as error:
-            logging.getLogger(__name__).error("trajectory %s is not trained on: %s", trajectory.id, error)
+            logger.error("trajectory %s is not trained on: %s", trajectory.id, error)
             trajectory.meta["invariant"] = str(error)
             raise _MaskedError("invariant") from error
         first = sum(len(turn.tokens or ()) for turn in said.turns[: said.prompt_turns])
@@ -440,13 +449,24 @@ class ToolGRPOTrainer(GRPOTrainer):
             self.step_log.seconds_rollout += seconds
 
     def close(self) -> None:
-        """Stop the rollout thread and give the model its plain LM head back."""
+        """Stop the rollout thread and give the model its plain LM head and forward pass back.
+
+        TRL's patched forward holds on to this very model: a deep copy of it would compute with the old weights.
+        """
         self.engine.close()
-        restore_logits(self.accelerator.unwrap_model(self.model))
+        model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        restore_logits(model)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        vars(base).pop("forward", None)
 
 
 class _MaskedError(Exception):
     """Why a row is masked."""
+
+
+def _unexpected(record: logging.LogRecord) -> bool:
+    """Drops TRL's warning about rows without a reward: ours are masked on purpose, and counted."""
+    return "All reward functions returned None" not in str(record.msg)
 
 
 def _refuse(args: GRPOConfig, tasks: int) -> None:

@@ -1,11 +1,15 @@
 """The GRPO trainer on a tiny Qwen3-VL: what the loss sees, and what it must not see."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig
 from scripted_agent import ScriptedAgent, World, answer_length, logprobs_from_scratch, picture, tasks
+from two_ranks import two_steps
 
 from thinkimg.agent.agent import Task
 from thinkimg.errors import UserError
@@ -246,6 +250,24 @@ def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
     assert runs[0] == runs[1]
 
 
+def test_what_is_rewarded_becomes_more_frequent(tmp_path: Path) -> None:
+    world = World()
+    token = world.processor.tokenizer.convert_tokens_to_ids("red")
+
+    def share(trajectory: Trajectory) -> float:
+        own = [t for t, mine in zip(trajectory.tokens, trajectory.mask, strict=True) if mine]
+        return own.count(token) / len(own)
+
+    trainer = world.trainer(
+        ScriptedAgent(world), tmp_path, [Reward("share", share)],
+        steps=15, prompts_per_step=4, generations=8, learning_rate=3e-3,
+    )  # fmt: skip
+    trainer.train()
+    trainer.close()
+    rewards = [line["reward"] for line in trainer.state.log_history if "reward" in line]
+    assert sum(rewards[-3:]) > 5 * sum(rewards[:3]) + 0.1
+
+
 def test_flat_groups_are_refilled_from_other_tasks(tmp_path: Path) -> None:
     world = World()
     flat_first = Reward("flat", lambda t: 1.0 if t.meta["task"] in ("task-0", "task-1") else answer_length(t))
@@ -305,6 +327,7 @@ def test_train_grpo_writes_the_log_and_trajectories_and_leaves_a_clean_model(tmp
     assert all(t.logprobs and t.rewards["format"] == 1.0 for t in kept)
     assert set(world.model.state_dict()) == names
     assert world.model.get_output_embeddings().bias is None
+    assert "forward" not in vars(world.model)
 
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
@@ -314,6 +337,79 @@ def test_train_grpo_writes_the_log_and_trajectories_and_leaves_a_clean_model(tmp
     original = world.processor.image_processor(images=[picture(3).pixels()], return_tensors="pt")
     again = loaded.image_processor(images=[picture(3).pixels()], return_tensors="pt")
     assert torch.equal(original["pixel_values"], again["pixel_values"])
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    def run(folder: Path, steps: int, resume: Path | None = None) -> tuple[list[list[int]], list[dict]]:
+        world = World()
+        settings = GRPOSettings(
+            steps=steps, prompts_per_step=2, generations=2, learning_rate=3e-3, save_steps=2, save_total_limit=None
+        )
+        trainer = train_grpo(
+            world.model,
+            world.processor,
+            world.family,
+            ScriptedAgent(world),
+            tasks(6),
+            [Reward("length", answer_length)],
+            settings,
+            folder,
+            world.features,
+            resume_from=resume,
+        )
+        tokens = [trajectory.tokens for group in trainer.groups for trajectory in group.trajectories]
+        return tokens, [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+
+    whole, log = run(tmp_path / "whole", 4)
+    run(tmp_path / "cut", 3)
+    resumed, log_resumed = run(tmp_path / "cut", 4, tmp_path / "cut" / "checkpoint-2")
+    assert resumed == whole
+    assert [line["step"] for line in log_resumed] == [1, 2, 3, 4]
+    assert [line["loss"] for line in log_resumed] == pytest.approx([line["loss"] for line in log], abs=1e-5)
+
+
+def test_two_processes_make_the_step_that_one_makes(tmp_path: Path) -> None:
+    two_steps(tmp_path / "1", world_size=1)
+    script = Path(__file__).with_name("two_ranks.py")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launch, script, tmp_path / "2"], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    prints = {line for line in done.stdout.splitlines() if line.startswith("weights ")}
+    assert len(prints) == 1, "all ranks end with the same weights"
+    one, two = (
+        [json.loads(line) for line in (tmp_path / count / "steps.jsonl").read_text().splitlines()] for count in "12"
+    )
+    for name in ("reward", "loss", "grad_norm", "tool_calls"):
+        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], abs=1e-5)
+
+
+@pytest.mark.parametrize("how", ["kl", "lora"])
+def test_a_reference_model_and_adapters_see_the_same_distribution(tmp_path: Path, how: str) -> None:
+    world = World()
+    world.model.save_pretrained(tmp_path / "start")
+    world.model.config._name_or_path = str(tmp_path / "start")
+    settings = GRPOSettings(steps=2, prompts_per_step=2, generations=2, beta=0.1 if how == "kl" else 0.0)
+    before = {name: p.clone() for name, p in world.model.named_parameters()}
+    options = {"peft_config": LoraConfig(target_modules=["q_proj", "v_proj"])} if how == "lora" else {}
+    trainer = train_grpo(
+        world.model,
+        world.processor,
+        world.family,
+        ScriptedAgent(world),
+        tasks(4),
+        [Reward("length", answer_length)],
+        settings,
+        tmp_path,
+        world.features,
+        **options,
+    )
+    first = trainer.state.log_history[0]
+    assert first["kl"] == pytest.approx(0.0, abs=1e-6) if how == "kl" else "kl" not in first
+    adapted = dict(world.model.named_parameters())
+    frozen = [name for name in before if name in adapted and torch.equal(before[name], adapted[name])]
+    assert bool(frozen) == (how == "lora")
+    assert any("lora_B" in name and p.abs().sum() > 0 for name, p in adapted.items()) == (how == "lora")
+    assert trainer.accelerator.unwrap_model(trainer.model).get_output_embeddings().bias is None
 
 
 @pytest.mark.parametrize(
@@ -329,6 +425,14 @@ def test_what_cannot_work_is_refused_before_training(tmp_path: Path, settings: d
     world = World()
     with pytest.raises(UserError, match=field):
         world.trainer(ScriptedAgent(world), tmp_path, **settings)
+
+
+def test_two_tasks_of_one_id_are_refused(tmp_path: Path) -> None:
+    world = World()
+    agent = ScriptedAgent(world)
+    agent.tasks = tasks(4) + tasks(1)
+    with pytest.raises(UserError, match="same id"):
+        world.trainer(agent, tmp_path)
 
 
 def test_groups_that_would_straddle_ranks_are_refused(tmp_path: Path) -> None:
