@@ -29,7 +29,7 @@ class CachedImageProcessor:
     def image_tokens(self, image: Image) -> int:
         """How many placeholder tokens the image's features fill, counted from the features themselves."""
         grid = self.cached_features([image])["image_grid_thw"]
-        return int(grid.prod()) // self.merge_size**2
+        return int(grid.prod()) // int(self.merge_size) ** 2
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "cached_features":

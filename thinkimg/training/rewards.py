@@ -92,7 +92,8 @@ def _find(name: str) -> Callable[..., float | None]:
     module, colon, function = name.partition(":")
     if colon:
         try:
-            return getattr(importlib.import_module(module), function)
+            found: Callable[..., float | None] = getattr(importlib.import_module(module), function)
+            return found
         except (ImportError, AttributeError) as error:
             raise UserError(f"cannot load the reward {name}: {error}", "rewards") from error
     nearest = difflib.get_close_matches(name, REWARDS, 1, 0.0)[0]
