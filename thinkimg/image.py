@@ -6,16 +6,29 @@ Decoding is where untrusted bytes meet a C library, so it happens in one place, 
 import hashlib
 import io
 import re
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image as Pillow
-from PIL import ImageOps
 
 MAX_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 64 * 1000 * 1000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _HANDLE = re.compile(r"img_([1-9]\d{0,3})")
+_TURN = Pillow.Transpose
+_TURNS = {
+    2: _TURN.FLIP_LEFT_RIGHT,
+    3: _TURN.ROTATE_180,
+    4: _TURN.FLIP_TOP_BOTTOM,
+    5: _TURN.TRANSPOSE,
+    6: _TURN.ROTATE_270,
+    7: _TURN.TRANSVERSE,
+    8: _TURN.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, Pillow.DecompressionBombError)
+"""What Pillow raises for data that is not what it says."""
 
 
 class ImageDecodeError(ValueError):
@@ -51,13 +64,17 @@ class Image:
         try:
             with Pillow.open(io.BytesIO(data), formats=FORMATS) as opened:
                 width, height = opened.size
-                if opened.getexif().get(0x0112, 1) >= 5:  # orientations 5-8 swap the sides
+                if not 0 < width * height <= max_pixels:
+                    raise ImageDecodeError(
+                        f"the image has {width}x{height} pixels; at most {max_pixels:,} are accepted"
+                    )
+                if _orientation(opened) >= 5:  # orientations 5-8 swap the sides
                     width, height = height, width
                 media_type = Pillow.MIME[opened.format or "PNG"]
-        except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+        except ImageDecodeError:
+            raise
+        except _BROKEN as error:
             raise ImageDecodeError(f"not a readable image ({', '.join(FORMATS)} are accepted): {error}") from error
-        if width * height > max_pixels or not width or not height:
-            raise ImageDecodeError(f"the image has {width}x{height} pixels; at most {max_pixels:,} are accepted")
         return cls(data, hashlib.sha256(data).hexdigest(), width, height, media_type)
 
     @classmethod
@@ -81,9 +98,10 @@ class Image:
         """
         try:
             with Pillow.open(io.BytesIO(self.data), formats=FORMATS) as opened:
+                orientation = _orientation(opened)  # before `load`, so that size and picture follow the same header
                 opened.load()
-                picture = ImageOps.exif_transpose(opened)
-        except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+                picture = opened.transpose(_TURNS[orientation]) if orientation in _TURNS else opened.copy()
+        except _BROKEN as error:
             raise ImageDecodeError(f"the image data is broken: {error}") from error
         if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
             picture = picture.convert("I").point(lambda value: value / 256).convert("L")
@@ -97,6 +115,19 @@ class Image:
     def suffix(self) -> str:
         """File name ending, with the dot."""
         return "." + self.media_type.rpartition("/")[2].replace("jpeg", "jpg")
+
+
+def _orientation(opened: Pillow.Image) -> int:
+    """EXIF orientation, 1 to 8, from the header alone: no pixel is decoded for it. Broken EXIF data counts as none."""
+    if opened.format == "TIFF":  # Pillow applies a TIFF's own: the size it gives is already the turned one
+        return 1
+    if opened.format == "PNG" and "exif" not in opened.info:  # Pillow would decode all pixels to look behind them
+        return 1
+    try:
+        orientation = opened.getexif().get(0x0112, 1)
+    except (*_BROKEN, TypeError, KeyError):
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def handle(number: int) -> str:

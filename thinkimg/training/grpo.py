@@ -557,7 +557,7 @@ def train_grpo(
 ) -> ToolGRPOTrainer:
     """Train `model` in place with GRPO; the trainer is returned, closed, with its last rollouts.
 
-    Writes `output_dir/steps.jsonl` (one line per step, see `StepLog`), `output_dir/trajectories/step-*.jsonl` and, if
+    Writes `output_dir/log.jsonl` (one line per step, see `StepLog`), `output_dir/trajectories/step-*.jsonl` and, if
     `settings.save_steps` is set, TRL's checkpoints. The arguments are those of `ToolGRPOTrainer`.
     """
     trainer = ToolGRPOTrainer(
@@ -575,7 +575,7 @@ def train_grpo(
         **options,
     )
     trainer.step_log = StepLog(
-        output_dir / "steps.jsonl",
+        output_dir / "log.jsonl",
         output_dir / "trajectories",
         settings.trajectories_every,
         settings.alarm_fraction,

@@ -1,0 +1,204 @@
+"""The command `thinkimg`. Heavy imports (torch, servers) happen inside the commands that need them."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from thinkimg import __version__
+from thinkimg.errors import InfrastructureError, UserError
+
+app = typer.Typer(
+    help="Teach vision-language models to think with images.", no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+console = Console(stderr=True)
+
+USER, INFRASTRUCTURE, INTERRUPTED = 2, 70, 75
+"""Exit codes beside 0 (done) and 1 (a bug): never retried; retried; retried without counting."""
+
+Manifest = Annotated[Path, typer.Argument(help="A file with a ToolRLJob and its VisionTools.")]
+RunFolder = Annotated[Path | None, typer.Option("--run", help="The run's folder. Default: runs/<job>.")]
+JobName = Annotated[str | None, typer.Option("--job", help="Which ToolRLJob, if the file has several.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Instead of the manifest's spec.seed.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    manifest: Manifest,
+    folder: RunFolder = None,
+    job: JobName = None,
+    seed: Seed = None,
+    tool_cache: Annotated[bool, typer.Option(help="Keep tool results in memory during a stage.")] = True,
+) -> None:
+    """Run every stage of a ToolRLJob on this machine, and write its table and page. Run again to go on."""
+    from thinkimg.jobs.run import prepare
+
+    job_run = prepare(manifest, folder, job, seed, tool_cache)
+    if not job_run.execute():
+        console.print(f"this run is finished: see {job_run.run.path}/report.html (delete the folder to run it again)")
+
+
+@app.command()
+def stage(
+    manifest: Manifest,
+    name: Annotated[str, typer.Argument(help="The stage, or `base` for the model before any.")],
+    folder: Annotated[Path, typer.Option("--run", help="The run's folder.")],
+    job: JobName = None,
+    seed: Seed = None,
+    tool_cache: bool = True,
+) -> None:
+    """Run one stage. `thinkimg run`, torchrun and pods execute this; ranks are read from RANK and WORLD_SIZE."""
+    _end_with_parent()
+    from thinkimg.api.v1alpha1 import load_manifest
+    from thinkimg.jobs.layout import Run
+    from thinkimg.jobs.stage import Context, join_ranks, run_stage
+
+    loaded = load_manifest(manifest)
+    chosen = loaded.job(job)
+    if seed is not None:
+        chosen.spec.seed = seed
+    if name != "base":
+        chosen.spec.stage(name)
+    endpoints = [url for url in os.environ.get("THINKIMG_TOOL_ENDPOINTS", "").split(",") if url]
+    with join_ranks() as (rank, world_size):
+        run_stage(
+            Context(
+                chosen, Run(folder.resolve()), endpoints, loaded.folder, cache_tools=tool_cache, rank=rank,
+                world_size=world_size,
+            ),
+            name,
+        )  # fmt: skip
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A trained stage: runs/demo/stages/v-toolrl, or runs/demo/v-toolrl.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+) -> None:
+    """Write a trained model with its processor and a model card that holds the table."""
+    from thinkimg.jobs.export import export_model
+
+    export_model(model, out)
+    console.print(f"wrote {out}: load it with transformers' AutoModelForImageTextToText.from_pretrained")
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    model: Annotated[Path, typer.Option(help="A trained stage of a run.")],
+    image: Annotated[list[Path], typer.Option(help="A picture; may be given several times.")],
+    out: Annotated[Path | None, typer.Option(help="Write the trajectory (JSON lines and pictures) here.")] = None,
+) -> None:
+    """Ask a trained model about your own picture, live tools and all."""
+    from thinkimg.jobs.ask import ask_model
+
+    print(ask_model(model, image, question, out, console))
+
+
+@app.command()
+def table(
+    manifest: Manifest,
+    folder: Annotated[Path, typer.Option("--run", help="The folder for the runs of all seeds.")] = Path("runs/table"),
+    job: JobName = None,
+) -> None:
+    """Run a job with each of its spec.seeds; write the table of means, intervals and differences."""
+    from thinkimg.evaluation.report import write_table
+    from thinkimg.jobs.run import prepare
+
+    first = prepare(manifest, folder / "check", job)
+    runs = []
+    for seed in first.job.spec.seeds:
+        job_run = prepare(manifest, folder / f"seed-{seed}", job, seed)
+        job_run.execute()
+        runs.append(job_run.run.path)
+    write_table(runs, folder)
+    console.print((folder / "results.md").read_text())
+
+
+@app.command()
+def tools(name: Annotated[str | None, typer.Argument(help="Show the schema of this tool.")] = None) -> None:
+    """List the vision tools, or show one's schema."""
+    from thinkimg.tools.registry import TOOLS, find_tool
+
+    if name:
+        print(json.dumps(find_tool(name).schema.as_function(), indent=2))
+        return
+    for declaration in TOOLS.values():
+        console.print(
+            f"[bold]{declaration.name}[/] ({', '.join(declaration.backends)}): {declaration.schema.description}"
+        )
+
+
+def _end_with_parent() -> None:
+    """A stage ends when `thinkimg run` is gone, however it went: its results would have no reader."""
+    parent = int(os.environ.get("THINKIMG_PARENT", "0"))
+    if not parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(INTERRUPTED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> NoReturn:
+    """Run the command; turn the families of errors into one line and an exit code."""
+    from thinkimg.api.v1alpha1 import ManifestError
+
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    code: int
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except KeyboardInterrupt:
+        console.print("interrupted; run the same command again to go on")
+        code = INTERRUPTED
+    except (UserError, ManifestError) as error:
+        console.print(f"[red]error[/] {error}", highlight=False, markup=True)
+        code = USER
+    except InfrastructureError as error:
+        console.print(f"[red]infrastructure[/] {error}", highlight=False)
+        code = INFRASTRUCTURE
+    except typer.Exit as exit:
+        code = exit.exit_code
+    except typer.Abort:
+        code = 1
+    except Exception as error:
+        code = _exit_code_of(error)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _exit_code_of(error: Exception) -> int:
+    import click
+
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    code = getattr(error, "code", None)
+    if isinstance(code, int):  # a stage that failed has said why; its code is passed on
+        console.print(f"[red]error[/] {error}", highlight=False)
+        return code
+    console.print_exception()
+    return 1
+
+
+if __name__ == "__main__":
+    main()

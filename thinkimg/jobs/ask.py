@@ -1,0 +1,61 @@
+"""One question to a trained model, about the user's own pictures, with live tools."""
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from thinkimg.agent.agent import NoTools, Task
+from thinkimg.api.v1alpha1 import load_manifest
+from thinkimg.errors import UserError
+from thinkimg.image import Image, ImageDecodeError
+from thinkimg.jobs.export import find_model
+from thinkimg.jobs.run import job_of, servers_of
+from thinkimg.jobs.stage import Context, trained_with_tools
+from thinkimg.serving import Supervisor
+from thinkimg.trajectory import Trajectory, write_trajectories
+
+
+def ask_model(path: Path, images: Sequence[Path], question: str, out: Path | None, console: Console) -> str:
+    """Run the agent greedily, show its turns, return its answer.
+
+    Raises:
+        UserError: no such model; a picture that cannot be read.
+    """
+    run, name = find_model(path)
+    manifest = load_manifest(run.manifest)
+    job = job_of(manifest, run)
+    task = Task("question", question, tuple(_read(image) for image in images))
+    with tempfile.TemporaryDirectory() as logs:
+        tools = trained_with_tools(job, name)
+        with Supervisor(servers_of(manifest, job) if tools else [], Path(logs)) as servers:
+            context = Context(job, run, servers.endpoints, manifest.folder)
+            trajectory = asyncio.run(_answer(context, name, task, tools))
+    if out is not None:
+        write_trajectories([trajectory], out)
+    _show(trajectory, console)
+    return trajectory.answer or f"(no answer: {trajectory.status})"
+
+
+def _read(path: Path) -> Image:
+    try:
+        return Image.from_file(path)
+    except (OSError, ImageDecodeError) as error:
+        raise UserError(str(error), f"--image {path}") from error
+
+
+async def _answer(context: Context, name: str, task: Task, tools: bool) -> Trajectory:
+    model = context.load(name).chat
+    async with context.client() as client:
+        return await context.agent(model, client if tools else NoTools()).run(task, temperature=0.0)
+
+
+def _show(trajectory: Trajectory, console: Console) -> None:
+    for turn in trajectory.turns:
+        for result in turn.message.tool_results:
+            console.print(f"[cyan]{result.name}[/] ({result.seconds * 1000:.0f} ms): ", end="")
+            console.print(result.text, markup=False, highlight=False)
+        if turn.role == "assistant":
+            console.print(turn.message.text, style="dim", markup=False, highlight=False)

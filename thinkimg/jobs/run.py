@@ -1,0 +1,311 @@
+"""`thinkimg run job.yaml`: every stage of a ToolRLJob on this machine, one after another, each in processes of its own.
+
+What is finished is never repeated; what was interrupted starts again at its stage. The tool servers of a stage live as
+long as the stage, so that each begins with empty caches and none outlives the run.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from thinkimg.api.v1alpha1 import Manifest, ManifestError, ToolRLJob, VisionTool, check_local, load_manifest
+from thinkimg.client import merge_stats
+from thinkimg.errors import UserError
+from thinkimg.evaluation.report import terminal_table, write_report
+from thinkimg.jobs.layout import BASE, Run, write_json
+from thinkimg.jobs.ports import free_port
+from thinkimg.serving import ServerConfig, ServerSpec, Supervisor, ToolEntry
+from thinkimg.tools.registry import TOOLS
+from thinkimg.viewer.page import write_page
+
+ENDPOINTS = "THINKIMG_TOOL_ENDPOINTS"
+INTERRUPTED = 75
+
+
+class StageFailed(Exception):
+    """A stage's process ended with another code than 0; `code` is passed on."""
+
+    def __init__(self, name: str, code: int, log: Path) -> None:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        super().__init__(f"stage {name} ended with exit code {code}; its log is {log}\n{tail}")
+        self.code = code if code > 0 else INTERRUPTED
+
+
+@dataclass
+class JobRun:
+    """One run of one job in one folder.
+
+    Args:
+        cache_tools: False sends every call over HTTP (to count or to stress them).
+    """
+
+    manifest: Manifest
+    job: ToolRLJob
+    run: Run
+    seed: int
+    cache_tools: bool = True
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+
+    def execute(self) -> bool:
+        """Run what is not finished. False if there was nothing to do.
+
+        Raises:
+            UserError: another process works on this folder, or it belongs to another manifest.
+            StageFailed: a stage did not finish.
+        """
+        names = [BASE, *(stage.name for stage in self.job.spec.stages)]
+        with _locked(self.run):
+            self._claim_folder()
+            waiting = [name for name in names if self.run.done(name) is None]
+            if not waiting and (self.run.path / "report.html").exists():
+                return False
+            if 0 < len(waiting) < len(names):
+                self.console.print(f"going on with [bold]{waiting[0]}[/]: {len(names) - len(waiting)} stages are done")
+            with _progress(self.console) as progress:
+                for name in waiting:
+                    self._stage(name, progress)
+            self._report()
+        return True
+
+    def _claim_folder(self) -> None:
+        text = Path(self.manifest.source).read_text()
+        marker = {"manifest": text, "job": self.job.name, "seed": self.seed}
+        path = self.run.path / "run.json"
+        if path.exists() and json.loads(path.read_text()) != marker:
+            raise UserError(
+                "this folder holds a run of another manifest, job or seed; name another folder, or delete it",
+                f"--run {self.run.path}",
+            )
+        write_json(path, marker)
+        self.run.manifest.write_text(text)
+
+    # ---- one stage ------------------------------------------------------------------------------------------------
+
+    def _stage(self, name: str, progress: Progress) -> None:
+        folder = self.run.stage(name)
+        shutil.rmtree(folder, ignore_errors=True)  # of an interrupted attempt; exact resume is not promised
+        folder.mkdir(parents=True)
+        task = progress.add_task(name, total=None, note="")
+        with ExitStack() as stack:
+            environment = {}
+            if self._needs_tools(name):
+                progress.update(task, note="starting tools")
+                servers = stack.enter_context(Supervisor(servers_of(self.manifest, self.job), folder / "servers"))
+                environment[ENDPOINTS] = ",".join(servers.endpoints)
+            world = 1 if name == BASE else self.job.spec.stage(name).world_size
+            _run_processes(
+                self._command(name), world, environment, folder / "output.log", name,
+                lambda line: _show(progress, task, line),
+            )  # fmt: skip
+        done = self.run.done(name)
+        if done is None:
+            raise StageFailed(name, 1, folder / "output.log")
+        progress.update(task, total=1, completed=1, note=f"[green]done[/] {_summary(done)}")
+
+    def _command(self, name: str) -> list[str]:
+        command = [sys.executable, "-m", "thinkimg.cli", "stage", self.manifest.source, name]
+        command += ["--run", str(self.run.path), "--seed", str(self.seed), "--job", self.job.name]
+        return command if self.cache_tools else [*command, "--no-tool-cache"]
+
+    def _needs_tools(self, name: str) -> bool:
+        if name == BASE:
+            return False
+        stage = self.job.spec.stage(name)
+        gated = stage.sft is not None and stage.sft.gate is not None and stage.sft.tool_use == "Enabled"
+        return bool(self.job.spec.tools) and (stage.uses_tools or gated or stage.evaluate is not None)
+
+    # ---- results --------------------------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        records = {stage.name: self.run.done(stage.name) or {} for stage in self.job.spec.stages}
+        models: dict[str, Any] = {}
+        for record in records.values():
+            models |= record.get("models", {})
+        seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
+        seconds[BASE] = (self.run.done(BASE) or {}).get("seconds", 0.0)
+        if setup := os.environ.get("THINKIMG_SETUP_SECONDS"):
+            seconds["setup"] = float(setup)
+        stats = [json.loads(path.read_text()) for path in sorted(self.run.path.glob("stages/**/tools.json"))]
+        write_json(
+            self.run.path / "results.json",
+            {
+                "job": self.job.name,
+                "seed": self.seed,
+                "models": models,
+                "tools": merge_stats(*stats) if stats else {},
+                "tools_by_stage": {
+                    path.parent.name: json.loads(path.read_text())
+                    for path in sorted(self.run.path.glob("stages/**/tools.json"))
+                },
+                "seconds": seconds,
+            },
+        )
+        if not models:
+            return
+        report = write_report(self.run.path)
+        page = write_page(self.run.path, report)
+        self.console.print(terminal_table(json.loads((self.run.path / "results.json").read_text())))
+        self.console.print(f"every trajectory: [bold]{page}[/]")
+
+
+def servers_of(manifest: Manifest, job: ToolRLJob) -> list[ServerSpec]:
+    """One process per VisionTool that the job names."""
+    return [_server(manifest.tools[tool.name]) for tool in job.spec.tools]
+
+
+def job_of(manifest: Manifest, run: Run) -> ToolRLJob:
+    """The job that made this run, with its seed."""
+    marker = json.loads((run.path / "run.json").read_text())
+    job = manifest.job(marker["job"])
+    job.spec.seed = marker["seed"]
+    return job
+
+
+def _server(tool: VisionTool) -> ServerSpec:
+    spec = tool.spec
+    entry = ToolEntry(name=spec.tool, backend=spec.backend, options=spec.options)
+    config = ServerConfig(
+        tools=[entry],
+        workers=1,
+        max_queue=4096,
+        drain_seconds=min(spec.drain_seconds, 10),
+        default_timeout_seconds=spec.call_timeout_seconds,
+    )
+    environment = {variable.name: variable.value for variable in spec.env if variable.value is not None}
+    return ServerSpec(tool.name, config, environment)
+
+
+def prepare(
+    path: Path, folder: Path | None, job: str | None = None, seed: int | None = None, cache_tools: bool = True
+) -> JobRun:
+    """Everything that can be refused, before anything starts.
+
+    Raises:
+        ManifestError: the file, with every problem in it.
+    """
+    console = Console(stderr=True)
+    manifest = load_manifest(path)
+    chosen = manifest.job(job)
+    check = check_local(manifest, available_tools={name: declaration.backends for name, declaration in TOOLS.items()})
+    for warning in check.warnings:
+        console.print(f"[yellow]warning[/] {warning}")
+    if check.problems:
+        raise ManifestError(check.problems, manifest.source)
+    number = chosen.spec.seed if seed is None else seed
+    run = Run((folder or Path("runs") / chosen.name).resolve())
+    run.path.mkdir(parents=True, exist_ok=True)
+    return JobRun(manifest, chosen, run, number, cache_tools, console)
+
+
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    with (run.path / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it, however the process ends
+        except BlockingIOError:
+            raise UserError("another process is working on this run", f"--run {run.path}") from None
+        yield
+
+
+def _run_processes(
+    command: Sequence[str],
+    world: int,
+    environment: dict[str, str],
+    log: Path,
+    name: str,
+    show: Callable[[str], None],
+) -> None:
+    """Run one process per rank; rank 0's output is shown and logged, the others' only logged. All end together."""
+    shared = {**os.environ, **environment, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if world > 1:
+        shared |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        shared |= {"LOCAL_WORLD_SIZE": str(world)}
+    shared |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world)), "THINKIMG_PARENT": str(os.getpid())}
+    processes: list[subprocess.Popen[str]] = []
+    with log.open("a") as file:
+        try:
+            for rank in range(world):
+                ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
+                processes.append(
+                    subprocess.Popen(
+                        command, env=shared | ranked, stderr=file, text=True,
+                        stdout=subprocess.PIPE if rank == 0 else file,
+                    )
+                )  # fmt: skip
+            assert processes[0].stdout is not None
+            for line in processes[0].stdout:
+                file.write(line)
+                file.flush()
+                show(line)
+            codes = _wait(processes)
+        finally:
+            _end(processes)
+    failed = [code for code in codes if code]
+    if failed:
+        raise StageFailed(name, failed[0], log)
+
+
+def _wait(processes: list[subprocess.Popen[str]]) -> list[int]:
+    """Exit codes; a rank that fails takes the others with it."""
+    while True:
+        codes = [process.poll() for process in processes]
+        known = [code for code in codes if code is not None]
+        if len(known) == len(codes):
+            return known
+        if any(known):
+            _end(processes)
+        time.sleep(0.05)
+
+
+def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    for process in processes:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+# ---- the terminal ---------------------------------------------------------------------------------------------------
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("[bold]{task.description:<12}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"), console=console,
+    )  # fmt: skip
+
+
+def _show(progress: Progress, task: TaskID, line: str) -> None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return
+    if not isinstance(record, dict) or "stage" not in record:
+        return
+    known = {"stage", "step", "total_steps", "message"}
+    numbers = [f"{key} {value:.3g}" for key, value in record.items() if key not in known]
+    note = " ".join([*filter(None, [record.get("message")]), *numbers])
+    values = {"completed": record["step"], "total": record["total_steps"]} if "step" in record else {}
+    progress.update(task, note=note, **values)
+
+
+def _summary(done: dict[str, Any]) -> str:
+    shown = {key: value for key, value in done.items() if isinstance(value, int | float) and key != "seconds"}
+    return " ".join(f"{key} {value:.4g}" for key, value in shown.items())

@@ -1,0 +1,435 @@
+"""One stage of a ToolRLJob: `thinkimg stage job.yaml NAME --run DIR`, here and in pods alike.
+
+A stage reads what earlier stages left in the run's folder and writes its own folder; it knows nothing of how it was
+started. Progress goes to standard output as JSON lines.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from thinkimg.agent.agent import Agent, Limits, NoTools, Task, Tools
+from thinkimg.agent.formats import get_format
+from thinkimg.api.v1alpha1 import ToolRLJob
+from thinkimg.client import ResultCache, ToolClient
+from thinkimg.data.datasets import Example, load_questions
+from thinkimg.errors import UserError
+from thinkimg.evaluation.metrics import exact_match
+from thinkimg.evaluation.report import summarise
+from thinkimg.image import Image
+from thinkimg.jobs.layout import BASE, Run, write_json
+from thinkimg.jobs.models import LoadedModel, load_model
+from thinkimg.jobs.tiny_preset import cached_base
+from thinkimg.models.api import ApiModel
+from thinkimg.models.chat import ChatModel
+from thinkimg.synthesis.planner import ScriptedPlanner
+from thinkimg.synthesis.synthesize import Filters, synthesize
+from thinkimg.tools.registry import TOOLS
+from thinkimg.training.collator import encode_samples
+from thinkimg.training.grpo import GRPOSettings, train_grpo
+from thinkimg.training.rewards import make_rewards
+from thinkimg.training.sft import SFTSettings, train_sft
+from thinkimg.trajectory import Trajectory, read_trajectories, write_trajectories
+
+DEFAULT_CHAINS = {"zoom-ocr": 0.22, "ocr": 0.28, "zoom": 0.2, "point": 0.1, "point-line": 0.1, "none": 0.1}
+TINY = "preset://tiny"
+
+
+class GateClosed(UserError):
+    """The cold start is too weak for RL: the run ends here, with the reason."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage needs.
+
+    Attributes:
+        endpoints: addresses of the tool servers; empty for stages without tools.
+        cache_tools: keep tool results in this process's memory, from an empty start.
+        rank, world_size: of this process.
+    """
+
+    job: ToolRLJob
+    run: Run
+    endpoints: Sequence[str] = ()
+    data_folder: Path = Path(".")
+    model_cache: Path = Path.home() / ".cache" / "thinkimg" / "models"
+    cache_tools: bool = True
+    rank: int = 0
+    world_size: int = 1
+
+    def progress(self, stage: str, **values: Any) -> None:
+        if self.rank == 0:
+            print(json.dumps({"stage": stage, **values}), flush=True)
+
+    # ---- what stages are made of ----------------------------------------------------------------------------------
+
+    def tasks(self, split: str, count: int | None = None) -> list[Task]:
+        """Questions of a split; train, validation and test share nothing, and neither do seeds."""
+        data = self.job.spec.data
+        source = {"train": data.train, "validation": data.validation or data.train, "test": data.test}[split]
+        if source is None:
+            raise UserError(f"there is no data for {split}", f"spec.data.{split}")
+        uri = source.uri if "://" in source.uri else str(self.data_folder / source.uri)
+        try:
+            examples = load_questions(uri, split, self.job.spec.seed)
+        except ValueError as error:
+            raise UserError(str(error), f"spec.data.{split}.uri") from error
+        return [_task(example) for example in examples[:count]]
+
+    def client(self) -> ToolClient:
+        return ToolClient(self.endpoints, cache=ResultCache() if self.cache_tools else None)
+
+    def agent(self, model: ChatModel, tools: Tools, **limits: Any) -> Agent:
+        spec = self.job.spec.agent
+        chosen = {
+            "rounds": spec.max_rounds,
+            "tokens_per_turn": spec.max_tokens_per_turn,
+            "seconds": spec.max_seconds_per_trajectory,
+        } | limits
+        return Agent(model, tools, Limits(**chosen), get_format(spec.format), spec.prompt)
+
+    def load(self, name: str) -> LoadedModel:
+        model = self.job.spec.model
+        if name == BASE and model.uri != TINY:
+            return load_model(_hub_name(model.uri), model.revision, model.trust_remote_code)
+        return load_model(self.run.model(name))
+
+
+def _hub_name(uri: str) -> str:
+    scheme, _, name = uri.partition("://")
+    if scheme != "hf":
+        raise UserError(f"{uri} cannot be loaded here; hf:// and preset:// can", "spec.model.uri")
+    return name
+
+
+def _task(example: Example) -> Task:
+    meta = {"question_id": example.id, "kind": example.kind}
+    meta |= {name: example.meta[name] for name in ("panel", "label") if example.meta.get(name)}
+    return Task(example.id, example.question, (Image.from_bytes(example.image),), example.answer, meta)
+
+
+def run_stage(context: Context, name: str) -> None:
+    """Run one stage to its end and mark it finished.
+
+    Raises:
+        UserError, InfrastructureError: see the exit codes of `thinkimg stage`.
+    """
+    began = time.monotonic()
+    folder = context.run.stage(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.world_size))
+    if name == BASE:
+        record = _base(context)
+    else:
+        stage = context.job.spec.stage(name)
+        record = {"Synthesize": _synthesize, "SFT": _sft, "GRPO": _grpo, "Evaluate": _evaluate}[stage.type](
+            context, name
+        )
+    if context.rank == 0:
+        context.run.finish(name, {"seconds": round(time.monotonic() - began, 1)} | record)
+
+
+def _base(context: Context) -> dict[str, Any]:
+    """The preset's base model, made or taken from the cache; nothing for a model that is downloaded."""
+    if context.job.spec.model.uri != TINY:
+        return {}
+    agent = context.job.spec.agent
+    tools = [TOOLS[name].schema for name in sorted(TOOLS)]
+    source = cached_base(
+        context.model_cache,
+        context.job.spec.seed,
+        tools,
+        get_format(agent.format),
+        lambda text: context.progress(BASE, message=text),
+    )
+    for file in source.iterdir():
+        target = context.run.base / file.name
+        target.unlink(missing_ok=True)
+        target.hardlink_to(file) if source.stat().st_dev == context.run.base.stat().st_dev else target.write_bytes(
+            file.read_bytes()
+        )
+    return json.loads((source / "base.json").read_text())
+
+
+# ---- Synthesize -----------------------------------------------------------------------------------------------------
+
+
+def _synthesize(context: Context, name: str) -> dict[str, Any]:
+    settings = context.job.spec.stage(name).synthesize
+    assert settings is not None
+    tasks = _repeated(context.tasks("train"), settings.trajectories)
+    filters = Filters(settings.filters.require_correct, settings.filters.max_tool_errors)
+
+    def progress(done: int) -> None:
+        if done % 100 == 0 or done == len(tasks):
+            context.progress(name, step=done, total_steps=len(tasks))
+
+    async def work() -> dict[str, Any]:
+        async with _tools(context, settings.tool_use == "Enabled", name) as tools:
+            agent = context.agent(_planner(context, name), tools, rounds=settings.max_rounds)
+            made = await synthesize(
+                agent, tasks, exact_match, filters, context.job.spec.seed, settings.concurrency, progress
+            )
+        write_trajectories(made.kept, context.run.stage(name) / "trajectories" / "cold-start.jsonl")
+        return {"kept": len(made.kept), "dropped": dict(made.dropped)}
+
+    return asyncio.run(work())
+
+
+def _repeated(tasks: list[Task], count: int) -> list[Task]:
+    """`count` tasks; beyond the questions there are, each again under another name, so that it gets another plan."""
+    return [
+        Task(f"{task.id}#{turn}" if turn else task.id, task.question, task.images, task.reference, task.meta)
+        for turn, task in ((n // len(tasks), tasks[n % len(tasks)]) for n in range(count))
+    ]
+
+
+def _planner(context: Context, name: str) -> ChatModel:
+    planner = context.job.spec.stage(name).synthesize.planner  # type: ignore[union-attr]
+    if planner.model is not None:
+        key = os.environ.get("THINKIMG_PLANNER_API_KEY")
+        return ApiModel(planner.model.base_url, planner.model.name, key)
+    return ScriptedPlanner(get_format(context.job.spec.agent.format), planner.chains or DEFAULT_CHAINS)
+
+
+class _tools:
+    """A connected tool client, or none; at the end its statistics stand in the stage's folder."""
+
+    def __init__(self, context: Context, enabled: bool, name: str) -> None:
+        self.context = context
+        self.client = context.client() if enabled else None
+        self.path = context.run.stage(name) / "tools.json"
+
+    async def __aenter__(self) -> Tools:
+        if self.client is None:
+            return NoTools()
+        await self.client.connect()
+        return self.client
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.client is not None:
+            await self.client.close()
+            if self.context.rank == 0:
+                write_json(self.path, self.client.stats())
+
+
+# ---- SFT ------------------------------------------------------------------------------------------------------------
+
+
+class _Progress(TrainerCallback):
+    def __init__(self, context: Context, name: str, every: int = 10) -> None:
+        self.context, self.name, self.every = context, name, every
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and state.is_world_process_zero and state.global_step % self.every == 0:
+            shown = {key: logs[key] for key in ("loss", "reward") if key in logs}
+            self.context.progress(self.name, step=state.global_step, total_steps=state.max_steps, **shown)
+
+
+def _sft(context: Context, name: str) -> dict[str, Any]:
+    stage = context.job.spec.stage(name)
+    settings = stage.sft
+    assert settings is not None
+    loaded = context.load(stage.from_)
+    data = context.job.spec.data_stage(stage)
+    if data is None:
+        raise UserError("there is no stage whose trajectories to learn from", f"{name}.sft.dataFrom")
+    trajectories = list(read_trajectories(context.run.stage(data.name) / "trajectories" / "cold-start.jsonl"))
+    if settings.tool_use == "Disabled":
+        trajectories = [_without_tools(context, trajectory) for trajectory in trajectories]
+    samples, dropped = encode_samples(loaded.family, trajectories)
+    seconds = None
+    if settings.max_seconds is not None:
+        seconds = (context.run.done(settings.max_seconds.from_stage) or {})["seconds"]
+    options = SFTSettings(
+        settings.learning_rate,
+        settings.batch_size,
+        settings.epochs,
+        settings.max_steps,
+        seconds,
+        settings.seed if settings.seed is not None else context.job.spec.seed,
+        settings.args,
+    )
+    folder = context.run.stage(name)
+    gate, record, closed = settings.gate, {"samples": len(samples), "dropped": dropped}, None
+    for attempt in range(2 if gate and gate.extend_once else 1):
+        record["loss"] = train_sft(
+            loaded.model, loaded.processor, loaded.family, samples, options, folder, folder / "log.jsonl",
+            [_Progress(context, name)],
+        )  # fmt: skip
+        if gate is None:
+            break
+        accuracy = _gate_accuracy(context, name, loaded, gate.questions, settings.tool_use == "Enabled")
+        record |= {"gate_accuracy": accuracy, "extended": attempt}
+        closed = accuracy < gate.min_sampled_accuracy
+        context.progress(name, message=f"cold start: {accuracy:.1%} of sampled answers right on validation questions")
+        if not closed:
+            break
+    if context.rank == 0:
+        loaded.save(context.run.model(name))
+    if gate and closed:
+        raise GateClosed(
+            f"after SFT only {record['gate_accuracy']:.1%} of sampled answers are right on validation questions, "
+            f"{gate.min_sampled_accuracy:.0%} are needed for RL to find good tool use; "
+            "give SFT more steps or better trajectories",
+            f"{name}.sft.gate",
+        )
+    return record
+
+
+def _without_tools(context: Context, trajectory: Trajectory) -> Trajectory:
+    """The same question with its answer at once: what SFT without tools learns from."""
+    agent = context.agent(_Silent(), NoTools())
+    task = Task(
+        trajectory.id, trajectory.question, (trajectory.images["img_1"],), trajectory.reference, trajectory.meta
+    )
+    direct = agent.start(task)
+    final = trajectory.turns[-1].model_copy()
+    direct.turns.append(final)
+    return direct
+
+
+class _Silent:
+    """A model that is never asked: `Agent.start` needs none."""
+
+    async def reply(self, *_: Any) -> Any:
+        raise AssertionError("not asked")
+
+
+def _gate_accuracy(context: Context, name: str, loaded: LoadedModel, questions: int, tools: bool) -> float:
+    """Share of sampled answers that are right on validation questions; all ranks get rank 0's number."""
+    accuracy = 0.0
+    if context.rank == 0:
+        tasks = context.tasks("validation", questions)
+        trajectories = asyncio.run(_answer(context, name, loaded.chat, tasks, 1.0, tools))
+        accuracy = sum(bool(trajectory.correct) for trajectory in trajectories) / len(trajectories)
+    if context.world_size > 1:
+        shared = [accuracy]
+        torch.distributed.broadcast_object_list(shared, 0)
+        accuracy = shared[0]
+    return accuracy
+
+
+# ---- GRPO -----------------------------------------------------------------------------------------------------------
+
+
+def _grpo(context: Context, name: str) -> dict[str, Any]:
+    stage = context.job.spec.stage(name)
+    grpo = stage.grpo
+    assert grpo is not None
+    loaded = context.load(stage.from_)
+    client = context.client() if grpo.tool_use == "Enabled" else None
+    if client is not None:
+        asyncio.run(client.connect())
+    agent = context.agent(
+        loaded.chat, client or NoTools(), rounds=grpo.max_rounds, tokens_per_turn=grpo.max_tokens_per_turn,
+        seconds=grpo.max_seconds_per_trajectory,
+    )  # fmt: skip
+    args = dict(grpo.args)
+    known = {key: args.pop(key) for key in list(args) if key in GRPOSettings.model_fields}
+    settings = GRPOSettings(
+        steps=grpo.max_steps,
+        prompts_per_step=grpo.prompts_per_step,
+        generations=grpo.num_generations,
+        learning_rate=grpo.learning_rate,
+        temperature=grpo.temperature,
+        beta=grpo.beta,
+        seed=context.job.spec.seed,
+        attempts=grpo.resample_limit + 1,
+        trl=args,
+        **known,
+    )
+    rewards = make_rewards({reward.name: reward.weight for reward in grpo.rewards}, _score)
+    folder = context.run.stage(name)
+    try:
+        train_grpo(
+            loaded.model, loaded.processor, loaded.family, agent, context.tasks("train"), rewards, settings, folder,
+            image_features=loaded.features, world_size=context.world_size, callbacks=[_Progress(context, name, 5)],
+        )  # fmt: skip
+    finally:
+        if client is not None and context.rank == 0:
+            write_json(folder / "tools.json", client.stats())
+    if context.rank == 0:
+        loaded.save(context.run.model(name))
+    return {}
+
+
+def _score(answer: str | None, reference: str) -> float:
+    return float(exact_match(answer, reference))
+
+
+# ---- Evaluate -------------------------------------------------------------------------------------------------------
+
+
+def _evaluate(context: Context, name: str) -> dict[str, Any]:
+    settings = context.job.spec.stage(name).evaluate
+    assert settings is not None
+    tasks = context.tasks(settings.split, settings.questions)
+    entries = {}
+    for number, model in enumerate(settings.models):
+        context.progress(name, step=number, total_steps=len(settings.models), message=f"evaluating {model}")
+        began = time.monotonic()
+        folder = context.run.stage(name) / model
+        folder.mkdir(exist_ok=True)
+        loaded = context.load(model)
+        tools = trained_with_tools(context.job, model)
+        modes = {"greedy": 0.0} | ({"sampled": settings.temperature} if settings.sampled else {})
+        answered = {}
+        for mode, temperature in modes.items():
+            answered[mode] = asyncio.run(_answer(context, f"{name}/{model}", loaded.chat, tasks, temperature, tools))
+            write_trajectories(answered[mode], folder / f"{mode}.jsonl")
+        seconds = round(time.monotonic() - began, 1)
+        entries[model] = summarise(answered["greedy"], answered.get("sampled", ()), seconds)
+    return {"models": entries}
+
+
+def trained_with_tools(job: ToolRLJob, model: str) -> bool:
+    if model == BASE:
+        return bool(job.spec.tools)
+    stage = job.spec.stage(model)
+    block = stage.sft or stage.grpo
+    return block is not None and block.tool_use == "Enabled"
+
+
+async def _answer(
+    context: Context, name: str, model: ChatModel, tasks: Sequence[Task], temperature: float, tools: bool
+) -> list[Trajectory]:
+    """One trajectory per task, scored, in order."""
+    gate = asyncio.Semaphore(128)
+    async with _tools(context, tools, name) as connected:
+        agent = context.agent(model, connected)
+
+        async def run(number: int, task: Task) -> Trajectory:
+            async with gate:
+                trajectory = await agent.run(
+                    task, seed=context.job.spec.seed * 1_000_003 + number, temperature=temperature
+                )
+            trajectory.correct = exact_match(trajectory.answer, task.reference or "")
+            trajectory.meta |= {"model": name.rpartition("/")[2], "stage": name.partition("/")[0]}
+            return trajectory
+
+        return list(await asyncio.gather(*(run(number, task) for number, task in enumerate(tasks))))
+
+
+@contextmanager
+def join_ranks() -> Iterator[tuple[int, int]]:
+    """(rank, world size) of this process, joined with the others over gloo or NCCL while the block lasts."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield 0, 1
+        return
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield torch.distributed.get_rank(), world_size
+    finally:
+        torch.distributed.destroy_process_group()

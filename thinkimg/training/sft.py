@@ -1,0 +1,134 @@
+"""SFT on trajectories: TRL's trainer with our own collator (tool schemas in the prompt, images in message order,
+assistant-only loss, every sample checked).
+
+TRL's own path for vision data ignores the tools column and loses tool images, so its data preparation is bypassed: the
+data set holds row numbers, and the collator turns them into batches.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from thinkimg.errors import UserError
+from thinkimg.models.chat import Family
+from thinkimg.models.image_features import ImageFeatures
+from thinkimg.training.collator import Collator, Sample
+
+
+@dataclass(frozen=True)
+class SFTSettings:
+    """Attributes:
+    batch_size: samples per optimiser step, over all processes.
+    max_steps, epochs, max_seconds: whichever is given and comes first ends the training.
+    args: further arguments of TRL's `SFTConfig`.
+    """
+
+    learning_rate: float
+    batch_size: int
+    epochs: float | None = None
+    max_steps: int | None = None
+    max_seconds: float | None = None
+    seed: int = 0
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+class StepLog(TrainerCallback):
+    """One JSON line per logged step; stops at `max_seconds`."""
+
+    def __init__(self, path: Path | None, max_seconds: float | None) -> None:
+        self.path = path
+        self.max_seconds = max_seconds
+        self.began = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if not logs or self.path is None or not state.is_world_process_zero or "loss" not in logs:
+            return
+        line = {"step": state.global_step, "total_steps": state.max_steps, "loss": logs["loss"]}
+        line |= {"token_accuracy": logs.get("mean_token_accuracy"), "seconds": time.monotonic() - self.began}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if self.max_seconds is None:
+            return control
+        over = torch.tensor(float(time.monotonic() - self.began >= self.max_seconds))
+        if torch.distributed.is_initialized():  # all ranks stop at the same step
+            torch.distributed.all_reduce(over, torch.distributed.ReduceOp.MAX)
+        if over:
+            control.should_training_stop = True
+        return control
+
+
+def train_sft(
+    model: Any,
+    processor: Any,
+    family: Family,
+    samples: Sequence[Sample],
+    settings: SFTSettings,
+    output_dir: Path,
+    log: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> float:
+    """Train `model` in place; returns the mean loss.
+
+    Raises:
+        UserError: no samples, or a batch size that the processes cannot share.
+    """
+    if not samples:
+        raise UserError("there is nothing to train on: no sample is left", "sft")
+    world = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else _world_size()
+    if settings.batch_size % world:
+        raise UserError(f"batchSize {settings.batch_size} is not a multiple of the {world} processes", "sft.batchSize")
+    collator = Collator(family, ImageFeatures(processor.image_processor), processor.tokenizer.pad_token_id)
+    trainer = SFTTrainer(
+        model=model,
+        args=_config(settings, output_dir, world),
+        data_collator=lambda rows: collator([samples[row["sample"]] for row in rows]),
+        # The column `images` tells TRL that this is vision data, whose preparation it leaves to the collator.
+        train_dataset=Dataset.from_dict({"images": [[]] * len(samples), "sample": list(range(len(samples)))}),
+        processing_class=processor,
+        callbacks=[StepLog(log, settings.max_seconds), *callbacks],
+    )
+    return float(trainer.train().training_loss)
+
+
+def _world_size() -> int:
+    import os
+
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _config(settings: SFTSettings, output_dir: Path, world: int) -> SFTConfig:
+    cpu = not torch.cuda.is_available()
+    defaults: dict[str, Any] = {
+        "output_dir": str(output_dir),
+        "per_device_train_batch_size": settings.batch_size // world,
+        "learning_rate": settings.learning_rate,
+        "num_train_epochs": settings.epochs or 1.0,
+        "max_steps": settings.max_steps or -1,
+        "seed": settings.seed,
+        "lr_scheduler_type": "cosine" if settings.max_seconds is None else "constant",
+        "logging_steps": 10,
+        "report_to": "none",
+        "save_strategy": "no",
+        "max_length": None,
+        "remove_unused_columns": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "gradient_checkpointing": not cpu,
+        "use_cpu": cpu,
+        "bf16": not cpu,
+        "ddp_backend": "gloo" if cpu else None,
+        "dataloader_pin_memory": not cpu,
+        "disable_tqdm": True,
+    }
+    if settings.max_seconds is not None and settings.max_steps is None:
+        defaults["max_steps"] = 1_000_000
+    return SFTConfig(**(defaults | settings.args))
