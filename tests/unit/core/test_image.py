@@ -1,0 +1,223 @@
+"""Untrusted bytes become pictures, or a refusal that says why; nothing is decoded before its size is known."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+from PIL import ImageFile, ImageOps
+
+from thinkimg.image import MAX_PIXELS, Image, ImageDecodeError, handle
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow warns of what these files are on purpose
+
+RED, WHITE, BLUE = (255, 0, 0), (255, 255, 255), (0, 0, 255)
+
+
+def encoded(picture: Pillow.Image, format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 2) -> bytes:
+    """A PNG made by hand: header, the given chunks, end."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def exif(orientation: int) -> Pillow.Exif:
+    made = Pillow.Exif()
+    made[0x0112] = orientation
+    return made
+
+
+def flag(width: int = 6, height: int = 4) -> Pillow.Image:
+    """White with a red corner and a blue one: no rotation or reflection leaves it as it is."""
+    picture = Pillow.new("RGB", (width, height), WHITE)
+    picture.putpixel((0, 0), RED)
+    picture.putpixel((width - 1, 0), BLUE)
+    return picture
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_every_accepted_format_opens_with_its_size_and_type(format: str) -> None:
+    image = Image.from_bytes(encoded(Pillow.new("RGB", (7, 5), RED), format))
+    assert (image.width, image.height) == (7, 5)
+    assert image.media_type == f"image/{format.lower()}"
+    assert image.suffix == {"JPEG": ".jpg"}.get(format, f".{format.lower()}")
+    assert image.pixels().mode == "RGB"
+    assert all(abs(a - b) < 3 for a, b in zip(image.pixels().getpixel((3, 3)), RED, strict=True))
+
+
+def test_a_palette_gives_its_colours() -> None:
+    picture = flag().convert("P", palette=Pillow.Palette.ADAPTIVE)
+    assert picture.mode == "P"
+    assert Image.from_bytes(encoded(picture)).pixels().tobytes() == flag().tobytes()
+
+
+def test_a_transparent_palette_entry_is_white() -> None:
+    picture = Pillow.new("P", (2, 1))
+    picture.putpalette([*RED, *BLUE])
+    picture.putpixel((1, 0), 1)
+    pixels = Image.from_bytes(encoded(picture, transparency=0)).pixels()
+    assert [pixels.getpixel((x, 0)) for x in range(2)] == [WHITE, BLUE]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "seen"),
+    [
+        ("RGBA", (255, 0, 0, 255), RED),
+        ("RGBA", (255, 0, 0, 0), WHITE),
+        ("RGBA", (0, 0, 0, 128), (127, 127, 127)),
+        ("LA", (0, 0), WHITE),
+        ("LA", (9, 255), (9, 9, 9)),
+        ("1", 1, WHITE),
+        ("L", 77, (77, 77, 77)),
+    ],
+)
+def test_transparency_is_laid_on_white_and_grey_becomes_rgb(mode: str, colour: Any, seen: tuple[int, ...]) -> None:
+    pixels = Image.from_bytes(encoded(Pillow.new(mode, (3, 3), colour))).pixels()
+    assert pixels.mode == "RGB"
+    assert pixels.getpixel((1, 1)) == seen
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("value", "seen"), [(0, 0), (256, 1), (32768, 128), (65535, 255)])
+def test_sixteen_bits_are_scaled_to_eight(format: str, value: int, seen: int) -> None:
+    data = encoded(Pillow.new("I;16", (3, 2), value), format)
+    assert Image.from_bytes(data).pixels().getpixel((2, 1)) == (seen, seen, seen)
+
+
+def test_sixteen_bits_with_a_transparent_value_are_a_picture() -> None:
+    rows = b"".join(b"\0" + struct.pack(">HH", 65535, 32768) for _ in range(2))
+    data = png(2, 2, chunk(b"tRNS", struct.pack(">H", 65535)), chunk(b"IDAT", zlib.compress(rows)), depth=16, colour=0)
+    pixels = Image.from_bytes(data).pixels()
+    assert pixels.getpixel((0, 0)) == WHITE
+    assert pixels.getpixel((1, 0)) == (128, 128, 128)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied_and_the_size_agrees(format: str, orientation: int) -> None:
+    tags = exif(orientation)
+    big = flag().resize((48, 32), Pillow.Resampling.NEAREST)
+    options: dict[str, Any] = {"exif": tags} | ({"quality": 100} if format != "TIFF" else {})
+    image = Image.from_bytes(encoded(big, format, **options))
+    pixels = image.pixels()
+    tagged = big.copy()
+    tagged.info["exif"] = tags.tobytes()
+    wanted = ImageOps.exif_transpose(tagged)
+    assert (image.width, image.height) == pixels.size == wanted.size
+    x, y = wanted.width - 1, wanted.height - 1
+    for corner in [(0, 0), (x, 0), (0, y), (x, y)]:
+        difference = zip(pixels.getpixel(corner), wanted.getpixel(corner), strict=True)
+        assert max(abs(a - b) for a, b in difference) < 60, f"{corner} of {format}"
+
+
+def test_size_and_pixels_agree_when_a_png_hides_its_exif_behind_the_pixels() -> None:
+    plain = encoded(flag(), "PNG")
+    end = plain.rindex(struct.pack(">I", 0) + b"IEND")
+    late = plain[:end] + chunk(b"eXIf", exif(6).tobytes().removeprefix(b"Exif\0\0")) + plain[end:]
+    image = Image.from_bytes(late)
+    assert (image.width, image.height) == image.pixels().size == (6, 4)
+
+
+@pytest.mark.parametrize("broken", [b"", b"x", b"Exif\0\0", b"II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"\0" * 40])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_broken_exif_counts_as_none(format: str, broken: bytes) -> None:
+    image = Image.from_bytes(encoded(flag(), format, exif=broken))
+    assert (image.width, image.height) == image.pixels().size == (6, 4)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_counts_as_none(orientation: int) -> None:
+    image = Image.from_bytes(encoded(flag(), "JPEG", exif=exif(orientation)))
+    assert (image.width, image.height) == image.pixels().size == (6, 4)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_looking_at_the_header_decodes_no_pixels(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(flag(600, 400), format)
+
+    def load(self: Any) -> None:
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    assert Image.from_bytes(data).width == 600
+
+
+@pytest.mark.parametrize("size", [(100_000, 1_000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
+def test_a_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageDecodeError):
+        Image.from_bytes(png(*size, chunk(b"IDAT", zlib.compress(b"\0" * 1000)), chunk(b"eXIf", b"II*\0")))
+
+
+def test_the_limits_say_what_is_too_much() -> None:
+    data = encoded(flag())
+    assert Image.from_bytes(data, max_pixels=24).width == 6
+    with pytest.raises(ImageDecodeError, match=r"^the image has 6x4 pixels; at most 23 are accepted"):
+        Image.from_bytes(data, max_pixels=23)
+    with pytest.raises(ImageDecodeError, match=r"^the image has \d+ bytes; at most 10 are accepted"):
+        Image.from_bytes(data, max_bytes=10)
+    assert MAX_PIXELS < Pillow.MAX_IMAGE_PIXELS, "Pillow's own limit would warn before ours speaks"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"%PDF-1.7",
+     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"],
+    ids=["empty", "text", "svg", "png-signature", "gif-signature", "pdf", "eps"],
+)  # fmt: skip
+def test_what_is_not_an_accepted_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageDecodeError, match="not a readable image"):
+        Image.from_bytes(data)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_truncated_file_is_refused_at_the_latest_when_its_pixels_are_wanted(format: str, share: float) -> None:
+    data = encoded(Pillow.effect_noise((64, 48), 80).convert("RGB"), format)
+    with pytest.raises(ImageDecodeError):
+        Image.from_bytes(data[: int(len(data) * share)]).pixels()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]), st.data())
+def test_flipped_bytes_give_a_picture_or_a_refusal_never_a_crash(format: str, data: st.DataObject) -> None:
+    original = bytearray(encoded(flag(8, 8), format, **({"exif": exif(6)} if format in ("PNG", "JPEG") else {})))
+    for _ in range(data.draw(st.integers(1, 4))):
+        original[data.draw(st.integers(0, len(original) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        image = Image.from_bytes(bytes(original), max_pixels=10_000)
+        assert image.pixels().size == (image.width, image.height)
+    except ImageDecodeError:
+        pass
+
+
+def test_pixels_made_into_an_image_come_back_unchanged_and_have_one_hash() -> None:
+    image = Image.from_pixels(flag())
+    assert image.pixels().tobytes() == flag().tobytes()
+    assert image == Image.from_pixels(flag()) == Image.from_bytes(image.data)
+
+
+def test_an_unreadable_file_is_an_error_of_the_file(tmp_path: Any) -> None:
+    with pytest.raises(OSError, match="missing"):
+        Image.from_file(tmp_path / "missing.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ImageDecodeError):
+        Image.from_file(tmp_path / "text.png")
+
+
+def test_handles_count_from_one() -> None:
+    name: Callable[[int], str] = handle
+    assert [name(number) for number in (1, 2, 10)] == ["img_1", "img_2", "img_10"]
