@@ -1,0 +1,252 @@
+"""`ApiModel`: a `ChatModel` behind any OpenAI-compatible `/chat/completions` endpoint. Planner and evaluation use it.
+
+Its replies have no tokens, so their trajectories can be scored and shown, but not trained on as they are: SFT encodes
+their texts itself, GRPO refuses them.
+"""
+
+import asyncio
+import base64
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.image import Image
+from thinkimg.message import ImageBlock, Message, TextBlock, ToolResultBlock
+from thinkimg.models.chat import ContextFull, Reply, SamplingParameters
+from thinkimg.trajectory import Trajectory
+
+MOST_BACKOFF_SECONDS = 30.0
+_PASSING = (408, 409, 425, 429)
+"""Refusals that a later attempt may not meet; 5xx are added."""
+
+
+@dataclass
+class Usage:
+    """Totals over the life of an `ApiModel`. `cost` is what the endpoint itself says (OpenRouter and its kin)."""
+
+    replies: int = 0
+    retries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+    def add(self, reported: Any) -> None:
+        """`reported` is the `usage` of one response, if it has one."""
+        self.replies += 1
+        if isinstance(reported, Mapping):
+            self.prompt_tokens += int(reported.get("prompt_tokens") or 0)
+            self.completion_tokens += int(reported.get("completion_tokens") or 0)
+            self.cost += float(reported.get("cost") or 0.0)
+
+
+class _Passing(Exception):
+    """An attempt failed in a way that the next one may not. `wait` is what the endpoint asked for, in seconds."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+@dataclass
+class ApiModel:
+    """Args:
+    base_url: up to and without `/chat/completions`, such as `https://api.openai.com/v1`.
+    model: the endpoint's name of the model.
+    api_key: sent as a bearer token; never logged.
+    timeout_seconds: of one attempt. An endpoint that asks to wait longer than this is given up.
+    retries: further attempts after 429, 5xx, a broken connection or a time-out.
+    max_concurrency: requests under way at once; others wait.
+    extra: further fields of the request body, stronger than ours; None leaves a field out (some models refuse `seed`
+        or `max_tokens`).
+    backoff_seconds: the first pause is drawn from 0 to this; each further one from twice that range.
+
+    `SamplingParameters.max_context_tokens` cannot be kept here, where nothing counts tokens: the endpoint's own limit
+    ends a trajectory instead.
+    """
+
+    base_url: str
+    model: str
+    api_key: str | None = field(default=None, repr=False)
+    timeout_seconds: float = 120.0
+    retries: int = 4
+    max_concurrency: int = 16
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    backoff_seconds: float = 1.0
+    usage: Usage = field(default_factory=Usage, init=False)
+
+    def __post_init__(self) -> None:
+        if not _is_address(self.base_url):
+            raise UserError(f"{self.base_url!r} is no http(s) address, such as https://host/v1", "base_url")
+        if self.base_url.rstrip("/").endswith("/chat/completions"):
+            raise UserError("leave out /chat/completions: it is added", "base_url")
+        if self.api_key is not None:
+            self.api_key = self.api_key.strip()  # keys come from files with a line's end
+            if not self.api_key.isascii() or not self.api_key.isprintable():
+                raise UserError("the key holds characters that no HTTP header can carry", "api_key")
+        self._url = self.base_url.rstrip("/") + "/chat/completions"
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def reply(self, trajectory: Trajectory, sampling: SamplingParameters, seed: int) -> Reply:
+        """See `ChatModel.reply`.
+
+        Raises:
+            InfrastructureError: the endpoint still fails after all retries.
+            UserError: it refuses key, address, model or a field of the request.
+            ContextFull: the conversation is longer than the model reads.
+        """
+        body = {
+            "model": self.model,
+            "messages": to_messages(trajectory),
+            "temperature": sampling.temperature,
+            "max_tokens": sampling.max_tokens,
+            "seed": seed % 2**31,  # several servers take 32 bits
+        }
+        body = {name: value for name, value in (body | dict(self.extra)).items() if value is not None}
+        client, gate = self._connect()
+        async with gate:
+            return await self._with_retries(client, body)
+
+    async def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        if self._loop is asyncio.get_running_loop():
+            await self._client.aclose()
+        self._loop = None
+
+    def _connect(self) -> tuple[httpx.AsyncClient, asyncio.Semaphore]:
+        """Connections belong to an event loop; a new one gets its own."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+            limits = httpx.Limits(max_connections=self.max_concurrency)
+            self._client = httpx.AsyncClient(headers=headers, limits=limits, timeout=self.timeout_seconds)
+            self._gate = asyncio.Semaphore(self.max_concurrency)
+            self._loop = loop
+        return self._client, self._gate
+
+    async def _with_retries(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Reply:
+        for attempt in range(self.retries + 1):
+            try:
+                return await self._attempt(client, body)
+            except _Passing as failure:
+                if attempt == self.retries or failure.wait > self.timeout_seconds:
+                    tries = f"{attempt + 1} attempt{'s' if attempt else ''}"
+                    raise InfrastructureError(f"{self._url}: {failure} ({tries})") from failure
+                self.usage.retries += 1
+                longest = min(MOST_BACKOFF_SECONDS, self.backoff_seconds * 2**attempt)
+                await asyncio.sleep(failure.wait + random.uniform(0, longest))
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _attempt(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Reply:
+        try:
+            # httpx limits each read; a server that drips bytes is limited here.
+            response = await asyncio.wait_for(client.post(self._url, json=body), self.timeout_seconds)
+        except (httpx.TimeoutException, TimeoutError) as error:
+            raise _Passing(f"no reply within {self.timeout_seconds:g} s") from error
+        except httpx.RequestError as error:
+            raise _Passing(f"{type(error).__name__}: {error}") from error
+        status = response.status_code
+        if status in _PASSING or status >= 500:
+            raise _Passing(f"status {status}: {_complaint(response)}", _retry_after(response))
+        if status != 200:
+            raise self._refusal(response)
+        return self._read(response)
+
+    def _refusal(self, response: httpx.Response) -> Exception:
+        status, complaint = response.status_code, _complaint(response)
+        error = _error(response)
+        if error.get("code") == "context_length_exceeded" or "maximum context length" in complaint:
+            return ContextFull(complaint)
+        said = f"{self._url} answers {status}: {complaint}."
+        if status in (401, 403):
+            remedy = "Give a key that may use this model" if self.api_key else "Give a key: none was sent"
+            return UserError(f"{said} {remedy}.", "api_key")
+        if status == 404:
+            return UserError(f"{said} Check the model's name ({self.model!r}) and base_url.", "model")
+        if status == 400:
+            name = error.get("param") or "<field>"
+            return UserError(
+                f"{said} `extra` can set a field of the request, or leave it out with null.", f"extra.{name}"
+            )
+        return UserError(f"{said} Check the address.", "base_url")
+
+    def _read(self, response: httpx.Response) -> Reply:
+        try:
+            body = response.json()
+            choice = body["choices"][0]
+            text = choice["message"].get("content") or ""
+            if not isinstance(text, str):  # parts
+                text = "".join(part.get("text", "") for part in text)
+            text = text.encode("utf-8", "replace").decode()  # half a surrogate pair could be neither stored nor sent
+            self.usage.add(body.get("usage"))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise _Passing(f"the response is no chat completion: {response.text[:200]!r}") from error
+        return Reply(text, "length" if choice.get("finish_reason") == "length" else "stop")
+
+
+def to_messages(trajectory: Trajectory) -> list[dict[str, Any]]:
+    """The conversation as the API has it: pictures as data URIs in their places, tools' turns as the user's.
+
+    Calls stay in the assistant's text, in whatever format the agent uses, so any endpoint can continue them.
+    """
+    return [_message(turn.message, trajectory.images) for turn in trajectory.turns]
+
+
+def _message(message: Message, images: Mapping[str, Image]) -> dict[str, Any]:
+    role = "user" if message.role == "tool" else message.role
+    if not message.images:
+        return {"role": role, "content": message.text}
+    parts: list[dict[str, Any]] = []
+    for block in message.content:
+        if isinstance(block, ImageBlock):
+            parts.append({"type": "image_url", "image_url": {"url": data_uri(images[block.handle])}})
+        elif isinstance(block, TextBlock | ToolResultBlock):
+            if parts and parts[-1]["type"] == "text":
+                parts[-1]["text"] += block.text
+            else:
+                parts.append({"type": "text", "text": block.text})
+    return {"role": role, "content": parts}
+
+
+def _is_address(text: str) -> bool:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host)
+
+
+def data_uri(image: Image) -> str:
+    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
+
+
+def _error(response: httpx.Response) -> Mapping[str, Any]:
+    """The `error` object of OpenAI's refusals; servers that send something else have none."""
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    error = body.get("error", body) if isinstance(body, Mapping) else {}
+    return error if isinstance(error, Mapping) else {"message": str(error)}
+
+
+def _complaint(response: httpx.Response) -> str:
+    return str(_error(response).get("message") or response.text or response.reason_phrase)[:300].strip().rstrip(".")
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds that the header `Retry-After` asks for, given as a number or as a date; 0 without one."""
+    value = response.headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
