@@ -7,6 +7,7 @@ Each message is stored once, with its delta of tokens. Invariants (`Trajectory.c
 3. Per image there are exactly the placeholder tokens that its features fill, in the order of the images.
 """
 
+import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -176,9 +177,7 @@ def write_trajectories(trajectories: Iterable[Trajectory], path: Path) -> None:
     with partial.open("w", encoding="utf-8") as file:
         for trajectory in trajectories:
             for image in trajectory.images.values():
-                target = folder / (image.sha256 + image.suffix)
-                if not target.exists():
-                    target.write_bytes(image.data)
+                _write_image(folder, image)
             file.write(trajectory.model_dump_json() + "\n")
     partial.replace(path)  # a reader never sees half a file
 
@@ -187,7 +186,7 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
     """The inverse of `write_trajectories`.
 
     Raises:
-        ValueError: a line that does not parse, with its number; a picture that is missing.
+        ValueError: a line that does not parse, with its number; a picture that is missing or not the one written.
     """
     folder = path.parent / "images"
     with path.open(encoding="utf-8") as file:
@@ -198,10 +197,22 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
                     name: _read_image(folder, reference) for name, reference in record["images"].items()
                 }
                 yield Trajectory.model_validate(record)
-            except (ValueError, KeyError, OSError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+def _write_image(folder: Path, image: Image) -> None:
+    target = folder / (image.sha256 + image.suffix)
+    if not target.exists():
+        partial = folder / f"{image.sha256}.{uuid.uuid4().hex}.partial"
+        partial.write_bytes(image.data)
+        partial.replace(target)  # what exists is whole, whoever was killed meanwhile
 
 
 def _read_image(folder: Path, reference: dict[str, Any]) -> Image:
     image = Image(b"", **reference)
-    return Image((folder / (image.sha256 + image.suffix)).read_bytes(), **reference)
+    file = folder / (image.sha256 + image.suffix)
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != image.sha256:
+        raise ValueError(f"{file} is not the picture that was written: its hash differs")
+    return Image(data, **reference)
