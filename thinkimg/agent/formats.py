@@ -5,7 +5,7 @@ A format only parses and writes; what the words around it are is in `prompts`.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -47,7 +47,7 @@ class Format(Protocol):
         ...
 
     def write(self, parsed: Parsed) -> str:
-        """The canonical text; `parse(write(p)) == p`."""
+        """The canonical text; `parse(write(p)) == p`, where the syntax has words for `p`."""
         ...
 
     def observation(self, returned: Sequence[Returned]) -> Observation:
@@ -66,6 +66,36 @@ def _call(value: Any, right: str) -> Call:
     if not isinstance(arguments, dict):
         raise _malformed(f"The 'arguments' of {value['name']} must be an object.", right)
     return Call(value["name"], arguments)
+
+
+DEEPEST = 50
+"""Levels of nesting that a call may have; records and the wire carry more, but nothing sensible needs it."""
+
+
+def _decode(text: str, start: int = 0) -> tuple[Any, int]:
+    """The JSON value that begins at `start`, and where it ends.
+
+    Raises:
+        ValueError: there is none, or it is nested deeper than `DEEPEST`.
+    """
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, start)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    inner = [value]
+    for _ in range(DEEPEST):
+        inner = [item for each in inner for item in _items(each)]
+    if inner:
+        raise ValueError("it is nested too deeply")
+    if "\\ud" in text.lower():  # half a surrogate pair, which could be neither stored nor sent, becomes "?"
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value, end
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _observation(returned: Sequence[Returned], start: str, end: str) -> Observation:
@@ -108,7 +138,7 @@ class OpenThinkIMG:
 
     def _object(self, text: str) -> tuple[str, Any]:
         try:
-            value, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+            value, _ = _decode(text, text.index("{"))
             if isinstance(value, dict) and "actions" in value:
                 return str(value.get("thought", "")), value["actions"]
         except ValueError:
@@ -117,7 +147,7 @@ class OpenThinkIMG:
         if not found:
             raise _malformed("There is no JSON object with 'actions' in your reply.", self._right)
         try:
-            return "", json.JSONDecoder().raw_decode(text, found.end())[0]
+            return "", _decode(text, found.end())[0]
         except ValueError as error:
             raise _malformed(f"The list of 'actions' is not valid JSON ({error}).", self._right) from None
 
@@ -150,19 +180,23 @@ class Hermes:
             if not final:
                 raise _malformed("Your reply is empty.", self._right)
             return Parsed(thought if answer else "", answer=final)
-        return Parsed(thought, tuple(self._parse_block(block) for block in blocks))
+        return Parsed(thought, tuple(self._parse_block(block.strip()) for block in blocks))
 
     def _parse_block(self, block: str) -> Call:
         try:
-            return _call(json.loads(block), self._right)
+            value, end = _decode(block)
         except ValueError as error:
             raise _malformed(f"A <tool_call> holds no valid JSON ({error}).", self._right) from None
+        if end != len(block):
+            raise _malformed("A <tool_call> holds more than one JSON object.", self._right)
+        return _call(value, self._right)
 
     def write(self, parsed: Parsed) -> str:
         thought = f"{parsed.thought}\n" if parsed.thought else ""
         if not parsed.calls:
             return f"{thought}<answer>{parsed.answer or ''}</answer>"
         blocks = [json.dumps({"name": call.name, "arguments": call.arguments}) for call in parsed.calls]
+        blocks = [block.replace("</", "<\\/") for block in blocks]  # the same JSON, and no end tag within it
         return thought + "\n".join(f"<tool_call>\n{block}\n</tool_call>" for block in blocks)
 
     def observation(self, returned: Sequence[Returned]) -> Observation:
