@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 from thinkimg.agent.formats import Call, Format, OpenThinkIMG, Parsed, Returned
 from thinkimg.agent.prompts import Style, system_prompt
-from thinkimg.errors import InfrastructureError, ModelError
+from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolCallBlock, ToolResultBlock
 from thinkimg.models.chat import ChatModel, ContextFull, Reply, SamplingParameters
 from thinkimg.tools.tool import ToolResult, ToolSchema
 from thinkimg.trajectory import Trajectory, Turn
+
+LONGEST_STRIP = 200
+"""Longer side to shorter side: what image processors of the Qwen-VL kind accept at most."""
 
 
 class Outcome(Protocol):
@@ -90,7 +93,15 @@ class Agent:
         self.system = system_prompt(tools.schemas.values(), self.format, prompt)
 
     def start(self, task: Task) -> Trajectory:
-        """The trajectory before the model's first turn."""
+        """The trajectory before the model's first turn.
+
+        Raises:
+            UserError: a picture that no model can be shown.
+        """
+        for image in task.images:
+            if _is_strip(image):
+                size = f"{image.width}x{image.height} pixels"
+                raise UserError(f"the picture is too thin to be shown to a model: {size}", f"task {task.id}")
         trajectory = Trajectory(question=task.question, reference=task.reference, meta={**task.meta, "task": task.id})
         handles = [trajectory.add_image(image) for image in task.images]
         trajectory.add("system", TextBlock(text=self.system))
@@ -103,12 +114,15 @@ class Agent:
         trajectory = self.start(task)
         sampling = SamplingParameters(temperature, self.limits.tokens_per_turn, self.limits.tokens)
         began = time.monotonic()
+        limit = asyncio.timeout(self.limits.seconds)
         try:
-            async with asyncio.timeout(self.limits.seconds):
+            async with limit:
                 await self._rounds(trajectory, sampling, seed)
         except ContextFull:
             trajectory.status = "tokens"
         except TimeoutError:
+            if not limit.expired():  # somebody else's, which should have been classified where it arose
+                raise
             trajectory.status = "time"
         except InfrastructureError as error:
             trajectory.status = "infrastructure"
@@ -162,7 +176,13 @@ class Agent:
     async def _observe(self, trajectory: Trajectory, calls: list[ToolCallBlock]) -> None:
         """Run the calls in parallel and append what came back, in the order of the calls."""
         began = time.monotonic()
-        outcomes = await asyncio.gather(*(self._call(call, trajectory) for call in calls))
+        running = [asyncio.ensure_future(self._call(call, trajectory)) for call in calls]
+        try:
+            outcomes = await asyncio.gather(*running)
+        except BaseException:  # the episode is over: nobody waits for the other calls
+            for call in running:
+                call.cancel()
+            raise
         returned = [
             Returned(block, tuple(trajectory.add_image(image) for image in images)) for block, images in outcomes
         ]
@@ -173,6 +193,9 @@ class Agent:
         began = time.monotonic()
         try:
             outcome = await self.tools.call(call.name, call.arguments, trajectory.images)
+            for image in filter(_is_strip, outcome.result.images):
+                size = f"{image.width}x{image.height} pixels"
+                raise ModelError(f"{call.name}: the result is too thin to look at: {size}.", kind="refused")
         except ModelError as error:
             elapsed = time.monotonic() - began
             block = ToolResultBlock(
@@ -189,6 +212,10 @@ class Agent:
             cached=outcome.cached,
         )
         return block, result.images
+
+
+def _is_strip(image: Image) -> bool:
+    return max(image.width, image.height) > LONGEST_STRIP * min(image.width, image.height)
 
 
 def append_reply(trajectory: Trajectory, reply: Reply) -> Turn:
