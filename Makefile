@@ -1,0 +1,63 @@
+# Needs Python >= 3.11, make and the package registries; everything else is brought by `make setup`.
+
+BIN := .venv/bin
+STAMP := .venv/setup.stamp
+DEMO := manifests/toolrljob-cpu.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo table check check-format check-lint check-types check-layers test chromium bench bench-rollout \
+	soak gpu-check e2e clean
+
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv with everything in it (again only when the lock file changes)
+
+$(STAMP): uv.lock pyproject.toml
+	PYTHON="$(PYTHON)" bash hack/setup.sh
+	@touch $@
+
+demo: setup ## Train the small model from nothing and write its table and page to runs/demo (20 minutes on 2 cores)
+	THINKIMG_SETUP_SECONDS="$$(cat .venv/setup.seconds 2>/dev/null)" $(BIN)/thinkimg run $(DEMO) --run runs/demo
+
+table: setup ## Repeat the demo with each seed of its manifest; means and intervals in runs/table (an hour on 2 cores)
+	$(BIN)/thinkimg table $(DEMO) --run runs/table
+
+check: check-format check-lint check-types check-layers ## Format, lint, types, layers: seconds, before every commit
+
+check-format: setup
+	$(BIN)/ruff format --check .
+
+check-lint: setup
+	$(BIN)/ruff check .
+
+check-types: setup
+	$(BIN)/mypy
+
+check-layers: setup
+	$(BIN)/lint-imports
+
+test: setup chromium ## All tests; the page is opened in Chromium
+	$(BIN)/pytest
+
+chromium:
+	@bash hack/chromium.sh
+
+bench: setup ## Every benchmark in bench/; each ends with one JSON line
+	@set -e; for file in bench/*.py; do echo "$$file"; $(BIN)/python "$$file"; done
+
+bench-rollout: setup ## Rollouts with a slow tool: TRL's own loop and ours
+	$(BIN)/python bench/rollout.py
+
+soak: setup ## RL with the tool cache off: more than 1,000 calls over HTTP, none may fail (about 15 minutes)
+	$(BIN)/python hack/soak.py --run runs/soak
+
+gpu-check: ## Checks on a GPU (nothing there yet)
+	@echo "gpu-check: this version has no checks that need a GPU" >&2; exit 2
+
+e2e: ## Tests on a Kubernetes cluster (nothing there yet)
+	@echo "e2e: this version has no tests on a cluster" >&2; exit 2
+
+clean: ## Remove caches and build outputs; .venv and runs/ stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
