@@ -74,11 +74,12 @@ def stage(
         chosen.spec.seed = seed
     if name != "base":
         chosen.spec.stage(name)
+    tools = [loaded.tools[tool.name].spec.tool for tool in chosen.spec.tools if tool.name in loaded.tools]
     endpoints = [url for url in os.environ.get("THINKIMG_TOOL_ENDPOINTS", "").split(",") if url]
     with join_ranks() as (rank, world_size):
         run_stage(
             Context(
-                chosen, Run(folder.resolve()), endpoints, loaded.folder, cache_tools=tool_cache, rank=rank,
+                chosen, Run(folder.resolve()), tools, endpoints, loaded.folder, cache_tools=tool_cache, rank=rank,
                 world_size=world_size,
             ),
             name,

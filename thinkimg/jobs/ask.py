@@ -31,7 +31,7 @@ def ask_model(path: Path, images: Sequence[Path], question: str, out: Path | Non
     with tempfile.TemporaryDirectory() as logs:
         tools = trained_with_tools(job, name)
         with Supervisor(servers_of(manifest, job) if tools else [], Path(logs)) as servers:
-            context = Context(job, run, servers.endpoints, manifest.folder)
+            context = Context(job, run, (), servers.endpoints, manifest.folder)
             trajectory = asyncio.run(_answer(context, name, task, tools))
     if out is not None:
         write_trajectories([trajectory], out)

@@ -29,7 +29,6 @@ from thinkimg.image import Image
 from thinkimg.jobs.layout import BASE, Run, write_json
 from thinkimg.jobs.models import LoadedModel, load_model
 from thinkimg.jobs.tiny_preset import cached_base
-from thinkimg.models.api import ApiModel
 from thinkimg.models.chat import ChatModel
 from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, synthesize
@@ -53,6 +52,7 @@ class Context:
     """What every stage needs.
 
     Attributes:
+        tools: names of the built-in tools that the job uses.
         endpoints: addresses of the tool servers; empty for stages without tools.
         cache_tools: keep tool results in this process's memory, from an empty start.
         rank, world_size: of this process.
@@ -60,6 +60,7 @@ class Context:
 
     job: ToolRLJob
     run: Run
+    tools: Sequence[str] = ()
     endpoints: Sequence[str] = ()
     data_folder: Path = Path(".")
     model_cache: Path = Path.home() / ".cache" / "thinkimg" / "models"
@@ -144,7 +145,7 @@ def _base(context: Context) -> dict[str, Any]:
     if context.job.spec.model.uri != TINY:
         return {}
     agent = context.job.spec.agent
-    tools = [TOOLS[name].schema for name in sorted(TOOLS)]
+    tools = [TOOLS[name].schema for name in context.tools if name in TOOLS]
     source = cached_base(
         context.model_cache,
         context.job.spec.seed,
@@ -197,6 +198,8 @@ def _repeated(tasks: list[Task], count: int) -> list[Task]:
 def _planner(context: Context, name: str) -> ChatModel:
     planner = context.job.spec.stage(name).synthesize.planner  # type: ignore[union-attr]
     if planner.model is not None:
+        from thinkimg.models.api import ApiModel
+
         key = os.environ.get("THINKIMG_PLANNER_API_KEY")
         return ApiModel(planner.model.base_url, planner.model.name, key)
     return ScriptedPlanner(get_format(context.job.spec.agent.format), planner.chains or DEFAULT_CHAINS)

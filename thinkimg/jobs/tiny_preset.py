@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from thinkimg.agent.formats import Format, Parsed
 from thinkimg.agent.prompts import system_prompt
 from thinkimg.data import charts
+from thinkimg.data.chart_drawing import PALETTES
 from thinkimg.message import Message, TextBlock
 from thinkimg.models import tiny
 from thinkimg.models.families.qwen_vl import QwenVL
@@ -24,7 +26,7 @@ from thinkimg.tools.tool import ToolSchema
 from thinkimg.training.collator import Collator, Sample
 from thinkimg.training.pretraining import pretrain
 
-STEPS = 400
+STEPS = 500
 BATCH = 64
 FIRST_LABELS = 6
 LABELS = (*charts.SHORT_LABELS, *charts.LONG_LABELS)
@@ -33,6 +35,10 @@ _QUESTION_PIECES = (
     "What is the value of ", "How many ", " are there?", "Which is ", ", the ", " or the ", " bar", " slice", "bars",
     "points", "slices", "panels", " in ", "taller", "longer", "larger",
 )  # fmt: skip
+_RESULT_PIECES = (
+    'Zoomed into "', '" (left).', '" (right).', '" (top).', '" (bottom).', ": x=", ", y=",
+    "Drew a horizontal line at y=", "ERROR: ",
+)  # fmt: skip
 
 
 def cached_base(
@@ -40,10 +46,10 @@ def cached_base(
 ) -> Path:
     """The folder of the pre-trained base for `seed`, made if it is not cached.
 
-    The key covers everything that decides the result, this code included. Beside the model, `base.json` says how long it
-    took.
+    The key covers everything that decides the result, this code included. Beside the model, `base.json` says how long
+    it took.
     """
-    sources = "".join(inspect.getsource(module) for module in (tiny, charts, inspect.getmodule(cached_base)))
+    sources = "".join(inspect.getsource(module) for module in (tiny, charts, sys.modules[__name__]))
     prompts = [system_prompt(schemas, format, "compact"), *scripted_texts(format, _BLANK)]
     key = hashlib.sha256(json.dumps([sources, prompts, seed]).encode()).hexdigest()[:16]
     folder = cache / f"tiny-{key}"
@@ -76,21 +82,18 @@ def build_base(
 
 
 def _words() -> Iterable[str]:
-    colors = {name for palette in charts.PALETTES.values() for name in _names(palette)}
+    colors = {name for palette in PALETTES.values() for name in palette}
     return {*LABELS, *charts.TITLES, *colors, "user", "assistant", "system"}
 
 
-def _names(palette: object) -> Iterable[str]:
-    return palette if isinstance(palette, (dict, list, tuple)) else ()  # a palette maps colour names to values
-
-
 def _phrases(schemas: Sequence[ToolSchema], format: Format) -> list[str]:
-    """Whatever occurs in every trajectory becomes one token: system prompts, scaffolds of calls, heads of observations."""
+    """Whatever occurs in every trajectory becomes one token: system prompts, scaffolds of calls, observation heads."""
     texts = [*scripted_texts(format, _BLANK), format.write(Parsed("", answer=_BLANK))]
     scaffolds = [piece for text in texts for piece in text.split(_BLANK) if len(piece) > 2]
     heads = [f"OBSERVATION:\n{schema.name}: " for schema in schemas]
     prompts = [system_prompt(tools, format, "compact") for tools in ((), schemas)]
-    return [*prompts, *scaffolds, *heads, *_QUESTION_PIECES, "user\n", "assistant\n", "system\n", " img_", "img_"]
+    roles = ["user\n", "assistant\n", "system\n"]
+    return [*prompts, *scaffolds, *heads, *_QUESTION_PIECES, *_RESULT_PIECES, *roles, " img_", "img_"]
 
 
 class _Documents:
@@ -146,8 +149,8 @@ class _Documents:
         question = f"What is the value of {label}?"
         user = f"{question}\n{text}" if self.rng.random() < 0.5 else f"{text}\n{question}"
         messages = [
-            Message(role=role, content=[TextBlock(text=content)])
-            for role, content in (("system", self.rng.choice(self.prompts)), ("user", user))
+            Message(role="system", content=[TextBlock(text=self.rng.choice(self.prompts))]),
+            Message(role="user", content=[TextBlock(text=user)]),
         ]
         context = [token for delta in self.family.encode_start(messages, {}) for token in delta]
         reply = self.family.encode_reply(self.format.write(Parsed(evidence(label, value), answer=value)))

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 from thinkimg.image import Image
 from thinkimg.message import Message
 from thinkimg.models.generator import GenerationRequest, Generator
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import InvariantError, Trajectory
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,16 @@ class Family(Protocol):
 
 
 def encode_context(family: Family, trajectory: Trajectory) -> list[list[int]]:
-    """Tokens of the turns at the end of `trajectory` that have none yet: the one encoder of rollouts and of SFT."""
+    """Tokens of the turns at the end of `trajectory` that have none yet: the one encoder of rollouts and of SFT.
+
+    Raises:
+        InvariantError: the model would speak first, or not exactly one message stands between two of its turns.
+    """
     turns = trajectory.turns
     known = next((n for n, turn in enumerate(turns) if turn.tokens is None), len(turns))
     new = [turn.message for turn in turns[known:]]
+    if not new or (known and len(new) > 1):
+        raise InvariantError(f"turn {len(turns)}: {len(new)} messages stand before this assistant's turn, not one")
     if known == 0:
         return family.encode_start(new, trajectory.images)
     return [family.encode_tail(message, trajectory.images) for message in new]

@@ -57,6 +57,9 @@ class TransformersGenerator:
             while count != len(self._waiting) < self.max_batch:
                 count = len(self._waiting)
                 await asyncio.sleep(self.gather_seconds)
+            self._waiting = [item for item in self._waiting if not item[1].done()]  # some gave up waiting
+            if not self._waiting:
+                return
             # Like lengths together: less padding.
             self._waiting.sort(key=lambda item: len(item[0].tokens))
             batch, self._waiting = self._waiting[: self.max_batch], self._waiting[self.max_batch :]
@@ -64,10 +67,12 @@ class TransformersGenerator:
                 results = await asyncio.get_running_loop().run_in_executor(
                     self._thread, self.generate_batch, [request for request, _ in batch]
                 )
-            except (RuntimeError, MemoryError) as error:  # CUDA out of memory and its kin
+            except Exception as error:
+                # CUDA out of memory and its kin are the infrastructure's; anything else is a bug, for each to raise.
+                broken = isinstance(error, RuntimeError | MemoryError)
                 for _, future in batch:
                     if not future.done():
-                        future.set_exception(InfrastructureError(f"generation failed: {error}"))
+                        future.set_exception(InfrastructureError(f"generation failed: {error}") if broken else error)
                 continue
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():

@@ -1,4 +1,4 @@
-"""Cold-start trajectories: planned, executed through the live tools by the agent loop, filtered with counted reasons."""
+"""Cold-start trajectories: planned, executed through the live tools by the agent loop, filtered, reasons counted."""
 
 import asyncio
 import hashlib

@@ -60,8 +60,8 @@ def encode_samples(family: Family, trajectories: Sequence[Trajectory]) -> tuple[
 
 
 class Collator:
-    """Samples to the model's inputs, right-padded: `input_ids`, `attention_mask`, `mm_token_type_ids`, `labels` of shape
-    (batch, longest), `pixel_values` and `image_grid_thw` of all images in order."""
+    """Samples to the model's inputs, right-padded: `input_ids`, `attention_mask`, `mm_token_type_ids`, `labels` of
+    shape (batch, longest), `pixel_values` and `image_grid_thw` of all images in order."""
 
     def __init__(
         self, family: Family, features: Callable[[Sequence[Image]], dict[str, torch.Tensor]], pad_id: int

@@ -125,7 +125,7 @@ def _config(settings: SFTSettings, output_dir: Path, world: int) -> SFTConfig:
         "gradient_checkpointing": not cpu,
         "use_cpu": cpu,
         "bf16": not cpu,
-        "ddp_backend": "gloo" if cpu else None,
+        "ddp_backend": "gloo" if cpu and world > 1 else None,
         "dataloader_pin_memory": not cpu,
         "disable_tqdm": True,
     }
