@@ -1,0 +1,116 @@
+"""SFT of the tiny model through TRL's trainer: it learns, it stops in time, and refuses what cannot work."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scripted_agent import World, picture
+
+from thinkimg.errors import UserError
+from thinkimg.message import ImageBlock, TextBlock
+from thinkimg.training.collator import Collator, Sample, encode_samples
+from thinkimg.training.sft import SFTSettings, train_sft
+from thinkimg.trajectory import Trajectory
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def samples_of(world: World, count: int = 8) -> list[Sample]:
+    made = []
+    for number in range(count):
+        trajectory = Trajectory(question="?")
+        shown = trajectory.add_image(picture(number))
+        trajectory.add("user", ImageBlock(handle=shown), TextBlock(text="what is the value of the bar"))
+        trajectory.add("assistant", TextBlock(text='{"thought": "see the bar", "actions": []}'))
+        trajectory.add("tool", TextBlock(text=f"crop {number}"))
+        trajectory.add("assistant", TextBlock(text=f"answer {number}"))
+        made.append(trajectory)
+    samples, dropped = encode_samples(world.family, made)
+    assert not dropped
+    return samples
+
+
+def loss_of(world: World, samples: list[Sample]) -> float:
+    world.model.eval()
+    with torch.no_grad():
+        return float(world.model(**Collator(world.family, world.features, 0)(samples)).loss)
+
+
+def train(world: World, samples: list[Sample], folder: Path, **settings: Any) -> float:
+    here = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}  # whatever else this machine has
+    given: dict[str, Any] = {"learning_rate": 3e-3, "batch_size": 4} | settings
+    given["args"] = here | given.get("args", {})
+    log = folder / "log.jsonl"
+    return train_sft(world.model, world.processor, world.family, samples, SFTSettings(**given), folder / "out", log)
+
+
+def test_a_few_steps_lower_the_loss_and_each_is_logged(tmp_path: Path) -> None:
+    world = World()
+    samples = samples_of(world)
+    before = loss_of(world, samples)
+    mean = train(world, samples, tmp_path, max_steps=20, args={"logging_steps": 5})
+    after = loss_of(world, samples)
+    assert after < before / 2
+    assert after < mean < before
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 15, 20]
+    assert {line["total_steps"] for line in lines} == {20}
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert lines[0]["seconds"] < lines[-1]["seconds"]
+
+
+def test_only_the_models_own_tokens_are_learned(tmp_path: Path) -> None:
+    """The loss that TRL's trainer takes is the one of the collator's labels: the first step's equals ours."""
+    world = World()
+    samples = samples_of(world, 4)
+    before = loss_of(world, samples)
+    first = train(world, samples, tmp_path, max_steps=1, args={"logging_steps": 1})
+    assert first == pytest.approx(before, rel=1e-3)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_does_not(tmp_path: Path) -> None:
+    def weights(name: str, seed: int) -> torch.Tensor:
+        world = World()
+        (tmp_path / name).mkdir()
+        train(world, samples_of(world), tmp_path / name, max_steps=3, seed=seed)
+        return torch.cat([parameter.detach().flatten() for parameter in world.model.parameters()])
+
+    first = weights("a", 1)
+    assert torch.equal(first, weights("b", 1))
+    assert not torch.equal(first, weights("c", 2))
+
+
+def test_training_stops_when_its_time_is_over(tmp_path: Path) -> None:
+    world = World()
+    samples = samples_of(world)
+    began = time.monotonic()
+    train(world, samples, tmp_path, max_seconds=1.0, args={"logging_steps": 1})
+    assert time.monotonic() - began < 10
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert 0.9 < lines[-1]["seconds"] < 5
+    assert len(lines) > 2
+
+
+@pytest.mark.parametrize(("settings", "steps"), [({"epochs": 2.0}, 4), ({"max_steps": 3}, 3), ({}, 2)])
+def test_epochs_or_steps_end_it(tmp_path: Path, settings: dict[str, Any], steps: int) -> None:
+    world = World()
+    train(world, samples_of(world), tmp_path, **settings, args={"logging_steps": 1})
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == steps
+
+
+def test_without_samples_there_is_nothing_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to train on"):
+        train(World(), [], tmp_path, max_steps=1)
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    world = World()
+    with pytest.raises(UserError, match=r"sft\.batchSize: batchSize 4 is not a multiple of the 3 processes"):
+        train(world, samples_of(world), tmp_path, max_steps=1)
