@@ -1,0 +1,76 @@
+"""Scripts of `hack/`: the soak's manifest and verdict, the README's table."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from thinkimg.api.v1alpha1 import check_local, parse_manifest
+
+ROOT = Path(__file__).parents[3]
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"hack_{name}", ROOT / "hack" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+soak = script("soak")
+update_readme_table = script("update_readme_table")
+
+
+def test_the_soaks_manifest_is_a_valid_short_demo():
+    demo = list(yaml.safe_load_all(soak.DEMO.read_text()))
+    manifest = parse_manifest(yaml.safe_dump_all(soak.shortened(demo, steps=7)))
+    stages = manifest.job("soak").spec.stages
+    assert [stage.name for stage in stages] == list(soak.STAGES)
+    assert stages[-1].grpo.max_steps == 7
+    assert check_local(manifest).problems == []
+
+
+def test_the_soak_wants_a_thousand_calls_over_http():
+    def tools(calls: int, hits: int = 0, failed: int = 0) -> dict:
+        ocr = {"http_calls": calls, "cache_hits": hits, "errors": {"model": 3, "infrastructure": failed}}
+        return {"OCR": ocr, "Crop": {"http_calls": 1, "cache_hits": 0, "errors": {"model": 0, "infrastructure": 0}}}
+
+    assert soak.verdict(tools(999))["passed"]
+    assert not soak.verdict(tools(998))["passed"]
+    assert not soak.verdict(tools(5000, hits=1))["passed"]
+    assert not soak.verdict(tools(5000, failed=1))["passed"]
+
+
+@pytest.fixture
+def measured(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps({"seeds": {"0": {}, "1": {}, "2": {}}}))
+    (tmp_path / "results.md").write_text("| Model |\n|---|\n| V-ToolRL \\1 |\n")
+    return tmp_path
+
+
+def test_the_measured_table_goes_between_the_markers(measured):
+    table = update_readme_table.table_of(measured, [0, 1, 2])
+    readme = "before\n<!-- table -->\nold\n<!-- /table -->\nafter\n"
+    written = update_readme_table.with_table(readme, table)
+    assert written == f"before\n<!-- table -->\n{table.strip()}\n<!-- /table -->\nafter\n"
+    assert update_readme_table.with_table(written, table) == written
+
+
+def test_a_table_of_other_seeds_is_refused(measured):
+    with pytest.raises(ValueError, match=r"has seeds \[0, 1, 2\], the manifest has \[0, 1\]"):
+        update_readme_table.table_of(measured, [0, 1])
+
+
+def test_a_missing_table_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="run `make table`"):
+        update_readme_table.table_of(tmp_path, [0])
+
+
+def test_a_readme_without_markers_is_refused():
+    with pytest.raises(ValueError, match="0 places"):
+        update_readme_table.with_table("nothing", "table")
