@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from thinkimg.agent.formats import Call, Format, OpenThinkIMG, Parsed, Returned
 from thinkimg.agent.prompts import Style, system_prompt
 from thinkimg.errors import InfrastructureError, ModelError, UserError
-from thinkimg.image import Image
+from thinkimg.image import Image, ImageDecodeError
 from thinkimg.message import ImageBlock, TextBlock, ToolCallBlock, ToolResultBlock
 from thinkimg.models.chat import ChatModel, ContextFull, Reply, SamplingParameters
 from thinkimg.tools.tool import ToolResult, ToolSchema
@@ -110,7 +110,11 @@ class Agent:
 
     async def run(self, task: Task, seed: int = 0, temperature: float = 1.0) -> Trajectory:
         """Run one episode. The model's faults become observations; infrastructure faults end it with status
-        `infrastructure` and the reason in `meta["error"]`; bugs are raised."""
+        `infrastructure` and the reason in `meta["error"]`; bugs are raised.
+
+        Raises:
+            UserError: a picture that cannot be decoded, or is too thin to be shown.
+        """
         trajectory = self.start(task)
         sampling = SamplingParameters(temperature, self.limits.tokens_per_turn, self.limits.tokens)
         began = time.monotonic()
@@ -124,6 +128,8 @@ class Agent:
             if not limit.expired():  # somebody else's, which should have been classified where it arose
                 raise
             trajectory.status = "time"
+        except ImageDecodeError as error:
+            raise UserError(f"a picture cannot be shown to the model: {error}", f"task {task.id}") from error
         except InfrastructureError as error:
             trajectory.status = "infrastructure"
             trajectory.meta["error"] = str(error)

@@ -63,17 +63,25 @@ class TransformersGenerator:
             # Like lengths together: less padding.
             self._waiting.sort(key=lambda item: len(item[0].tokens))
             batch, self._waiting = self._waiting[: self.max_batch], self._waiting[self.max_batch :]
-            try:
-                results = await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self.generate_batch, [request for request, _ in batch]
-                )
-            except Exception as error:
-                # CUDA out of memory and its kin are the infrastructure's; anything else is a bug, for each to raise.
-                broken = isinstance(error, RuntimeError | MemoryError)
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(InfrastructureError(f"generation failed: {error}") if broken else error)
-                continue
+            await self._serve(batch)
+
+    async def _serve(self, batch: list[tuple[GenerationRequest, asyncio.Future[Generation]]]) -> None:
+        """Every future of `batch` gets its result or its exception."""
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self.generate_batch, [request for request, _ in batch]
+            )
+        except (RuntimeError, MemoryError) as error:  # CUDA out of memory and its kin
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(InfrastructureError(f"generation failed: {error}"))
+        except Exception as error:
+            if len(batch) > 1:  # what is wrong with one request (a broken picture) is not the others' fault
+                for item in batch:
+                    await self._serve([item])
+            elif not batch[0][1].done():
+                batch[0][1].set_exception(error)
+        else:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
