@@ -41,6 +41,8 @@ class Returned:
 
 class Format(Protocol):
     name: str
+    right: str
+    """How a turn must look, in a sentence or two: what a malformed one is answered with."""
 
     def parse(self, text: str) -> Parsed:
         """Raises `ModelError` (kind `malformed_call`) that tells the model what was wrong and what would be right."""
@@ -116,7 +118,7 @@ class OpenThinkIMG:
     and what does not parse is said to the model."""
 
     name = "openthinkimg"
-    _right = (
+    right = (
         'Write one JSON object: {"thought": "...", "actions": [{"name": "...", "arguments": {...}}]}; '
         'to answer: {"name": "Terminate", "arguments": {"ans": "..."}}.'
     )
@@ -124,16 +126,16 @@ class OpenThinkIMG:
     def parse(self, text: str) -> Parsed:
         thought, actions = self._object(text)
         if not isinstance(actions, list) or not actions:
-            raise _malformed("'actions' must be a list with at least one action.", self._right)
-        calls = [_call(action, self._right) for action in actions]
+            raise _malformed("'actions' must be a list with at least one action.", self.right)
+        calls = [_call(action, self.right) for action in actions]
         final = [call for call in calls if call.name.lower() == "terminate"]
         if not final:
             return Parsed(thought, tuple(calls))
         if len(calls) > 1:
-            raise _malformed("Terminate must be the only action of its turn.", self._right)
+            raise _malformed("Terminate must be the only action of its turn.", self.right)
         answer = final[0].arguments.get("ans", final[0].arguments.get("answer"))
         if not isinstance(answer, str | int | float) or isinstance(answer, bool):
-            raise _malformed("Terminate needs the argument 'ans' with the answer as text.", self._right)
+            raise _malformed("Terminate needs the argument 'ans' with the answer as text.", self.right)
         return Parsed(thought, answer=str(answer))
 
     def _object(self, text: str) -> tuple[str, Any]:
@@ -145,11 +147,11 @@ class OpenThinkIMG:
             pass
         found = re.search(r'"actions"\s*:\s*(?=\[)', text)
         if not found:
-            raise _malformed("There is no JSON object with 'actions' in your reply.", self._right)
+            raise _malformed("There is no JSON object with 'actions' in your reply.", self.right)
         try:
             return "", _decode(text, found.end())[0]
         except ValueError as error:
-            raise _malformed(f"The list of 'actions' is not valid JSON ({error}).", self._right) from None
+            raise _malformed(f"The list of 'actions' is not valid JSON ({error}).", self.right) from None
 
     def write(self, parsed: Parsed) -> str:
         calls = parsed.calls or (Call("Terminate", {"ans": parsed.answer or ""}),)
@@ -165,20 +167,20 @@ class Hermes:
     without calls."""
 
     name = "hermes"
-    _right = 'Write <tool_call>\n{"name": "...", "arguments": {...}}\n</tool_call>, or <answer>...</answer> to answer.'
+    right = 'Write <tool_call>\n{"name": "...", "arguments": {...}}\n</tool_call>, or <answer>...</answer> to answer.'
     _block = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
     _answer = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
     def parse(self, text: str) -> Parsed:
         blocks = self._block.findall(text)
         if text.count("<tool_call>") != len(blocks):
-            raise _malformed("A <tool_call> is not closed.", self._right)
+            raise _malformed("A <tool_call> is not closed.", self.right)
         thought = re.sub(r"</?think>", "", text.partition("<tool_call>")[0].partition("<answer>")[0]).strip()
         answer = self._answer.search(text)
         if not blocks:
             final = answer.group(1).strip() if answer else re.sub(r"<think>.*?</think>", "", text, flags=re.S).strip()
             if not final:
-                raise _malformed("Your reply is empty.", self._right)
+                raise _malformed("Your reply is empty.", self.right)
             return Parsed(thought if answer else "", answer=final)
         return Parsed(thought, tuple(self._parse_block(block.strip()) for block in blocks))
 
@@ -186,10 +188,10 @@ class Hermes:
         try:
             value, end = _decode(block)
         except ValueError as error:
-            raise _malformed(f"A <tool_call> holds no valid JSON ({error}).", self._right) from None
+            raise _malformed(f"A <tool_call> holds no valid JSON ({error}).", self.right) from None
         if end != len(block):
-            raise _malformed("A <tool_call> holds more than one JSON object.", self._right)
-        return _call(value, self._right)
+            raise _malformed("A <tool_call> holds more than one JSON object.", self.right)
+        return _call(value, self.right)
 
     def write(self, parsed: Parsed) -> str:
         thought = f"{parsed.thought}\n" if parsed.thought else ""

@@ -29,7 +29,7 @@ Split = Literal["train", "validation", "test"]
 # Words that OCR reads without doubt at 12 pixels: no capital I or O, no l at the start, no pairs like "rn". The short
 # ones are narrow too, so that OCR does not read neighbours in a row of labels as one line.
 SHORT_LABELS = (
-    "Ant", "Bat", "Bee", "Bun", "Cat", "Egg", "Fig", "Fox", "Hen", "Jam", "Nut", "Pea", "Rat", "Tea", "Yak",
+    "Ant", "Bat", "Bee", "Bun", "Cat", "Egg", "Fig", "Hen", "Jam", "Fox", "Nut", "Pea", "Rat", "Tea", "Yak",
 )  # fmt: skip
 LONG_LABELS = (
     "Bean", "Beef", "Cake", "Cow", "Crab", "Date", "Deer", "Dog", "Duck", "Fish", "Frog", "Goat", "Ham", "Hawk", "Kale",
@@ -115,10 +115,11 @@ class Difficulty:
     fonts: tuple[int, int]  # pixels
     colors: int
     layouts: tuple[str, ...]  # of several panels
+    words: int | None = None  # of titles, short labels and long labels, the first so many of each; None for all
 
 
 DIFFICULTIES = {
-    1: Difficulty(items=(2, 5), fonts=(13, 15), colors=5, layouts=("side", "stack")),
+    1: Difficulty(items=(2, 5), fonts=(13, 15), colors=5, layouts=("side", "stack"), words=8),
     2: Difficulty(items=(2, 6), fonts=(12, 14), colors=7, layouts=("side", "stack", "grid")),
     3: Difficulty(items=(3, 8), fonts=(12, 13), colors=9, layouts=("side", "grid", "grid")),
 }
@@ -181,6 +182,11 @@ def _charts_of(split: Split, seed: int, difficulty: int) -> Iterator[Chart]:
             yield chart
 
 
+def _labels(level: Difficulty, crowded: bool) -> tuple[str, ...]:
+    short = SHORT_LABELS[: level.words]
+    return short if crowded else short + LONG_LABELS[: level.words]
+
+
 def _make_chart(seed: str, level: Difficulty) -> Chart:
     rng = _rng("chart", seed)
     layout = rng.choice(level.layouts) if rng.random() < 0.4 else "single"
@@ -188,8 +194,8 @@ def _make_chart(seed: str, level: Difficulty) -> Chart:
     kinds = [rng.choice(SINGLE_KINDS if layout == "single" else PANEL_KINDS) for _ in boxes]
     count = _count_items(rng, kinds, level)
     crowded = _is_crowded(kinds, layout, count)
-    labels = rng.sample(SHORT_LABELS if crowded else SHORT_LABELS + LONG_LABELS, count)
-    titles = rng.sample(TITLES, len(boxes))
+    labels = rng.sample(_labels(level, crowded), count)
+    titles = rng.sample(TITLES[: level.words], len(boxes))
     # All values of a chart differ: the right value of the wrong panel is then a wrong answer.
     values = iter(rng.sample(range(10, 100), len(boxes) * len(labels)))
     colors = tuple(PALETTES["plain"])[: level.colors]

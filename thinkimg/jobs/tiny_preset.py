@@ -29,7 +29,9 @@ from thinkimg.training.pretraining import pretrain
 STEPS = 500
 BATCH = 64
 FIRST_LABELS = 6
-LABELS = (*charts.SHORT_LABELS, *charts.LONG_LABELS)
+WORDS = charts.DIFFICULTIES[1].words
+LABELS = (*charts.SHORT_LABELS[:WORDS], *charts.LONG_LABELS[:WORDS])
+TITLES = charts.TITLES[:WORDS]
 _BLANK = "@@"
 _QUESTION_PIECES = (
     "What is the value of ", "How many ", " are there?", "Which is ", ", the ", " or the ", " bar", " slice", "bars",
@@ -38,6 +40,9 @@ _QUESTION_PIECES = (
 _RESULT_PIECES = (
     'Zoomed into "', '" (left).', '" (right).', '" (top).', '" (bottom).', ": x=", ", y=",
     "Drew a horizontal line at y=", "ERROR: ",
+    "There is no JSON object with 'actions' in your reply. ", "Your reply was cut off after 16 tokens. Be shorter.",
+    "The list of 'actions' is not valid JSON (", ": line 1 column ", "Terminate must be the only action of its turn. ",
+    "There is no image ", "Images: ",
 )  # fmt: skip
 
 
@@ -83,7 +88,7 @@ def build_base(
 
 def _words() -> Iterable[str]:
     colors = {name for palette in PALETTES.values() for name in palette}
-    return {*LABELS, *charts.TITLES, *colors, "user", "assistant", "system"}
+    return {*charts.SHORT_LABELS, *charts.LONG_LABELS, *charts.TITLES, *colors, "user", "assistant", "system"}
 
 
 def _phrases(schemas: Sequence[ToolSchema], format: Format) -> list[str]:
@@ -93,7 +98,7 @@ def _phrases(schemas: Sequence[ToolSchema], format: Format) -> list[str]:
     heads = [f"OBSERVATION:\n{schema.name}: " for schema in schemas]
     prompts = [system_prompt(tools, format, "compact") for tools in ((), schemas)]
     roles = ["user\n", "assistant\n", "system\n"]
-    return [*prompts, *scaffolds, *heads, *_QUESTION_PIECES, *_RESULT_PIECES, *roles, " img_", "img_"]
+    return [*prompts, *scaffolds, *heads, *_QUESTION_PIECES, *_RESULT_PIECES, format.right, *roles, " img_", "img_"]
 
 
 class _Documents:
@@ -143,7 +148,7 @@ class _Documents:
     def _chat(self) -> Sample:
         facts = self._facts()
         gap = self.rng.choice(" \n")
-        title = self.rng.choice(charts.TITLES) + "\n" if self.rng.random() < 0.5 else ""
+        title = self.rng.choice(TITLES) + "\n" if self.rng.random() < 0.5 else ""
         text = title + gap.join(f"{label} {value}" for label, value in facts)
         label, value = self.rng.choice(facts)
         question = f"What is the value of {label}?"

@@ -77,7 +77,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
             "intermediate_size": 256,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+            "num_key_value_heads": 4,
             "head_dim": 32,
             "max_position_embeddings": 8192,
             "rope_parameters": {

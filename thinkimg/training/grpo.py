@@ -12,7 +12,7 @@ notices it.
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -553,12 +553,15 @@ def train_grpo(
     resume_from: Path | None = None,
     world_size: int = 1,
     callbacks: Sequence[Any] = (),
+    connect: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    disconnect: Callable[[], Coroutine[Any, Any, None]] | None = None,
     **options: Any,
 ) -> ToolGRPOTrainer:
     """Train `model` in place with GRPO; the trainer is returned, closed, with its last rollouts.
 
     Writes `output_dir/log.jsonl` (one line per step, see `StepLog`), `output_dir/trajectories/step-*.jsonl` and, if
-    `settings.save_steps` is set, TRL's checkpoints. The arguments are those of `ToolGRPOTrainer`.
+    `settings.save_steps` is set, TRL's checkpoints. `connect` and `disconnect` run on the rollouts' event loop, to
+    which a tool client belongs. The other arguments are those of `ToolGRPOTrainer`.
     """
     trainer = ToolGRPOTrainer(
         model,
@@ -584,7 +587,11 @@ def train_grpo(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     try:
+        if connect is not None:
+            trainer.engine.call(connect())
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        if disconnect is not None:
+            trainer.engine.call(disconnect())
     finally:
         trainer.close()
     return trainer

@@ -18,8 +18,8 @@ def pretrain(
     collator: Collator,
     batches: Iterator[Sequence[Sample]],
     steps: int,
-    learning_rate: float = 2.5e-3,
-    muon_learning_rate: float = 1e-2,
+    learning_rate: float = 3e-3,
+    muon_learning_rate: float = 2e-2,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> float:
     """Train `model` in place; returns the last loss (nats a token).
