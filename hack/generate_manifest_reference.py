@@ -31,8 +31,11 @@ Columns:
 
 Depending on its value, a local run also refuses `spec.tool: Custom` (a container), `pvc://` addresses (volumes of a
 cluster), VisionTools that the file does not declare, and relative paths that do not exist below the manifest's folder;
-it ignores `nodes` and `procsPerNode` of Synthesize and Evaluate stages. A `secretRef` is read from the file
-`DIR/<name>/<key>` of `--secrets-dir DIR`. Documents of other API groups are passed over.
+it ignores `nodes` and `procsPerNode` of Synthesize and Evaluate stages, and sources of `env` other than secrets.
+Documents of other API groups are passed over.
+
+Secrets of a local run are files below `--secrets-dir DIR`: a `secretRef` and `env[].valueFrom.secretKeyRef` are read
+from `DIR/<name>/<key>`, and each file of `DIR/<name>` becomes a variable for `secretRefs`.
 
 `args` takes arguments of TRL's SFTConfig and GRPOConfig by their own names; the list is
 `thinkimg/api/v1alpha1/trainer_args.json`, and those that have a field of their own are refused with its name.

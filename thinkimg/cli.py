@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from thinkimg import __version__
 from thinkimg.errors import InfrastructureError, UserError
@@ -27,6 +28,7 @@ USER, INFRASTRUCTURE, INTERRUPTED = 2, 70, 75
 Manifest = Annotated[Path, typer.Argument(help="A file with a ToolRLJob and its VisionTools.")]
 RunFolder = Annotated[Path | None, typer.Option("--run", help="The run's folder. Default: runs/<job>.")]
 JobName = Annotated[str | None, typer.Option("--job", help="Which ToolRLJob, if the file has several.")]
+Secrets = Annotated[Path | None, typer.Option(help="Where the manifest's secrets are files, DIR/NAME/KEY.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Instead of the manifest's spec.seed.")]
 
 
@@ -44,11 +46,12 @@ def run(
     job: JobName = None,
     seed: Seed = None,
     tool_cache: Annotated[bool, typer.Option(help="Keep tool results in memory during a stage.")] = True,
+    secrets_dir: Secrets = None,
 ) -> None:
     """Run every stage of a ToolRLJob on this machine, and write its table and page. Run again to go on."""
     from thinkimg.jobs.run import prepare
 
-    job_run = prepare(manifest, folder, job, seed, tool_cache)
+    job_run = prepare(manifest, folder, job, seed, tool_cache, secrets_dir)
     if not job_run.execute():
         console.print(f"this run is finished: see {job_run.run.path}/report.html (delete the folder to run it again)")
 
@@ -104,11 +107,12 @@ def ask(
     model: Annotated[Path, typer.Option(help="A trained stage of a run.")],
     image: Annotated[list[Path], typer.Option(help="A picture; may be given several times.")],
     out: Annotated[Path | None, typer.Option(help="Write the trajectory (JSON lines and pictures) here.")] = None,
+    secrets_dir: Secrets = None,
 ) -> None:
     """Ask a trained model about your own picture, live tools and all."""
     from thinkimg.jobs.ask import ask_model
 
-    print(ask_model(model, image, question, out, console))
+    print(ask_model(model, image, question, out, console, secrets_dir))
 
 
 @app.command()
@@ -116,15 +120,16 @@ def table(
     manifest: Manifest,
     folder: Annotated[Path, typer.Option("--run", help="The folder for the runs of all seeds.")] = Path("runs/table"),
     job: JobName = None,
+    secrets_dir: Secrets = None,
 ) -> None:
     """Run a job with each of its spec.seeds; write the table of means, intervals and differences."""
     from thinkimg.evaluation.report import write_table
     from thinkimg.jobs.run import prepare
 
-    first = prepare(manifest, folder / "check", job)
+    first = prepare(manifest, folder / "check", job, secrets=secrets_dir)
     runs = []
     for seed in first.job.spec.seeds:
-        job_run = prepare(manifest, folder / f"seed-{seed}", job, seed)
+        job_run = prepare(manifest, folder / f"seed-{seed}", job, seed, secrets=secrets_dir)
         job_run.execute()
         runs.append(job_run.run.path)
     write_table(runs, folder)
@@ -172,10 +177,10 @@ def main() -> NoReturn:
         console.print("interrupted; run the same command again to go on")
         code = INTERRUPTED
     except (UserError, ManifestError) as error:
-        console.print(f"[red]error[/] {error}", highlight=False, markup=True)
+        _complain("error", error)
         code = USER
     except InfrastructureError as error:
-        console.print(f"[red]infrastructure[/] {error}", highlight=False)
+        _complain("infrastructure", error)
         code = INFRASTRUCTURE
     except typer.Exit as exit:
         code = exit.exit_code
@@ -187,6 +192,11 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+def _complain(family: str, error: Exception) -> None:
+    """Never wrapped: who looks for a field's path in a log finds it whole."""
+    console.print(f"[red]{family}[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+
+
 def _exit_code_of(error: Exception) -> int:
     import click
 
@@ -195,7 +205,7 @@ def _exit_code_of(error: Exception) -> int:
         return error.exit_code
     code = getattr(error, "code", None)
     if isinstance(code, int):  # a stage that failed has said why; its code is passed on
-        console.print(f"[red]error[/] {error}", highlight=False)
+        _complain("error", error)
         return code
     console.print_exception()
     return 1

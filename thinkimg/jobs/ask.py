@@ -18,7 +18,9 @@ from thinkimg.serving import Supervisor
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 
-def ask_model(path: Path, images: Sequence[Path], question: str, out: Path | None, console: Console) -> str:
+def ask_model(
+    path: Path, images: Sequence[Path], question: str, out: Path | None, console: Console, secrets: Path | None = None
+) -> str:
     """Run the agent greedily, show its turns, return its answer.
 
     Raises:
@@ -30,7 +32,7 @@ def ask_model(path: Path, images: Sequence[Path], question: str, out: Path | Non
     task = Task("question", question, tuple(_read(image) for image in images))
     with tempfile.TemporaryDirectory() as logs:
         tools = trained_with_tools(job, name)
-        with Supervisor(servers_of(manifest, job) if tools else [], Path(logs)) as servers:
+        with Supervisor(servers_of(manifest, job, secrets) if tools else [], Path(logs)) as servers:
             context = Context(job, run, (), servers.endpoints, manifest.folder)
             trajectory = asyncio.run(_answer(context, name, task, tools))
     if out is not None:
@@ -41,7 +43,9 @@ def ask_model(path: Path, images: Sequence[Path], question: str, out: Path | Non
 
 def _read(path: Path) -> Image:
     try:
-        return Image.from_file(path)
+        image = Image.from_file(path)
+        image.pixels()  # broken data behind a good header is refused before anything starts
+        return image
     except (OSError, ImageDecodeError) as error:
         raise UserError(str(error), f"--image {path}") from error
 

@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from thinkimg.api.v1alpha1 import Manifest, ManifestError, ToolRLJob, VisionTool, check_local, load_manifest
 from thinkimg.client import merge_stats
 from thinkimg.errors import UserError
 from thinkimg.evaluation.report import terminal_table, write_report
+from thinkimg.jobs.environment import environment_of, environment_of_stage
 from thinkimg.jobs.layout import BASE, Run, write_json
 from thinkimg.jobs.ports import free_port
+from thinkimg.jobs.questions import load_tasks, load_trajectories
 from thinkimg.serving import ServerConfig, ServerSpec, Supervisor, ToolEntry
 from thinkimg.tools.registry import TOOLS
 from thinkimg.viewer.page import write_page
@@ -50,6 +53,7 @@ class JobRun:
 
     Args:
         cache_tools: False sends every call over HTTP (to count or to stress them).
+        secrets: where secrets are files, `NAME/KEY`.
     """
 
     manifest: Manifest
@@ -57,6 +61,7 @@ class JobRun:
     run: Run
     seed: int
     cache_tools: bool = True
+    secrets: Path | None = None
     console: Console = field(default_factory=lambda: Console(stderr=True))
 
     def execute(self) -> bool:
@@ -89,8 +94,23 @@ class JobRun:
                 "this folder holds a run of another manifest, job or seed; name another folder, or delete it",
                 f"--run {self.run.path}",
             )
+        if not path.exists():
+            self._check_files()
         write_json(path, marker)
         self.run.manifest.write_text(text)
+
+    def _check_files(self) -> None:
+        """Read the files that the job's data names, once, before any work: all questions, all pictures."""
+        data, folder = self.job.spec.data, self.manifest.folder
+        learns_from_file = any(stage.sft and self.job.spec.data_stage(stage) is None for stage in self.job.spec.stages)
+        for split in ("train", "validation", "test"):
+            source = getattr(data, split)
+            if source is None or "://" in source.uri:
+                continue
+            if split == "train" and learns_from_file:
+                load_trajectories(data, folder)
+            else:
+                load_tasks(data, split, self.seed, folder)
 
     # ---- one stage ------------------------------------------------------------------------------------------------
 
@@ -100,10 +120,11 @@ class JobRun:
         folder.mkdir(parents=True)
         task = progress.add_task(name, total=None, note="")
         with ExitStack() as stack:
-            environment = {}
+            environment = environment_of_stage(self.job.spec, name, self.secrets)
             if self._needs_tools(name):
                 progress.update(task, note="starting tools")
-                servers = stack.enter_context(Supervisor(servers_of(self.manifest, self.job), folder / "servers"))
+                entries = servers_of(self.manifest, self.job, self.secrets)
+                servers = stack.enter_context(Supervisor(entries, folder / "servers"))
                 environment[ENDPOINTS] = ",".join(servers.endpoints)
             world = 1 if name == BASE else self.job.spec.stage(name).world_size
             _run_processes(
@@ -161,9 +182,9 @@ class JobRun:
         self.console.print(f"every trajectory: [bold]{page}[/]")
 
 
-def servers_of(manifest: Manifest, job: ToolRLJob) -> list[ServerSpec]:
+def servers_of(manifest: Manifest, job: ToolRLJob, secrets: Path | None = None) -> list[ServerSpec]:
     """One process per VisionTool that the job names."""
-    return [_server(manifest.tools[tool.name]) for tool in job.spec.tools]
+    return [_server(manifest.tools[tool.name], secrets) for tool in job.spec.tools]
 
 
 def job_of(manifest: Manifest, run: Run) -> ToolRLJob:
@@ -174,7 +195,7 @@ def job_of(manifest: Manifest, run: Run) -> ToolRLJob:
     return job
 
 
-def _server(tool: VisionTool) -> ServerSpec:
+def _server(tool: VisionTool, secrets: Path | None) -> ServerSpec:
     spec = tool.spec
     entry = ToolEntry(name=spec.tool, backend=spec.backend, options=spec.options)
     config = ServerConfig(
@@ -184,12 +205,16 @@ def _server(tool: VisionTool) -> ServerSpec:
         drain_seconds=min(spec.drain_seconds, 10),
         default_timeout_seconds=spec.call_timeout_seconds,
     )
-    environment = {variable.name: variable.value for variable in spec.env if variable.value is not None}
-    return ServerSpec(tool.name, config, environment)
+    return ServerSpec(tool.name, config, environment_of(spec.env, secrets))
 
 
 def prepare(
-    path: Path, folder: Path | None, job: str | None = None, seed: int | None = None, cache_tools: bool = True
+    path: Path,
+    folder: Path | None,
+    job: str | None = None,
+    seed: int | None = None,
+    cache_tools: bool = True,
+    secrets: Path | None = None,
 ) -> JobRun:
     """Everything that can be refused, before anything starts.
 
@@ -199,15 +224,16 @@ def prepare(
     console = Console(stderr=True)
     manifest = load_manifest(path)
     chosen = manifest.job(job)
-    check = check_local(manifest, available_tools={name: declaration.backends for name, declaration in TOOLS.items()})
+    installed = {name: declaration.backends for name, declaration in TOOLS.items()}
+    check = check_local(manifest, available_tools=installed, secrets_dir=secrets)
     for warning in check.warnings:
-        console.print(f"[yellow]warning[/] {warning}")
+        console.print(f"[yellow]warning[/] {escape(str(warning))}", soft_wrap=True)
     if check.problems:
         raise ManifestError(check.problems, manifest.source)
     number = chosen.spec.seed if seed is None else seed
     run = Run((folder or Path("runs") / chosen.name).resolve())
     run.path.mkdir(parents=True, exist_ok=True)
-    return JobRun(manifest, chosen, run, number, cache_tools, console)
+    return JobRun(manifest, chosen, run, number, cache_tools, secrets, console)
 
 
 @contextmanager
@@ -229,11 +255,12 @@ def _run_processes(
     show: Callable[[str], None],
 ) -> None:
     """Run one process per rank; rank 0's output is shown and logged, the others' only logged. All end together."""
-    shared = {**os.environ, **environment, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    threads = str(max(1, (os.cpu_count() or 1) // world))
+    shared = {"OMP_NUM_THREADS": threads, **os.environ, **environment}
+    shared |= {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "THINKIMG_PARENT": str(os.getpid())}
     if world > 1:
         shared |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         shared |= {"LOCAL_WORLD_SIZE": str(world)}
-    shared |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world)), "THINKIMG_PARENT": str(os.getpid())}
     processes: list[subprocess.Popen[str]] = []
     with log.open("a") as file:
         try:

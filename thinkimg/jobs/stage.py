@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +17,25 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from thinkimg.agent.agent import Agent, Limits, NoTools, Task, Tools
+from thinkimg.agent.agent import Agent, Limits, NoTools, Outcome, Task, Tools
 from thinkimg.agent.formats import get_format
 from thinkimg.api.v1alpha1 import ToolRLJob
 from thinkimg.client import ResultCache, ToolClient
-from thinkimg.data.datasets import Example, load_questions
 from thinkimg.errors import UserError
 from thinkimg.evaluation.metrics import exact_match
 from thinkimg.evaluation.report import summarise
 from thinkimg.image import Image
+from thinkimg.jobs.environment import PLANNER_KEY
 from thinkimg.jobs.layout import BASE, Run, write_json
 from thinkimg.jobs.models import LoadedModel, load_model
+from thinkimg.jobs.questions import TRAJECTORIES, load_tasks, load_trajectories
+from thinkimg.jobs.termination import last_words
 from thinkimg.jobs.tiny_preset import cached_base
 from thinkimg.models.chat import ChatModel
 from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, synthesize
 from thinkimg.tools.registry import TOOLS
+from thinkimg.tools.tool import ToolSchema
 from thinkimg.training.collator import encode_samples
 from thinkimg.training.grpo import GRPOSettings, train_grpo
 from thinkimg.training.rewards import make_rewards
@@ -76,16 +79,7 @@ class Context:
 
     def tasks(self, split: str, count: int | None = None) -> list[Task]:
         """Questions of a split; train, validation and test share nothing, and neither do seeds."""
-        data = self.job.spec.data
-        source = {"train": data.train, "validation": data.validation or data.train, "test": data.test}[split]
-        if source is None:
-            raise UserError(f"there is no data for {split}", f"spec.data.{split}")
-        uri = source.uri if "://" in source.uri else str(self.data_folder / source.uri)
-        try:
-            examples = load_questions(uri, split, self.job.spec.seed)
-        except ValueError as error:
-            raise UserError(str(error), f"spec.data.{split}.uri") from error
-        return [_task(example) for example in examples[:count]]
+        return load_tasks(self.job.spec.data, split, self.job.spec.seed, self.data_folder, count)
 
     def client(self) -> ToolClient:
         return ToolClient(self.endpoints, cache=ResultCache() if self.cache_tools else None)
@@ -113,12 +107,6 @@ def _hub_name(uri: str) -> str:
     return name
 
 
-def _task(example: Example) -> Task:
-    meta = {"question_id": example.id, "kind": example.kind}
-    meta |= {name: example.meta[name] for name in ("panel", "label") if example.meta.get(name)}
-    return Task(example.id, example.question, (Image.from_bytes(example.image),), example.answer, meta)
-
-
 def run_stage(context: Context, name: str) -> None:
     """Run one stage to its end and mark it finished.
 
@@ -126,18 +114,25 @@ def run_stage(context: Context, name: str) -> None:
         UserError, InfrastructureError: see the exit codes of `thinkimg stage`.
     """
     began = time.monotonic()
-    folder = context.run.stage(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.world_size))
-    if name == BASE:
-        record = _base(context)
-    else:
-        stage = context.job.spec.stage(name)
-        record = {"Synthesize": _synthesize, "SFT": _sft, "GRPO": _grpo, "Evaluate": _evaluate}[stage.type](
-            context, name
-        )
-    if context.rank == 0:
-        context.run.finish(name, {"seconds": round(time.monotonic() - began, 1)} | record)
+    with last_words(name, context.rank) as words:
+        folder = context.run.stage(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        torch.set_num_threads(int(threads) if threads.isdigit() else _fair_share(context.world_size))
+        record = _base(context) if name == BASE else _work_of(context, name)(context, name)
+        words |= record
+        if context.rank == 0:
+            context.run.finish(name, {"seconds": round(time.monotonic() - began, 1)} | record)
+
+
+def _fair_share(world_size: int) -> int:
+    """Threads of each of the processes that share this machine's cores."""
+    return max(1, (os.cpu_count() or 1) // world_size)
+
+
+def _work_of(context: Context, name: str) -> Callable[[Context, str], dict[str, Any]]:
+    kinds = {"Synthesize": _synthesize, "SFT": _sft, "GRPO": _grpo, "Evaluate": _evaluate}
+    return kinds[context.job.spec.stage(name).type]
 
 
 def _base(context: Context) -> dict[str, Any]:
@@ -181,7 +176,7 @@ def _synthesize(context: Context, name: str) -> dict[str, Any]:
             made = await synthesize(
                 agent, tasks, exact_match, filters, context.job.spec.seed, settings.concurrency, progress
             )
-        write_trajectories(made.kept, context.run.stage(name) / "trajectories" / "cold-start.jsonl")
+        write_trajectories(made.kept, context.run.stage(name) / "trajectories" / TRAJECTORIES)
         return {"kept": len(made.kept), "dropped": dict(made.dropped)}
 
     return asyncio.run(work())
@@ -200,7 +195,7 @@ def _planner(context: Context, name: str) -> ChatModel:
     if planner.model is not None:
         from thinkimg.models.api import ApiModel
 
-        key = os.environ.get("THINKIMG_PLANNER_API_KEY")
+        key = os.environ.get(PLANNER_KEY)
         return ApiModel(planner.model.base_url, planner.model.name, key)
     return ScriptedPlanner(get_format(context.job.spec.agent.format), planner.chains or DEFAULT_CHAINS)
 
@@ -244,10 +239,7 @@ def _sft(context: Context, name: str) -> dict[str, Any]:
     settings = stage.sft
     assert settings is not None
     loaded = context.load(stage.from_)
-    data = context.job.spec.data_stage(stage)
-    if data is None:
-        raise UserError("there is no stage whose trajectories to learn from", f"{name}.sft.dataFrom")
-    trajectories = list(read_trajectories(context.run.stage(data.name) / "trajectories" / "cold-start.jsonl"))
+    trajectories = _cold_start(context, name)
     if settings.tool_use == "Disabled":
         trajectories = [_without_tools(context, trajectory) for trajectory in trajectories]
     samples, dropped = encode_samples(loaded.family, trajectories)
@@ -256,7 +248,7 @@ def _sft(context: Context, name: str) -> dict[str, Any]:
         seconds = (context.run.done(settings.max_seconds.from_stage) or {})["seconds"]
     options = SFTSettings(
         settings.learning_rate,
-        settings.batch_size,
+        settings.batch_per_process(context.world_size) * context.world_size,  # times the passes that `args` may say
         settings.epochs,
         settings.max_steps,
         seconds,
@@ -288,6 +280,14 @@ def _sft(context: Context, name: str) -> dict[str, Any]:
             f"{name}.sft.gate",
         )
     return record
+
+
+def _cold_start(context: Context, name: str) -> list[Trajectory]:
+    """What the stage learns: the trajectories of an earlier stage, or those that `data.train` holds itself."""
+    data = context.job.spec.data_stage(context.job.spec.stage(name))
+    if data is None:
+        return load_trajectories(context.job.spec.data, context.data_folder)
+    return list(read_trajectories(context.run.stage(data.name) / "trajectories" / TRAJECTORIES))
 
 
 def _without_tools(context: Context, trajectory: Trajectory) -> Trajectory:
@@ -333,12 +333,13 @@ def _grpo(context: Context, name: str) -> dict[str, Any]:
     loaded = context.load(stage.from_)
     client = context.client() if grpo.tool_use == "Enabled" else None
     if client is not None:
-        asyncio.run(client.connect())
+        asyncio.run(_read_schemas(client))
     agent = context.agent(
-        loaded.chat, client or NoTools(), rounds=grpo.max_rounds, tokens_per_turn=grpo.max_tokens_per_turn,
-        seconds=grpo.max_seconds_per_trajectory,
+        loaded.chat, _Limited(client, grpo.tool_concurrency) if client else NoTools(), rounds=grpo.max_rounds, 
+        tokens_per_turn=grpo.max_tokens_per_turn, seconds=grpo.max_seconds_per_trajectory,
     )  # fmt: skip
     args = dict(grpo.args)
+    passes = args.pop("gradient_accumulation_steps", 1)
     known = {key: args.pop(key) for key in list(args) if key in GRPOSettings.model_fields}
     settings = GRPOSettings(
         steps=grpo.max_steps,
@@ -349,6 +350,9 @@ def _grpo(context: Context, name: str) -> dict[str, Any]:
         beta=grpo.beta,
         seed=context.job.spec.seed,
         attempts=grpo.resample_limit + 1,
+        refill=grpo.refill,
+        mask_truncated=grpo.mask_truncated,
+        micro_batch=grpo.rollouts_per_process(context.world_size) if passes > 1 else None,
         trl=args,
         **known,
     )
@@ -358,6 +362,7 @@ def _grpo(context: Context, name: str) -> dict[str, Any]:
         train_grpo(
             loaded.model, loaded.processor, loaded.family, agent, context.tasks("train"), rewards, settings, folder,
             image_features=loaded.features, world_size=context.world_size, callbacks=[_Progress(context, name, 5)],
+            connect=client.connect if client else None, disconnect=client.close if client else None,
         )  # fmt: skip
     finally:
         if client is not None and context.rank == 0:
@@ -365,6 +370,31 @@ def _grpo(context: Context, name: str) -> dict[str, Any]:
     if context.rank == 0:
         loaded.save(context.run.model(name))
     return {}
+
+
+@dataclass
+class _Limited:
+    """Tools of which at most `limit` calls are in flight; a call's deadline begins when its turn comes."""
+
+    client: ToolClient
+    limit: int
+
+    def __post_init__(self) -> None:
+        self.slots = asyncio.Semaphore(self.limit)
+
+    @property
+    def schemas(self) -> Mapping[str, ToolSchema]:
+        return self.client.schemas
+
+    async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Image]) -> Outcome:
+        async with self.slots:
+            return await self.client.call(name, arguments, images)
+
+
+async def _read_schemas(client: ToolClient) -> None:
+    """The prompt needs the schemas now; connections belong to the loop that uses them, so these are closed again."""
+    await client.connect()
+    await client.close()
 
 
 def _score(answer: str | None, reference: str) -> float:
@@ -389,7 +419,10 @@ def _evaluate(context: Context, name: str) -> dict[str, Any]:
         modes = {"greedy": 0.0} | ({"sampled": settings.temperature} if settings.sampled else {})
         answered = {}
         for mode, temperature in modes.items():
-            answered[mode] = asyncio.run(_answer(context, f"{name}/{model}", loaded.chat, tasks, temperature, tools))
+            answering = _answer(
+                context, f"{name}/{model}", loaded.chat, tasks, temperature, tools, settings.concurrency
+            )
+            answered[mode] = asyncio.run(answering)
             write_trajectories(answered[mode], folder / f"{mode}.jsonl")
         seconds = round(time.monotonic() - began, 1)
         entries[model] = summarise(answered["greedy"], answered.get("sampled", ()), seconds)
@@ -405,10 +438,16 @@ def trained_with_tools(job: ToolRLJob, model: str) -> bool:
 
 
 async def _answer(
-    context: Context, name: str, model: ChatModel, tasks: Sequence[Task], temperature: float, tools: bool
+    context: Context,
+    name: str,
+    model: ChatModel,
+    tasks: Sequence[Task],
+    temperature: float,
+    tools: bool,
+    concurrency: int = 128,
 ) -> list[Trajectory]:
     """One trajectory per task, scored, in order."""
-    gate = asyncio.Semaphore(128)
+    gate = asyncio.Semaphore(concurrency)
     async with _tools(context, tools, name) as connected:
         agent = context.agent(model, connected)
 

@@ -37,6 +37,10 @@ def honoured(*paths: str) -> dict[str, Row]:
     return {path: Row() for path in paths}
 
 
+def ignored(reason: str, *paths: str) -> dict[str, Row]:
+    return {path: Row("ignored", "ignored", reason) for path in paths}
+
+
 def ignored_locally(reason: str, *paths: str) -> dict[str, Row]:
     return {path: Row(local="ignored", reason=reason) for path in paths}
 
@@ -53,8 +57,7 @@ NO_PODS = "A local run has processes, not pods."
 
 VISION_TOOL: dict[str, Row] = {
     **honoured("spec.tool", "spec.backend", "spec.options", "spec.callTimeoutSeconds", "spec.drainSeconds"),
-    **honoured("spec.env", "spec.env[].name", "spec.env[].value"),
-    **ignored_locally("Export the variable in the shell before the start.", "spec.env[].valueFrom"),
+    **honoured("spec.env", "spec.env[].name", "spec.env[].value", "spec.env[].valueFrom"),
     **ignored_locally("A local run has one process for each tool.", "spec.replicas", "spec.autoscaling"),
     **ignored_locally(
         NO_PODS,
@@ -143,6 +146,8 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].grpo.rewards[].weight",
         "spec.stages[].grpo.toolConcurrency",
         "spec.stages[].grpo.resampleLimit",
+        "spec.stages[].grpo.refill",
+        "spec.stages[].grpo.maskTruncated",
         "spec.stages[].grpo.args",
     ),
     **honoured(
@@ -152,13 +157,16 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].evaluate.questions",
         "spec.stages[].evaluate.sampled",
         "spec.stages[].evaluate.temperature",
-        "spec.stages[].evaluate.bootstrap",
         "spec.stages[].evaluate.concurrency",
+    ),
+    **ignored(
+        "One run's intervals are Wilson's, which resample nothing; those over seeds (`make table`) always draw 10,000.",
+        "spec.stages[].evaluate.bootstrap",
     ),
     **ignored_locally(NO_PODS, "spec.image", "spec.imagePullSecrets", "spec.serviceAccountName"),
     **ignored_locally(NO_PODS, "spec.scheduling", "spec.podTemplatePatch"),
-    **honoured("spec.env", "spec.env[].name", "spec.env[].value"),
-    **ignored_locally("Export the variables in the shell before the start.", "spec.env[].valueFrom", "spec.secretRefs"),
+    **honoured("spec.env", "spec.env[].name", "spec.env[].value", "spec.env[].valueFrom"),
+    **honoured("spec.secretRefs", "spec.secretRefs[].name"),
     **ignored_locally("A local run imports the modules from PYTHONPATH.", "spec.code"),
     **ignored_locally("A stage that was interrupted here starts again from its beginning.", "spec.checkpoint"),
     **ignored_locally("A local run keeps everything in its run folder.", "spec.storage"),

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from .errors import Problem
 from .fields import Row, row_of
 from .manifest import Manifest, Resource
-from .pods import SecretRef
+from .pods import EnvVar, SecretRef
 from .resource import suggestion
 from .toolrljob import ToolRLJob
 from .uris import scheme_of
@@ -44,10 +44,12 @@ def check_local(
     for tool in manifest.tools.values():
         _sort_fields(manifest, tool, found)
         found.problems.extend(_tool_problems(manifest, tool, available_tools))
+        found.warnings.extend(_other_sources(manifest, tool))
     for job in manifest.jobs:
         _sort_fields(manifest, job, found)
         found.problems.extend(_job_problems(manifest, job))
         found.warnings.extend(_single_process_stages(manifest, job))
+        found.warnings.extend(_other_sources(manifest, job))
     resources: list[Resource] = [*manifest.tools.values(), *manifest.jobs]
     for resource in resources:
         found.problems.extend(_secret_problems(manifest, resource, secrets_dir))
@@ -128,6 +130,13 @@ def _job_problems(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
             remedy = "A relative path is below the manifest's folder."
             yield manifest.problem(_document(job), loc, message, remedy)
 
+    for index, stage in enumerate(job.spec.stages):
+        uri = job.spec.data.train.uri
+        if stage.sft and job.spec.data_stage(stage) is None and not (scheme_of(uri) == "" and uri.endswith(".jsonl")):
+            message = f'"{uri}" is not a file of trajectories, and no stage makes any'
+            remedy = "Put a stage of type Synthesize before this one, or name a .jsonl file that one has written."
+            yield manifest.problem(_document(job), ("spec", "stages", index, "sft"), message, remedy)
+
 
 def _uris(job: ToolRLJob) -> Iterator[tuple[Loc, str]]:
     yield ("spec", "model", "uri"), job.spec.model.uri
@@ -145,6 +154,15 @@ def _single_process_stages(manifest: Manifest, job: ToolRLJob) -> Iterator[Probl
             yield manifest.problem(_document(job), loc, message, f"{stage.type} runs as one process here.")
 
 
+def _other_sources(manifest: Manifest, resource: Resource) -> Iterator[Problem]:
+    """Variables whose value comes from something that only a cluster has."""
+    for index, variable in enumerate(resource.spec.env):
+        if variable.value_from is not None and variable.secret_ref is None:
+            loc: Loc = ("spec", "env", index, "valueFrom")
+            remedy = "Only a required secretKeyRef is read here; export the variable in the shell before the start."
+            yield manifest.problem(_document(resource), loc, "it is ignored in a local run", remedy)
+
+
 def _secret_problems(manifest: Manifest, resource: Resource, secrets_dir: Path | None) -> Iterator[Problem]:
     for loc, path, reference in _secret_refs(resource.spec, ("spec",), "spec"):
         row = row_of(type(resource), path)
@@ -157,11 +175,23 @@ def _secret_problems(manifest: Manifest, resource: Resource, secrets_dir: Path |
         elif not (secrets_dir / where).is_file():
             message = f"there is no file {secrets_dir / where}"
             yield manifest.problem(_document(resource), loc, message, "Write the secret to that file.")
+    if isinstance(resource, ToolRLJob):
+        for index, whole in enumerate(resource.spec.secret_refs):
+            loc = ("spec", "secretRefs", index)
+            if secrets_dir is None:
+                remedy = f"Write one file DIR/{whole.name}/VARIABLE for each variable and give --secrets-dir DIR."
+                yield manifest.problem(_document(resource), loc, "a local run has no Secrets", remedy)
+            elif not (secrets_dir / whole.name).is_dir():
+                message = f"there is no folder {secrets_dir / whole.name}"
+                yield manifest.problem(_document(resource), loc, message, "Write one file for each variable there.")
 
 
 def _secret_refs(value: Any, loc: Loc, path: str) -> Iterator[tuple[Loc, str, SecretRef]]:
     if isinstance(value, SecretRef):
         yield loc, path, value
+    elif isinstance(value, EnvVar):
+        if value.secret_ref is not None:
+            yield (*loc, "valueFrom"), f"{path}.valueFrom", value.secret_ref
     elif isinstance(value, BaseModel):
         for name, info in type(value).model_fields.items():
             alias = info.alias or name

@@ -55,7 +55,16 @@ class EnvVar(Block):
     def _one_source(self) -> EnvVar:
         if self.value is not None and self.value_from is not None:
             refuse(f'"{self.name}" has both value and valueFrom', "Keep one of them.")
+        _ = self.secret_ref  # refused here when name or key are wrong
         return self
+
+    @property
+    def secret_ref(self) -> SecretRef | None:
+        """The Secret's key that `valueFrom.secretKeyRef` names; None for any other source, and for an optional key."""
+        source = (self.value_from or {}).get("secretKeyRef")
+        if not isinstance(source, dict) or source.get("optional"):
+            return None
+        return SecretRef(name=source.get("name", ""), key=source.get("key", ""))
 
 
 class ResourceRequirements(Block):

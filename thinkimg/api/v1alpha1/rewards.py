@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 
 from .resource import Block, Violation, refuse, refuse_all, suggestion
 
-BUILT_IN_REWARDS = ("accuracy", "format")
+BUILT_IN_REWARDS = ("accuracy", "format", "tool-success")
 
 
 def _reward_name(name: str) -> str:
@@ -25,7 +25,8 @@ class Reward(Block):
     """One summand of the reward."""
 
     name: Annotated[str, AfterValidator(_reward_name)]
-    """`accuracy`, `format`, or `module:function` from `spec.code`."""
+    """`accuracy`, `format`, `tool-success` (share of calls that were not the model's mistake), or `module:function`
+    from `spec.code`."""
     weight: float = 1.0
     """Its factor; 0 only records it."""
 

@@ -148,7 +148,7 @@ class SFT(Block):
     """Measure after this stage whether RL may start from it; default: no measurement."""
     data_from: StageName | None = None
     """The earlier Synthesize stage whose trajectories are learnt. Default: the nearest earlier one; without any,
-    `data.train` must hold trajectories itself."""
+    `data.train` must be a JSONL file of trajectories, as a Synthesize stage writes it."""
     seed: Seed | None = None
     """Seed of order and dropout; default: `spec.seed`."""
     args: Annotated[dict[str, Any], AfterValidator(sft_args)] = Field(default_factory=dict)
@@ -199,6 +199,10 @@ class GRPO(Block):
     """Tool calls in flight at the same time, per process."""
     resample_limit: NonNegative = 2
     """How often a rollout spoilt by the infrastructure is sampled again before it is left out of the loss."""
+    refill: bool = False
+    """Replace groups whose rewards are all equal by other questions, a few per step (DAPO's dynamic sampling)."""
+    mask_truncated: bool = False
+    """Rollouts that a limit ended get neither loss nor reward; by default they are rewarded like any other."""
     args: Annotated[dict[str, Any], AfterValidator(grpo_args)] = Field(default_factory=dict)
     """More arguments of TRL's GRPOConfig by their own names; those that have a field here are refused."""
 
@@ -222,8 +226,8 @@ class Evaluate(Block):
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     """Temperature of the sampled answers."""
     bootstrap: Annotated[int, Field(ge=100, le=1_000_000), Unit("resamples")] = 2000
-    """Resamples of the bootstrap behind the 95 % intervals."""
-    concurrency: Positive = 32
+    """Resamples of a bootstrap of the 95 % intervals."""
+    concurrency: Positive = 128
     """Questions answered at the same time."""
 
 

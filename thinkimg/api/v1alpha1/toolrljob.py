@@ -30,9 +30,15 @@ from .resource import (
 )
 from .rules import violations_of_job
 from .stages import GRPO, TRAINED_TYPES, Stage, Synthesize
-from .uris import data_uri, model_uri
+from .uris import data_uri, model_uri, scheme_of
 
 AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]
+
+
+def _revision_without_repository(uri: str, revision: str | None) -> list[Violation]:
+    if revision is None or scheme_of(uri) == "hf":
+        return []
+    return [Violation(("revision",), f'"{uri}" has no revisions', "Remove it; hf:// repositories have them.")]
 
 
 class Model(Block):
@@ -46,6 +52,11 @@ class Model(Block):
     """Run Python code that comes with the model."""
     secret_ref: SecretRef | None = None
     """The hub's access token."""
+
+    @model_validator(mode="after")
+    def _revision_of_a_repository(self) -> Model:
+        refuse_all(_revision_without_repository(self.uri, self.revision))
+        return self
 
 
 class ToolRef(Block):
@@ -64,6 +75,11 @@ class Dataset(Block):
     manifest's folder."""
     revision: str | None = None
     """Commit, tag or branch of a hub repository. Default: the main branch."""
+
+    @model_validator(mode="after")
+    def _revision_of_a_repository(self) -> Dataset:
+        refuse_all(_revision_without_repository(self.uri, self.revision))
+        return self
 
 
 class Data(Block):

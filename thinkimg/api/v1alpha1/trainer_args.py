@@ -65,7 +65,7 @@ _GRPO = {
     "Use grpo.rewards[].weight.": "reward_weights",
     "Use grpo.promptsPerStep and grpo.numGenerations.": "generation_batch_size",
     "Use grpo.promptsPerStep and args.gradient_accumulation_steps.": "steps_per_generation",
-    "Remove it: truncated rollouts are left out of the loss already.": "mask_truncated_completions",
+    "Use grpo.maskTruncated.": "mask_truncated_completions",
     "Remove it: ThinkIMG chooses the engine (vLLM in the trainer's process where there is one, else transformers).": (
         "use_vllm vllm_mode vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url vllm_server_host "
         "vllm_server_port vllm_server_timeout vllm_group_port use_transformers_paged cache_implementation "

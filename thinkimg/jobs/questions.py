@@ -1,0 +1,73 @@
+"""The questions of a job as tasks, every picture decoded once: what is broken is refused here, not in mid-training."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from thinkimg.agent.agent import Task
+from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
+from thinkimg.data.datasets import Example, load_questions
+from thinkimg.errors import UserError
+from thinkimg.image import Image, ImageDecodeError
+from thinkimg.trajectory import Trajectory, read_trajectories
+
+TRAJECTORIES = "cold-start.jsonl"
+
+
+def source_of(data: Data, split: str) -> Dataset | None:
+    """Where the questions of a split come from; without validation data, those to train on."""
+    return {"train": data.train, "validation": data.validation or data.train, "test": data.test}[split]
+
+
+def load_tasks(data: Data, split: str, seed: int, folder: Path, count: int | None = None) -> list[Task]:
+    """The first `count` questions of a split. Relative paths are below `folder`.
+
+    Raises:
+        UserError: there is no such split, its data cannot be read, a picture is broken or too large.
+    """
+    field = f"spec.data.{split}"
+    source = source_of(data, split)
+    if source is None:
+        raise UserError(f"there is no data for {split}", field)
+    try:
+        examples = load_questions(_uri(source, folder), split, seed)
+    except ValueError as error:
+        raise UserError(str(error), f"{field}.uri") from error
+    return list(_tasks(examples[:count], f"{field}.uri", decode=not source.uri.startswith("charts://")))
+
+
+def load_trajectories(data: Data, folder: Path) -> list[Trajectory]:
+    """The trajectories that `data.train` holds itself.
+
+    Raises:
+        UserError: it is not a file of trajectories.
+    """
+    try:
+        return list(read_trajectories(folder / data.train.uri))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"trajectories are needed, as a Synthesize stage writes them: {error}", "spec.data.train.uri"
+        ) from (error)
+
+
+def _uri(source: Dataset, folder: Path) -> str:
+    if "://" not in source.uri:
+        return str(folder / source.uri)
+    if source.revision is None:
+        return source.uri
+    return f"{source.uri}{'&' if '?' in source.uri else '?'}revision={source.revision}"
+
+
+def _tasks(examples: Iterable[Example], field: str, decode: bool) -> Iterator[Task]:
+    images: dict[bytes, Image] = {}
+    for example in examples:
+        image = images.get(example.image)
+        if image is None:
+            try:
+                image = images[example.image] = Image.from_bytes(example.image)
+                if decode:
+                    image.pixels()
+            except ImageDecodeError as error:
+                raise UserError(f"the picture of question {example.id!r} cannot be used: {error}", field) from error
+        meta = {"question_id": example.id, "kind": example.kind}
+        meta |= {name: example.meta[name] for name in ("panel", "label") if example.meta.get(name)}
+        yield Task(example.id, example.question, (image,), example.answer, meta)
