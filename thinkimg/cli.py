@@ -25,6 +25,8 @@ console = Console(stderr=True)
 USER, INFRASTRUCTURE, INTERRUPTED = 2, 70, 75
 """Exit codes beside 0 (done) and 1 (a bug): never retried; retried; retried without counting."""
 
+_TYPER_INTERRUPTED = 130
+
 Manifest = Annotated[Path, typer.Argument(help="A file with a ToolRLJob and its VisionTools.")]
 RunFolder = Annotated[Path | None, typer.Option("--run", help="The run's folder. Default: runs/<job>.")]
 JobName = Annotated[str | None, typer.Option("--job", help="Which ToolRLJob, if the file has several.")]
@@ -75,8 +77,9 @@ def stage(
     chosen = loaded.job(job)
     if seed is not None:
         chosen.spec.seed = seed
-    if name != "base":
-        chosen.spec.stage(name)
+    stages = ["base", *(known.name for known in chosen.spec.stages)]
+    if name not in stages:
+        raise UserError(f"there is no stage {name!r}; there are {', '.join(stages)}", "NAME")
     tools = [loaded.tools[tool.name].spec.tool for tool in chosen.spec.tools if tool.name in loaded.tools]
     endpoints = [url for url in os.environ.get("THINKIMG_TOOL_ENDPOINTS", "").split(",") if url]
     with join_ranks() as (rank, world_size):
@@ -171,8 +174,9 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     code: int
     try:
-        app(standalone_mode=False)
-        code = 0
+        code = app(standalone_mode=False) or 0
+        if code == _TYPER_INTERRUPTED:  # typer makes an exit of KeyboardInterrupt, and a return value of an exit
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         console.print("interrupted; run the same command again to go on")
         code = INTERRUPTED
@@ -198,11 +202,9 @@ def _complain(family: str, error: Exception) -> None:
 
 
 def _exit_code_of(error: Exception) -> int:
-    import click
-
-    if isinstance(error, click.ClickException):
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # wrong usage; typer has its own copy of click's classes
         error.show()
-        return error.exit_code
+        return int(error.exit_code)
     code = getattr(error, "code", None)
     if isinstance(code, int):  # a stage that failed has said why; its code is passed on
         _complain("error", error)
