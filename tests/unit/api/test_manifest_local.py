@@ -41,6 +41,24 @@ REFUSED_JOBS = [
         setting("spec.model.secretRef", {"name": "hub"}),
         "DIR/hub/token and give",
     ),
+    (
+        "a variable from a secret without a folder of secrets",
+        setting("spec.env", [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]),
+        "spec.env[0].valueFrom: a local run has no Secrets. Write the secret to a file DIR/s/k",
+    ),
+    (
+        "variables of a secret without a folder of secrets",
+        setting("spec.secretRefs", [{"name": "wandb"}]),
+        "spec.secretRefs[0]: a local run has no Secrets. Write one file DIR/wandb/VARIABLE for each",
+    ),
+    (
+        "SFT on what is not a file of trajectories",
+        lambda job: (
+            job["spec"]["data"]["train"].update(uri="hf://o/n"),
+            job["spec"].update(stages=[{"name": "sft", "type": "SFT", "sft": {}}]),
+        ),
+        'spec.stages[0].sft: "hf://o/n" is not a file of trajectories',
+    ),
 ]
 
 
@@ -115,6 +133,18 @@ def test_a_secret_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "token").write_text("x")
     assert check(job=change, secrets_dir=tmp_path).problems == []
+
+
+def test_variables_of_a_secret_are_the_files_of_a_folder(tmp_path: Path) -> None:
+    change = setting("spec.secretRefs", [{"name": "wandb"}])
+    assert "there is no folder" in str(check(job=change, secrets_dir=tmp_path).problems[0])
+    (tmp_path / "wandb").mkdir()
+    assert check(job=change, secrets_dir=tmp_path) == LocalCheck()
+
+
+def test_a_field_without_effect_anywhere_is_warned_of() -> None:
+    found = check(job=setting("spec.stages.3.evaluate.bootstrap", 500))
+    assert [warning.path for warning in found.warnings] == ["spec.stages[3].evaluate.bootstrap"]
 
 
 def test_relative_data_is_looked_up_beside_the_manifest(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from .resource import Block, Object, ObjectName, Quantity, refuse
+from .resource import Block, Object, ObjectName, Quantity, Violation, refuse, refuse_all
 
 RESERVED_ENV = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 RESERVED_ENV_PREFIXES = ("MASTER_", "PET_", "THINKIMG_")
@@ -55,7 +55,10 @@ class EnvVar(Block):
     def _one_source(self) -> EnvVar:
         if self.value is not None and self.value_from is not None:
             refuse(f'"{self.name}" has both value and valueFrom', "Keep one of them.")
-        _ = self.secret_ref  # refused here when name or key are wrong
+        source = (self.value_from or {}).get("secretKeyRef")
+        if source is not None and not (isinstance(source, dict) and source.get("name") and source.get("key")):
+            place = ("valueFrom", "secretKeyRef")
+            refuse_all([Violation(place, "a secret's name and key are needed", "Write {name: …, key: …}.")])
         return self
 
     @property

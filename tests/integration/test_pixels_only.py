@@ -1,0 +1,68 @@
+"""Tools look at pixels and at nothing else: pictures that other programs encoded, without the generator's records, give
+the same results."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as Pillow
+
+from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
+from thinkimg.data.datasets import Example, export_jsonl, load_questions
+from thinkimg.image import Image
+from thinkimg.jobs.questions import load_tasks
+from thinkimg.tools.registry import load_tool
+from thinkimg.tools.tool import Tool
+
+QUESTIONS = load_questions("charts://?questions=12&difficulty=2&per_chart=2", "test", 4)
+
+
+@pytest.fixture(scope="module")
+def tools() -> dict[str, Tool]:
+    loaded = {name: load_tool(name) for name in ("ZoominSubplot", "Point")}
+    return loaded | {"OCR": load_tool("OCR", options={"text": "plain"})}
+
+
+def encoded_anew(example: Example, format: str, **options: Any) -> Example:
+    """The same question: other bytes, nothing known about the picture."""
+    buffer = io.BytesIO()
+    Pillow.open(io.BytesIO(example.image)).convert("RGB").save(buffer, format, **options)
+    return Example(example.id, example.question, example.answer, buffer.getvalue(), "", {})
+
+
+def looked_at(tools: dict[str, Tool], example: Example, picture: bytes) -> list[Any]:
+    """What the tools see in `picture` when asked what `example` is about."""
+    images = {"img_1": Image.from_bytes(picture)}
+    calls: list[tuple[str, dict[str, Any]]] = [("OCR", {})]
+    if example.meta["panel"]:
+        calls.append(("ZoominSubplot", {"description": example.meta["panel"]}))
+    if example.meta["label"]:
+        calls.append(("Point", {"description": example.meta["label"]}))
+    results = [tools[name].run({"image": "img_1", **arguments}, images) for name, arguments in calls]
+    return [(result.text, result.data, [image.sha256 for image in result.images]) for result in results]
+
+
+def test_the_same_pixels_give_the_same_results(tools: dict[str, Tool], tmp_path: Path) -> None:
+    file = export_jsonl((encoded_anew(example, "PNG", compress_level=9) for example in QUESTIONS), tmp_path)
+    data = Data(train=Dataset(uri=file.name))
+    stripped = load_tasks(data, "train", 0, tmp_path)
+    called = 0
+    for example, task in zip(QUESTIONS, stripped, strict=True):
+        (picture,) = task.images
+        assert picture.data != example.image
+        assert set(task.meta) == {"question_id", "kind"}
+        results = looked_at(tools, example, example.image)
+        assert looked_at(tools, example, picture.data) == results
+        called += len(results)
+    assert called > len(QUESTIONS)
+
+
+def test_a_lossy_encoding_changes_next_to_nothing_that_is_read(tools: dict[str, Tool]) -> None:
+    same = total = 0
+    for example in QUESTIONS[::2]:
+        lossy = encoded_anew(example, "JPEG", quality=95)
+        sharp, blurred = (set(looked_at(tools, example, image)[0][0].split()) for image in (example.image, lossy.image))
+        same += len(sharp & blurred)
+        total += len(sharp)
+    assert same / total >= 0.97

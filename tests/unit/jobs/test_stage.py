@@ -1,0 +1,62 @@
+"""Parts of the stages that need no training."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from thinkimg.api.v1alpha1 import parse_manifest
+from thinkimg.errors import UserError
+from thinkimg.jobs.layout import Run
+from thinkimg.jobs.stage import Context, _cold_start, _Limited
+from thinkimg.trajectory import Trajectory, write_trajectories
+
+
+class Busy:
+    """A tool client that counts the calls under way."""
+
+    schemas: Mapping[str, Any] = {"OCR": None}
+    now = most = 0
+
+    async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Any]) -> str:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.005)
+        self.now -= 1
+        return name
+
+
+def test_at_most_so_many_calls_are_in_flight() -> None:
+    busy = Busy()
+    limited = _Limited(busy, 3)  # type: ignore[arg-type]
+
+    async def many() -> list[Any]:
+        return await asyncio.gather(*(limited.call("OCR", {}, {}) for _ in range(10)))
+
+    assert asyncio.run(many()) == ["OCR"] * 10
+    assert busy.most == 3
+    assert limited.schemas is busy.schemas
+
+
+def context(tmp_path: Path) -> Context:
+    job = {
+        "apiVersion": "thinkimg.dev/v1alpha1",
+        "kind": "ToolRLJob",
+        "metadata": {"name": "job"},
+        "spec": {
+            "model": {"uri": "preset://tiny"},
+            "data": {"train": {"uri": "mine.jsonl"}},
+            "stages": [{"name": "sft", "type": "SFT", "sft": {}}],
+        },
+    }
+    return Context(parse_manifest(yaml.safe_dump(job)).job(), Run(tmp_path / "run"), data_folder=tmp_path)
+
+
+def test_sft_learns_the_users_own_trajectories_where_no_stage_makes_any(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"spec\.data\.train\.uri"):
+        _cold_start(context(tmp_path), "sft")
+    write_trajectories([Trajectory(question="What?", status="answered")], tmp_path / "mine.jsonl")
+    assert [trajectory.question for trajectory in _cold_start(context(tmp_path), "sft")] == ["What?"]
