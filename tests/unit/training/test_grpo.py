@@ -316,7 +316,7 @@ def test_train_grpo_writes_the_log_and_trajectories_and_leaves_a_clean_model(tmp
     rewards = [Reward("accuracy", lambda t: float(answer_length(t) > 3)), Reward("format", lambda t: 1.0, 0.1)]
     agent = ScriptedAgent(world)
     train_grpo(world.model, world.processor, world.family, agent, tasks(4), rewards, settings, tmp_path, world.features)
-    lines = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert lines[0]["tools"] == {"crop": 1.0}
     assert lines[0]["chains"] == {"crop": 1.0}
@@ -358,7 +358,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
             resume_from=resume,
         )
         tokens = [trajectory.tokens for group in trainer.groups for trajectory in group.trajectories]
-        return tokens, [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+        return tokens, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
     whole, log = run(tmp_path / "whole", 4)
     run(tmp_path / "cut", 3)
@@ -377,7 +377,7 @@ def test_two_processes_make_the_step_that_one_makes(tmp_path: Path) -> None:
     prints = {line for line in done.stdout.splitlines() if line.startswith("weights ")}
     assert len(prints) == 1, "all ranks end with the same weights"
     one, two = (
-        [json.loads(line) for line in (tmp_path / count / "steps.jsonl").read_text().splitlines()] for count in "12"
+        [json.loads(line) for line in (tmp_path / count / "log.jsonl").read_text().splitlines()] for count in "12"
     )
     for name in ("reward", "loss", "grad_norm", "tool_calls"):
         assert [line[name] for line in two] == pytest.approx([line[name] for line in one], abs=1e-5)
