@@ -233,6 +233,11 @@ SPOILT: list[tuple[str, Change, str]] = [
     ("a missing data file", lambda spec: spec["data"]["test"].update(uri="no/test.jsonl"), "spec.data.test.uri"),
     ("a broken picture", lambda spec: spec["data"]["test"].update(uri="cut/test.jsonl"), "spec.data.test.uri"),
     ("a huge picture", lambda spec: spec["data"]["test"].update(uri="huge/test.jsonl"), "spec.data.test.uri"),
+    (
+        "an unknown chain",
+        lambda spec: spec["stages"][0]["synthesize"]["planner"]["chains"].update(ocr2=1),
+        "planner.chains.ocr2",
+    ),
     ("secrets nowhere", lambda spec: spec.update(secretRefs=[{"name": "hub"}]), "spec.secretRefs[0]"),
 ]
 

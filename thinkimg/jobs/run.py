@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from thinkimg.api.v1alpha1 import Manifest, ManifestError, ToolRLJob, VisionTool, check_local, load_manifest
+from thinkimg.api.v1alpha1 import Manifest, ManifestError, Problem, ToolRLJob, VisionTool, check_local, load_manifest
+from thinkimg.api.v1alpha1.resource import suggestion
 from thinkimg.client import merge_stats
 from thinkimg.errors import UserError
 from thinkimg.evaluation.report import terminal_table, write_report
@@ -31,6 +32,7 @@ from thinkimg.jobs.layout import BASE, Run, write_json
 from thinkimg.jobs.ports import free_port
 from thinkimg.jobs.questions import load_tasks, load_trajectories
 from thinkimg.serving import ServerConfig, ServerSpec, Supervisor, ToolEntry
+from thinkimg.synthesis.planner import CHAINS
 from thinkimg.tools.registry import TOOLS
 from thinkimg.viewer.page import write_page
 
@@ -228,12 +230,22 @@ def prepare(
     check = check_local(manifest, available_tools=installed, secrets_dir=secrets)
     for warning in check.warnings:
         console.print(f"[yellow]warning[/] {escape(str(warning))}", soft_wrap=True)
-    if check.problems:
-        raise ManifestError(check.problems, manifest.source)
+    problems = [*check.problems, *_unknown_chains(manifest, chosen)]
+    if problems:
+        raise ManifestError(problems, manifest.source)
     number = chosen.spec.seed if seed is None else seed
     run = Run((folder or Path("runs") / chosen.name).resolve())
     run.path.mkdir(parents=True, exist_ok=True)
     return JobRun(manifest, chosen, run, number, cache_tools, secrets, console)
+
+
+def _unknown_chains(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
+    for index, stage in enumerate(job.spec.stages):
+        for name in stage.synthesize.planner.chains if stage.synthesize else ():
+            if name not in CHAINS:
+                loc = ("spec", "stages", index, "synthesize", "planner", "chains", name)
+                message = f'the scripted planner has no chain "{name}"'
+                yield manifest.problem(f"ToolRLJob/{job.name}", loc, message, suggestion(name, CHAINS))
 
 
 @contextmanager
