@@ -25,9 +25,12 @@ def find_chromium() -> str | None:
     return named or next((path for name in CANDIDATES if (path := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """The system's Chromium, headless. In CI it must be there."""
+    """The system's Chromium, headless. In CI it must be there.
+
+    Not for the whole session: while it is open, Playwright runs an event loop in this thread, and no other test could.
+    """
     executable = find_chromium()
     if executable is None:
         reason = "no Chromium found: install it, or name it in THINKIMG_CHROMIUM. THE PAGE WAS NOT TESTED."

@@ -34,4 +34,6 @@ def two_steps(folder: Path, world_size: int) -> str:
 
 
 if __name__ == "__main__":
-    print("weights", two_steps(Path(sys.argv[1]), int(os.environ["WORLD_SIZE"])), flush=True)
+    weights = two_steps(Path(sys.argv[1]), int(os.environ["WORLD_SIZE"]))
+    # A file per rank: what two processes print to one pipe may come out mixed.
+    (Path(sys.argv[1]) / f"weights-{os.environ['RANK']}").write_text(weights)
