@@ -30,5 +30,5 @@ if ! uv --version >/dev/null 2>&1; then
 fi
 
 # Without PYTHON, uv takes the first interpreter that fits.
-"$uv" sync --frozen --extra all ${PYTHON:+--python "$PYTHON"}
+"$uv" sync --frozen --extra all --compile-bytecode ${PYTHON:+--python "$PYTHON"}
 echo "$SECONDS" >.venv/setup.seconds

@@ -26,7 +26,7 @@ from thinkimg.tools.tool import ToolSchema
 from thinkimg.training.collator import Collator, Sample
 from thinkimg.training.pretraining import pretrain
 
-STEPS = 500
+STEPS = 600
 BATCH = 64
 FIRST_LABELS = 6
 WORDS = charts.DIFFICULTIES[1].words
@@ -120,7 +120,7 @@ class _Documents:
 
     def batches(self) -> Iterator[list[Sample]]:
         for step in itertools.count():
-            grown = (step / self.steps - 0.25) / 0.35  # starts after a quarter, done at 60 %
+            grown = (step / self.steps - 0.15) / 0.25  # starts at 15 % of the steps, done at 40 %
             self.known = FIRST_LABELS + round((len(LABELS) - FIRST_LABELS) * min(max(grown, 0), 1))
             yield [self._recall() if self.rng.random() < 0.6 else self._chat() for _ in range(BATCH)]
 
