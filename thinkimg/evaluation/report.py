@@ -284,14 +284,14 @@ def _rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 
 def terminal_table(results: Results) -> Table:
-    """The headline table of a `results.json` for the terminal."""
+    """The headline table of a `results.json`, short enough for 80 columns."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, title in enumerate(HEADLINE):
-        table.add_column(title, justify="left" if number == 0 else "right")
+    for number, title in enumerate(("Model", "Greedy", "95 % interval", "Sampled", "Tool calls", "Training")):
+        table.add_column(title, justify="left" if number == 0 else "right", no_wrap=True)
     for model in ordered_models(results["models"]):
         entry = {**results["models"][model], "model": model}
         entry.setdefault("training_seconds", results.get("seconds", {}).get(model))
-        table.add_row(*_headline_cells(entry), style="bold" if model == "v-toolrl" else None)
+        table.add_row(*_headline_cells(entry)[:6], style="bold" if model == "v-toolrl" else None)
     return table
 
 

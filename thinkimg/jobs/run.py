@@ -326,7 +326,7 @@ def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("[bold]{task.description:<12}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("[bold]{task.description:<12}"), BarColumn(12), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"), console=console,
     )  # fmt: skip
 
@@ -346,5 +346,4 @@ def _show(progress: Progress, task: TaskID, line: str) -> None:
 
 
 def _summary(done: dict[str, Any]) -> str:
-    shown = {key: value for key, value in done.items() if isinstance(value, int | float) and key != "seconds"}
-    return " ".join(f"{key} {value:.4g}" for key, value in shown.items())
+    return " ".join(f"{key} {done[key]:.3g}" for key in ("kept", "gate_accuracy", "loss") if key in done)

@@ -97,11 +97,13 @@ def test_curves_are_columns_and_a_resumed_step_counts_once(run, tmp_path):
 
 
 def test_terminal_table_fits_a_terminal(run):
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(terminal_table(read_results(run)))
     text = console.export_text()
+    rows = text.strip().splitlines()
+    assert len(rows) == 1 + len(read_results(run)["models"]), "no row is wrapped"
     assert "Base (zero-shot)" in text
-    assert "V-ToolRL" in text.splitlines()[-1]
+    assert "V-ToolRL" in rows[-1]
 
 
 @pytest.mark.parametrize("content", [None, "not JSON", "[]", '{"models": 3}'])
