@@ -65,6 +65,7 @@ def stage(
     folder: Annotated[Path, typer.Option("--run", help="The run's folder.")],
     job: JobName = None,
     seed: Seed = None,
+    data_folder: Annotated[Path | None, typer.Option(help="Root of relative data. Default: beside the file.")] = None,
     tool_cache: bool = True,
 ) -> None:
     """Run one stage. `thinkimg run`, torchrun and pods execute this; ranks are read from RANK and WORLD_SIZE."""
@@ -83,13 +84,17 @@ def stage(
     tools = [loaded.tools[tool.name].spec.tool for tool in chosen.spec.tools if tool.name in loaded.tools]
     endpoints = [url for url in os.environ.get("THINKIMG_TOOL_ENDPOINTS", "").split(",") if url]
     with join_ranks() as (rank, world_size):
-        run_stage(
-            Context(
-                chosen, Run(folder.resolve()), tools, endpoints, loaded.folder, cache_tools=tool_cache, rank=rank,
-                world_size=world_size,
-            ),
-            name,
-        )  # fmt: skip
+        context = Context(
+            chosen,
+            Run(folder.resolve()),
+            tools,
+            endpoints,
+            data_folder or loaded.folder,
+            cache_tools=tool_cache,
+            rank=rank,
+            world_size=world_size,
+        )
+        run_stage(context, name)
 
 
 @app.command()

@@ -139,7 +139,9 @@ class JobRun:
         progress.update(task, total=1, completed=1, note=f"[green]done[/] {_summary(done)}")
 
     def _command(self, name: str) -> list[str]:
-        command = [sys.executable, "-m", "thinkimg.cli", "stage", self.manifest.source, name]
+        # The run's own copy: whoever edits the manifest meanwhile does not change the stages to come.
+        command = [sys.executable, "-m", "thinkimg.cli", "stage", str(self.run.manifest), name]
+        command += ["--data-folder", str(self.manifest.folder.resolve())]
         command += ["--run", str(self.run.path), "--seed", str(self.seed), "--job", self.job.name]
         return command if self.cache_tools else [*command, "--no-tool-cache"]
 

@@ -22,8 +22,6 @@ ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 TOP_LEVEL = r"thinkimg|docs|tests|bench|hack|manifests|operator|\.ci"
-TAKEN_BY_HAND = {"docs/images/report.png"}  # a picture of a real run
-
 NAME = re.compile(r"\bthinkimg(?:\.\w+)+\b(?![/\w])")
 PATH = re.compile(rf"`((?:{TOP_LEVEL})/[\w./-]*)`")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
@@ -88,7 +86,7 @@ def test_every_path_exists(page):
     links = [target for target in LINK.findall(text) if "://" not in target]
     wanted = {(page.parent / target).resolve() for target in links} | {ROOT / path for path in PATH.findall(text)}
     missing = {str(path.relative_to(ROOT)) for path in wanted if not path.exists()}
-    assert missing <= TAKEN_BY_HAND
+    assert not missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
