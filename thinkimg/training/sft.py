@@ -6,6 +6,7 @@ data set holds row numbers, and the collator turns them into batches.
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -101,8 +102,6 @@ def train_sft(
 
 
 def _world_size() -> int:
-    import os
-
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
