@@ -36,6 +36,8 @@ class ToolSchema(BaseModel):
         version: changes when results change; part of every cache key.
         parameters: JSON schema of the arguments, as in OpenAI's function calling.
         image_parameters: the arguments that name an image by handle.
+        image_affinity: the tool keeps something expensive per picture (an embedding); clients send further calls on a
+            picture to the replica that has it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +48,7 @@ class ToolSchema(BaseModel):
     parameters: dict[str, Any]
     image_parameters: tuple[str, ...] = ()
     aliases: tuple[str, ...] = Field(default=())
+    image_affinity: bool = False
 
     def as_function(self) -> dict[str, Any]:
         """The form that OpenAI's API and chat templates use."""
@@ -218,6 +221,7 @@ def tool(
     backends: tuple[str, ...] = ("builtin",),
     options: type[ToolOptions] = ToolOptions,
     read_param: Callable[[str], dict[str, Any]] | None = None,
+    image_affinity: bool = False,
 ) -> Callable[[Callable[..., ToolResult] | type[ToolImplementation]], ToolDeclaration]:
     """Turn a typed function, or a class with `load` and `run`, into a tool.
 
@@ -237,6 +241,7 @@ def tool(
             parameters=_parameters(arguments, image_parameters, documented),
             image_parameters=image_parameters,
             aliases=aliases,
+            image_affinity=image_affinity,
         )
         return ToolDeclaration(schema, arguments, backends, options, _maker(implementation), read_param)
 
