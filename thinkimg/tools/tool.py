@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, get_type_hints
 
@@ -69,8 +69,23 @@ class ToolOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
+BatchFunction = Callable[[Sequence[Mapping[str, Any]]], list["ToolResult | ModelError"]]
+
+
 class ToolImplementation(Protocol):
-    """A tool that is a class: it keeps what `load` brought in. Its `run` is the declaration."""
+    """A tool that is a class: it keeps what `load` brought in. Its `run` is the declaration.
+
+    It may define two more members:
+
+    `run_batch(calls: Sequence[Mapping[str, Any]]) -> list[ToolResult | ModelError]` computes several calls at once and
+    makes the tool `batched`. Each mapping holds the keyword arguments that `run` would get, defaults included; there is
+    one result per call, in the order of the calls, equal to what `run` gives for it. A call that is the model's fault
+    has its `ModelError` as its result and does not hurt the others. Both
+    must be safe to call from several threads.
+
+    `details: Mapping[str, str]`, known after `load`, says what was chosen on this machine (`device`, `dtype`,
+    `weights`); it is shown to people and decides nothing.
+    """
 
     def __init__(self, backend: str, options: Any) -> None: ...
 
@@ -82,6 +97,15 @@ class ToolImplementation(Protocol):
 
 
 @dataclass(frozen=True)
+class LoadedImplementation:
+    """What of an implementation is called. `run_batch` is None for a tool that computes one call at a time."""
+
+    run: Callable[..., ToolResult]
+    run_batch: BatchFunction | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ToolDeclaration:
     """All that is known of a tool before anything heavy is imported.
 
@@ -90,7 +114,7 @@ class ToolDeclaration:
         arguments: the pydantic model of the arguments; image arguments are strings in it.
         backends: names, the default first.
         options: the pydantic model of the options.
-        make: builds and loads the implementation and returns its `run`.
+        make: builds and loads the implementation.
         read_param: reads the single free string `param` of OpenThinkIMG's calls into arguments, None if there is none.
     """
 
@@ -98,7 +122,7 @@ class ToolDeclaration:
     arguments: type[BaseModel] = field(repr=False)
     backends: tuple[str, ...]
     options: type[ToolOptions] = field(repr=False)
-    make: Callable[[str, ToolOptions], Callable[..., ToolResult]] = field(repr=False)
+    make: Callable[[str, ToolOptions], LoadedImplementation] = field(repr=False)
     read_param: Callable[[str], dict[str, Any]] | None = field(repr=False, default=None)
 
     @property
@@ -183,11 +207,18 @@ class ToolDeclaration:
 
 
 class Tool:
-    """A declaration with its implementation loaded."""
+    """A declaration with its implementation loaded.
 
-    def __init__(self, declaration: ToolDeclaration, call: Callable[..., ToolResult]) -> None:
+    Attributes:
+        batched: `run_batch` computes several calls at once, so that it pays to gather them.
+        details: what was chosen on this machine, such as `device` and `dtype`; for people.
+    """
+
+    def __init__(self, declaration: ToolDeclaration, implementation: LoadedImplementation) -> None:
         self.declaration = declaration
-        self._call = call
+        self._implementation = implementation
+        self.batched = implementation.run_batch is not None
+        self.details = dict(implementation.details)
 
     @property
     def schema(self) -> ToolSchema:
@@ -207,9 +238,41 @@ class Tool:
         Raises:
             ModelError: wrong arguments, or the tool cannot do what was asked on this picture (kind `refused`).
         """
-        bound = self.bind(arguments, images)
+        return self._run_bound(self.bind(arguments, images))
+
+    def run_batch(self, bound: Sequence[Mapping[str, Any]]) -> list[ToolResult | ModelError]:
+        """Execute several calls: at once if the tool is `batched`, else one after another.
+
+        Args:
+            bound: keyword arguments as `bind` returns them, a mapping per call.
+
+        Returns:
+            One result per call, in order; equal to that of `run`. A call's `ModelError` is its result, and the others'
+            results are as if it had not been there.
+
+        Raises:
+            InfrastructureError: of the batch as a whole; nothing of it was computed.
+        """
+        batch_function = self._implementation.run_batch
+        if batch_function is None or not bound:
+            return [self._run_or_error(call) for call in bound]
         try:
-            return self._call(**bound)
+            results = batch_function(bound)
+        except (ModelError, ImageDecodeError):  # one of them is at fault, and only running each by itself says which
+            return [self._run_or_error(call) for call in bound]
+        if len(results) != len(bound):
+            raise RuntimeError(f"{self.name}: run_batch gave {len(results)} results for {len(bound)} calls")
+        return results
+
+    def _run_or_error(self, bound: Mapping[str, Any]) -> ToolResult | ModelError:
+        try:
+            return self._run_bound(bound)
+        except ModelError as error:
+            return error
+
+    def _run_bound(self, bound: Mapping[str, Any]) -> ToolResult:
+        try:
+            return self._implementation.run(**bound)
         except ImageDecodeError as error:
             raise ModelError(f"{self.name}: {error}", kind="refused") from error
 
@@ -227,7 +290,7 @@ def tool(
 
     The type hints become the schema; the docstring (Google style) becomes the text that the model reads. Parameters
     typed `Image` are named by handle in calls. A `ModelError` raised by the tool is shown to the model; any other
-    exception is a bug or a broken machine, and is not.
+    exception is a bug or a broken machine, and is not. A class may also compute batches: see `ToolImplementation`.
     """
 
     def declare(implementation: Callable[..., ToolResult] | type[ToolImplementation]) -> ToolDeclaration:
@@ -250,13 +313,13 @@ def tool(
 
 def _maker(
     implementation: Callable[..., ToolResult] | type[ToolImplementation],
-) -> Callable[[str, ToolOptions], Callable[..., ToolResult]]:
-    def make(backend: str, options: ToolOptions) -> Callable[..., ToolResult]:
+) -> Callable[[str, ToolOptions], LoadedImplementation]:
+    def make(backend: str, options: ToolOptions) -> LoadedImplementation:
         if not isinstance(implementation, type):
-            return implementation
+            return LoadedImplementation(implementation)
         made = implementation(backend, options)
         made.load()
-        return made.run
+        return LoadedImplementation(made.run, getattr(made, "run_batch", None), getattr(made, "details", {}))
 
     return make
 
