@@ -23,8 +23,8 @@ from thinkimg.models.families.qwen_vl import QwenVL
 from thinkimg.models.image_features import ImageFeatures
 from thinkimg.synthesis.planner import evidence, scripted_texts
 from thinkimg.tools.tool import ToolSchema
+from thinkimg.training import pretraining
 from thinkimg.training.collator import Collator, Sample
-from thinkimg.training.pretraining import pretrain
 
 STEPS = 600
 BATCH = 64
@@ -54,7 +54,7 @@ def cached_base(
     The key covers everything that decides the result, this code included. Beside the model, `base.json` says how long
     it took.
     """
-    sources = "".join(inspect.getsource(module) for module in (tiny, charts, sys.modules[__name__]))
+    sources = "".join(inspect.getsource(module) for module in (tiny, charts, pretraining, sys.modules[__name__]))
     prompts = [system_prompt(schemas, format, "compact"), *scripted_texts(format, _BLANK)]
     key = hashlib.sha256(json.dumps([sources, prompts, seed]).encode()).hexdigest()[:16]
     folder = cache / f"tiny-{key}"
@@ -81,7 +81,7 @@ def build_base(
         if step % 50 == 0:
             progress(f"base pre-training: step {step} of {STEPS}, loss {loss:.3f}")
 
-    loss = pretrain(model, collator, documents.batches(), STEPS, progress=report)
+    loss = pretraining.pretrain(model, collator, documents.batches(), STEPS, progress=report)
     tiny.save(folder, model, processor)
     (folder / "base.json").write_text(json.dumps({"seconds": time.monotonic() - began, "loss": loss, "seed": seed}))
 
