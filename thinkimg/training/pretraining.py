@@ -95,7 +95,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """The nearest orthogonal matrices, roughly: singular values end between 0.7 and 1.2.
 
-    Quintic Newton-Schulz iteration with the coefficients of Jordan et al. 2024. Shape (count, rows, columns) in and out.
+    Quintic Newton-Schulz iteration, coefficients of Jordan et al. 2024. Shape in and out: (count, rows, columns).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]
