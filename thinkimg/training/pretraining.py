@@ -6,7 +6,7 @@ what a tool tells it. No picture and no tool call is seen here.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -84,8 +84,9 @@ class Muon(torch.optim.Optimizer):
         directions = []
         for matrix in matrices:
             average = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
-            average.lerp_(matrix.grad, 1 - momentum)
-            directions.append(torch.lerp(matrix.grad, average, momentum))  # Nesterov's
+            gradient = cast(torch.Tensor, matrix.grad)
+            average.lerp_(gradient, 1 - momentum)
+            directions.append(torch.lerp(gradient, average, momentum))  # Nesterov's
         rows, columns = matrices[0].shape
         lr = group["lr"]
         for matrix, update in zip(matrices, orthogonalise(torch.stack(directions)), strict=True):
