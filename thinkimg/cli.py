@@ -73,8 +73,9 @@ def stage(
     from thinkimg.api.v1alpha1 import load_manifest
     from thinkimg.jobs.layout import Run
     from thinkimg.jobs.stage import Context, join_ranks, run_stage
+    from thinkimg.tools.registry import own_tools
 
-    loaded = load_manifest(manifest)
+    loaded = load_manifest(manifest, own_tools())
     chosen = loaded.job(job)
     if seed is not None:
         chosen.spec.seed = seed
@@ -145,17 +146,85 @@ def table(
 
 
 @app.command()
-def tools(name: Annotated[str | None, typer.Argument(help="Show the schema of this tool.")] = None) -> None:
-    """List the vision tools, or show one's schema."""
-    from thinkimg.tools.registry import TOOLS, find_tool
+def tools(
+    name: Annotated[str | None, typer.Argument(help="Show the schema of this tool.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Call it: KEY=VALUE …, values as in JSON.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="A picture, img_1; given again, img_2 …")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the result as a picture to this file.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Instead of the tool's default.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the backend.")] = None,
+    server: Annotated[str | None, typer.Option(help="Call it at this address instead of in this process.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result's numbers.")] = False,
+) -> None:
+    """List the vision tools, show one's schema, or call one on a picture: `thinkimg tools OCR --image chart.png`."""
+    from thinkimg.serving import tool_commands as commands
 
-    if name:
-        print(json.dumps(find_tool(name).schema.as_function(), indent=2))
-        return
-    for declaration in TOOLS.values():
-        console.print(
-            f"[bold]{declaration.name}[/] ({', '.join(declaration.backends)}): {declaration.schema.description}"
-        )
+    if name is None:
+        commands.list_tools(Console(), server)
+    elif not (arguments or image):
+        print(json.dumps(commands.schema_of(name, server).as_function(), indent=2))
+    else:
+        call = commands.Call(name, arguments or [], image or [], backend, option or [], server)
+        print(commands.show(call, out, as_json))
+
+
+@app.command()
+def serve(
+    names: Annotated[list[str] | None, typer.Argument(help="The tools: OCR Crop …")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML or JSON with everything, instead of names.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
+    backend: Annotated[str | None, typer.Option(help="Of the tool, if there is one.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the backend; values as in JSON.")] = None,
+    workers: Annotated[int, typer.Option(help="Threads that run tools.")] = 4,
+    device: Annotated[str | None, typer.Option(help="CUDA_VISIBLE_DEVICES, e.g. 0.")] = None,
+) -> None:
+    """Serve tools over HTTP in this process until Ctrl-C or SIGTERM. A key is read from THINKIMG_TOOL_API_KEY."""
+    from thinkimg.serving.config import parse_config, read_config
+    from thinkimg.serving.process import serve as run_server
+    from thinkimg.serving.tool_commands import read_pairs
+
+    if bool(names) == (config is not None):
+        raise UserError("name tools to serve, or give --config FILE", "NAMES")
+    if config is None:
+        entries = [
+            {"name": name, "backend": backend, "options": read_pairs(option or [], "--option")} for name in names or ()
+        ]
+        if len(entries) > 1 and (backend or option):
+            raise UserError("--backend and --option speak of one tool; use --config for several", "--backend")
+        chosen = parse_config({"tools": entries, "host": host, "port": port, "workers": workers})
+    else:
+        chosen = read_config(config)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything imports torch
+    code = run_server(chosen)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a tool that hangs in a thread must not keep the process
+
+
+@app.command()
+def up(
+    file: Annotated[Path, typer.Argument(help="A file with `services`, or a manifest with VisionTools.")],
+    from_openthinkimg: Annotated[bool, typer.Option(help="The file is OpenThinkIMG's all_service.yaml.")] = False,
+    logs: Annotated[
+        Path | None, typer.Option(help="Folder for logs, one file a process. Default: logs/<file>.")
+    ] = None,
+    secrets_dir: Secrets = None,
+) -> None:
+    """Start every tool server of a file, restart those that die, show how they are; Ctrl-C stops all."""
+    from thinkimg.serving.fleet import read_fleet
+    from thinkimg.serving.openthinkimg_services import read_openthinkimg
+    from thinkimg.serving.up import run_fleet
+
+    if from_openthinkimg:
+        fleet, notes = read_openthinkimg(file)
+        specs = fleet.specs()
+    else:
+        specs, notes = read_fleet(file, secrets_dir)
+    for note in notes:
+        console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True, highlight=False)
+    run_fleet(specs, logs or Path("logs") / file.stem, Console())
 
 
 def _end_with_parent() -> None:

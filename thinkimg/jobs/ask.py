@@ -15,6 +15,7 @@ from thinkimg.jobs.export import find_model
 from thinkimg.jobs.run import job_of, servers_of
 from thinkimg.jobs.stage import Context, trained_with_tools
 from thinkimg.serving import Supervisor
+from thinkimg.tools.registry import own_tools
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 
@@ -27,7 +28,7 @@ def ask_model(
         UserError: no such model; a picture that cannot be read.
     """
     run, name = find_model(path)
-    manifest = load_manifest(run.manifest)
+    manifest = load_manifest(run.manifest, own_tools())
     job = job_of(manifest, run)
     task = Task("question", question, tuple(_read(image) for image in images))
     with tempfile.TemporaryDirectory() as logs:

@@ -22,18 +22,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from thinkimg.api.v1alpha1 import Manifest, ManifestError, Problem, ToolRLJob, VisionTool, check_local, load_manifest
+from thinkimg.api.v1alpha1 import Manifest, ManifestError, Problem, ToolRLJob, check_local, load_manifest
 from thinkimg.api.v1alpha1.resource import suggestion
 from thinkimg.client import merge_stats
 from thinkimg.errors import UserError
 from thinkimg.evaluation.report import terminal_table, write_report
-from thinkimg.jobs.environment import environment_of, environment_of_stage
+from thinkimg.jobs.environment import environment_of_stage
 from thinkimg.jobs.layout import BASE, Run, write_json
 from thinkimg.jobs.ports import free_port
 from thinkimg.jobs.questions import load_tasks, load_trajectories
-from thinkimg.serving import ServerConfig, ServerSpec, Supervisor, ToolEntry
+from thinkimg.serving import ServerSpec, Supervisor
+from thinkimg.serving.vision_tools import server_of
 from thinkimg.synthesis.planner import CHAINS
-from thinkimg.tools.registry import TOOLS
+from thinkimg.tools.registry import backends_here, own_tools
 from thinkimg.viewer.page import write_page
 
 ENDPOINTS = "THINKIMG_TOOL_ENDPOINTS"
@@ -188,7 +189,7 @@ class JobRun:
 
 def servers_of(manifest: Manifest, job: ToolRLJob, secrets: Path | None = None) -> list[ServerSpec]:
     """One process per VisionTool that the job names."""
-    return [_server(manifest.tools[tool.name], secrets) for tool in job.spec.tools]
+    return [server_of(manifest.tools[tool.name], secrets) for tool in job.spec.tools]
 
 
 def job_of(manifest: Manifest, run: Run) -> ToolRLJob:
@@ -197,19 +198,6 @@ def job_of(manifest: Manifest, run: Run) -> ToolRLJob:
     job = manifest.job(marker["job"])
     job.spec.seed = marker["seed"]
     return job
-
-
-def _server(tool: VisionTool, secrets: Path | None) -> ServerSpec:
-    spec = tool.spec
-    entry = ToolEntry(name=spec.tool, backend=spec.backend, options=spec.options)
-    config = ServerConfig(
-        tools=[entry],
-        workers=1,
-        max_queue=4096,
-        drain_seconds=min(spec.drain_seconds, 10),
-        default_timeout_seconds=spec.call_timeout_seconds,
-    )
-    return ServerSpec(tool.name, config, environment_of(spec.env, secrets))
 
 
 def prepare(
@@ -226,9 +214,9 @@ def prepare(
         ManifestError: the file, with every problem in it.
     """
     console = Console(stderr=True)
-    manifest = load_manifest(path)
+    manifest = load_manifest(path, own_tools())
     chosen = manifest.job(job)
-    installed = {name: declaration.backends for name, declaration in TOOLS.items()}
+    installed = backends_here({tool.spec.tool for tool in manifest.tools.values()})
     check = check_local(manifest, available_tools=installed, secrets_dir=secrets)
     for warning in check.warnings:
         console.print(f"[yellow]warning[/] {escape(str(warning))}", soft_wrap=True)

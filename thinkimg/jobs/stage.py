@@ -34,7 +34,7 @@ from thinkimg.jobs.tiny_preset import cached_base
 from thinkimg.models.chat import ChatModel
 from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, synthesize
-from thinkimg.tools.registry import TOOLS
+from thinkimg.tools.registry import TOOLS, find_tool, own_tools
 from thinkimg.tools.tool import ToolSchema
 from thinkimg.training.collator import encode_samples
 from thinkimg.training.grpo import GRPOSettings, train_grpo
@@ -140,7 +140,7 @@ def _base(context: Context) -> dict[str, Any]:
     if context.job.spec.model.uri != TINY:
         return {}
     agent = context.job.spec.agent
-    tools = [TOOLS[name].schema for name in context.tools if name in TOOLS]
+    tools = [find_tool(name).schema for name in context.tools if name in TOOLS or name in own_tools()]
     source = cached_base(
         context.model_cache,
         context.job.spec.seed,

@@ -14,10 +14,25 @@ API_KEY_VARIABLE = "THINKIMG_TOOL_API_KEY"
 """Environment variable with the key of a server, so that it need not be in a file."""
 
 
-class ToolEntry(BaseModel):
-    """One tool to serve: a built-in one by `name`, or a user's own by `entry_point`.
+class Batching(BaseModel):
+    """How calls are put together for a tool that computes in batches; of no effect for one that does not.
 
     Attributes:
+        max_size: most calls in a batch.
+        max_wait_ms: how long the first call of a batch waits for others, in milliseconds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_size: int = Field(default=8, ge=1, le=1024)
+    max_wait_ms: float = Field(default=5, ge=0, le=10_000, allow_inf_nan=False)
+
+
+class ToolEntry(BaseModel):
+    """One tool to serve: an installed one by `name`, or any other by `entry_point`.
+
+    Attributes:
+        name: of a built-in tool, or one that a package has registered in the entry point group `thinkimg.tools`.
         entry_point: `module:attribute` of a declaration made by `thinkimg.tools.tool.tool`, importable by the server.
         backend: None for the tool's default.
         options: the backend's own.
@@ -29,11 +44,12 @@ class ToolEntry(BaseModel):
     entry_point: str | None = None
     backend: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    batching: Batching = Batching()
 
     @model_validator(mode="after")
     def _one_source(self) -> "ToolEntry":
         if (self.name is None) == (self.entry_point is None):
-            raise ValueError("a tool needs either `name` (a built-in tool) or `entry_point` (module:attribute)")
+            raise ValueError("a tool needs either `name` (an installed tool) or `entry_point` (module:attribute)")
         return self
 
     @field_validator("entry_point")
@@ -56,6 +72,8 @@ class ServerConfig(BaseModel):
         drain_seconds: how long calls may still take after SIGTERM.
         max_image_bytes, max_image_pixels: limits of one picture.
         image_store_bytes: memory for pictures that clients have sent or tools have made, least recently used out first.
+        max_pending_bytes: of all requests together that are being read or run; more are answered 429.
+        client_seconds: how long a client may take to send its headers, to send a body, or to take an answer.
         default_timeout_seconds: for calls that say no deadline.
     """
 
@@ -71,6 +89,8 @@ class ServerConfig(BaseModel):
     max_image_bytes: int = Field(default=MAX_BYTES, ge=1)
     max_image_pixels: int = Field(default=MAX_PIXELS, ge=1)
     image_store_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
+    max_pending_bytes: int = Field(default=1024 * 1024 * 1024, ge=1)
+    client_seconds: float = Field(default=60, gt=0)
     default_timeout_seconds: float = Field(default=300, gt=0)
 
     @property
@@ -97,9 +117,14 @@ def parse_config(document: Any) -> ServerConfig:
     try:
         return ServerConfig.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        raise UserError(first["msg"], path) from error
+        raise first_fault(error) from error
+
+
+def first_fault(error: ValidationError) -> UserError:
+    """The first of pydantic's findings, with the path of its field as people write it."""
+    first = error.errors(include_url=False)[0]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    return UserError(first["msg"].removeprefix("Value error, "), path)
 
 
 def dump_config(config: ServerConfig) -> str:

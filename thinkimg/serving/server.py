@@ -9,7 +9,9 @@ import os
 import re
 import time
 import uuid
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
@@ -17,14 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thinkimg.client import wire
 from thinkimg.serving.config import API_KEY_VARIABLE, ServerConfig
-from thinkimg.serving.metrics import ServerMetrics
 from thinkimg.serving.service import ProblemError, ToolService
-from thinkimg.tools.tool import Tool
 
+MAX_CALLS = 256
+"""Of one batch request."""
 _OPEN_PATHS = ("/livez", "/readyz")
-_BODY_SECONDS = 60.0
 _MAX_TIMEOUT_SECONDS = 3600.0
 _REQUEST_ID = re.compile(r"[\w.\-]{1,64}")
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -32,8 +34,7 @@ def create_app(config: ServerConfig, service: ToolService | None = None) -> Fast
     """The app. Its tools are loaded by `app.state.service.load()`, which the process calls once it listens."""
     app = FastAPI(openapi_url=None)
     app.state.service = service or ToolService(config)
-    app.state.metrics = ServerMetrics()
-    face = _Face(app.state.service, app.state.metrics)
+    face = _Face(app.state.service)
     for method, path, handler in (
         ("GET", "/livez", face.livez),
         ("GET", "/readyz", face.readyz),
@@ -85,12 +86,15 @@ class _Gate:
 class _Face:
     """The handlers."""
 
-    def __init__(self, service: ToolService, metrics: ServerMetrics) -> None:
+    def __init__(self, service: ToolService) -> None:
         self._service = service
-        self._metrics = metrics
+        self._bodies = _Budget(service.config.max_pending_bytes)
+        self._metrics = metrics = service.metrics
         metrics.in_flight.set_function(lambda: service.in_flight)
+        metrics.queue_length.set_function(lambda: service.queue_length)
         metrics.ready.set_function(lambda: float(service.ready))
         metrics.store_bytes.set_function(lambda: service.images.bytes)
+        metrics.body_bytes.set_function(lambda: self._bodies.taken)
 
     async def livez(self, request: Request) -> Response:
         return Response("alive\n")
@@ -114,63 +118,76 @@ class _Face:
         try:
             tool = self._service.find(request.path_params["name"])
             name = tool.name
-            body, timeout = await self._read(request), self._timeout(request)
-            reply_type = _reply_type(request)
-            answer = await self._service.run(lambda: self._answer(tool, body, _body_type(request), reply_type), timeout)
+            deadline = self._deadline(request)
+            body_type, reply_type = _body_type(request), _reply_type(request)
+            with self._bodies.share() as share:
+                body = await self._read(request, share)
+                work = self._service.execute(
+                    tool,
+                    lambda: _decoded(lambda: wire.decode_request(body, body_type)),
+                    lambda result: _encoded(wire.result_document(result), reply_type),
+                    deadline,
+                )
+                answer = await _unless_left(request, work)
             self._account(request, name, started, None)
             return Response(answer, media_type=reply_type)
         except ProblemError as error:
             self._account(request, name, started, error.problem)
             return _problem_response(error.problem)
         except ClientDisconnect:
+            self._log(request, started, 499, tool=name)
             return Response(status_code=499)
-
-    def _answer(self, tool: Tool, body: bytes, body_type: str, reply_type: str) -> bytes:
-        """In a thread: everything that takes time."""
-        try:
-            request = wire.decode_request(body, body_type)
-        except wire.WireError as error:
-            raise ProblemError(_malformed(error)) from error
-        return _encoded(wire.result_document(self._service.execute(tool, request)), reply_type)
 
     async def batch(self, request: Request) -> Response:
         """Calls run side by side; each has its own result or problem, in the order asked."""
-        try:
-            body, timeout = await self._read(request), self._timeout(request)
-            try:
-                calls = wire.decode_batch(body, _body_type(request))
-            except wire.WireError as error:
-                raise ProblemError(_malformed(error)) from error
-            results = await asyncio.gather(*(self._one_of_batch(request, call, timeout) for call in calls))
-            reply_type = _reply_type(request)
-            return Response(_encoded({"results": results}, reply_type), media_type=reply_type)
-        except ProblemError as error:
-            return _problem_response(error.problem)
-        except ClientDisconnect:
-            return Response(status_code=499)
 
-    async def _one_of_batch(self, request: Request, call: wire.CallRequest, timeout: float) -> dict[str, Any]:
+        async def answer() -> Response:
+            deadline = self._deadline(request)
+            with self._bodies.share() as share:
+                body = await self._read(request, share)
+                calls = await asyncio.to_thread(_decoded, lambda: wire.decode_batch(body, _body_type(request)))
+                if len(calls) > MAX_CALLS:
+                    raise ProblemError(_malformed(f"{len(calls)} calls in one batch; at most {MAX_CALLS} are accepted"))
+                work = asyncio.gather(*(self._one_of_batch(request, call, deadline) for call in calls))
+                results = await _unless_left(request, work)
+            reply_type = _reply_type(request)
+            return Response(await asyncio.to_thread(_encoded, {"results": results}, reply_type), media_type=reply_type)
+
+        return await self._answered(request, answer)
+
+    async def _one_of_batch(self, request: Request, call: wire.CallRequest, deadline: float) -> dict[str, Any]:
         started = time.perf_counter()
         name = "(unknown)"
         try:
             tool = self._service.find(call.tool)
             name = tool.name
-            result = await self._service.run(lambda: self._service.execute(tool, call), timeout)
+            document = await self._service.execute(tool, lambda: call, wire.result_document, deadline)
         except ProblemError as error:
             self._account(request, name, started, error.problem)
             return {"problem": error.problem.as_document()}
         self._account(request, name, started, None)
-        return {"result": wire.result_document(result)}
+        return {"result": document}
 
     async def put_image(self, request: Request) -> Response:
-        try:
+        async def answer() -> Response:
             sha256 = _sha256(request)
-            body = await self._read(request, self._service.config.max_image_bytes)
-            await asyncio.to_thread(self._service.keep, sha256, body)
+            with self._bodies.share() as share:
+                body = await self._read(request, share, self._service.config.max_image_bytes)
+                await asyncio.to_thread(self._service.keep, sha256, body)
             return Response(status_code=204)
+
+        return await self._answered(request, answer)
+
+    async def _answered(self, request: Request, answer: Callable[[], Awaitable[Response]]) -> Response:
+        """What `answer` gives, or the problem that it raises; logged unless all went well."""
+        started = time.perf_counter()
+        try:
+            return await answer()
         except ProblemError as error:
+            self._log(request, started, error.problem.status, kind=error.problem.kind, path=request.url.path[:200])
             return _problem_response(error.problem)
         except ClientDisconnect:
+            self._log(request, started, 499, path=request.url.path[:200])
             return Response(status_code=499)
 
     async def has_image(self, request: Request) -> Response:
@@ -179,55 +196,113 @@ class _Face:
 
     # ---- parts ------------------------------------------------------------------------------------------------------
 
-    async def _read(self, request: Request, limit: int | None = None) -> bytes:
-        """The body. Raises `ProblemError` 413 above the limit, 408 for a client that is too slow."""
+    async def _read(self, request: Request, share: "_Share", limit: int | None = None) -> bytes:
+        """The body. Raises `ProblemError` 413 above the limit, 429 when all requests together are too much, 408 for a
+        client that is too slow."""
         limit = limit or self._service.config.max_body_bytes
-        declared = request.headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > limit:
+        declared = request.headers.get("content-length", "")
+        if declared.isascii() and declared.isdigit() and (len(declared) > 20 or int(declared) > limit):
             raise ProblemError(_too_large(limit))
         chunks: list[bytes] = []
         total = 0
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
+            async with asyncio.timeout(patience := self._service.config.client_seconds):
                 async for chunk in request.stream():
                     total += len(chunk)
                     if total > limit:
                         raise ProblemError(_too_large(limit))
+                    share.take(len(chunk))
                     chunks.append(chunk)
         except TimeoutError as error:
-            detail = f"the body did not arrive within {_BODY_SECONDS:.0f} s"
+            detail = f"the body did not arrive within {patience:g} s"
             raise ProblemError(wire.Problem(408, "infrastructure", "slow_body", detail)) from error
         return b"".join(chunks)
 
-    def _timeout(self, request: Request) -> float:
-        """Seconds that the caller still waits."""
+    def _deadline(self, request: Request) -> float:
+        """Until when the caller waits, on `time.monotonic`'s clock; called before the body is read."""
         text = request.headers.get(wire.TIMEOUT_HEADER)
         if text is None:
-            return self._service.config.default_timeout_seconds
+            return time.monotonic() + self._service.config.default_timeout_seconds
         try:
             seconds = float(text)
         except ValueError:
             seconds = math.nan
         if not seconds > 0:
             raise ProblemError(_malformed(f"{wire.TIMEOUT_HEADER} must be a positive number of seconds"))
-        return min(seconds, _MAX_TIMEOUT_SECONDS)
+        return time.monotonic() + min(seconds, _MAX_TIMEOUT_SECONDS)
 
     def _account(self, request: Request, tool: str, started: float, problem: wire.Problem | None) -> None:
-        seconds = time.perf_counter() - started
         self._metrics.calls.labels(tool).inc()
-        self._metrics.seconds.labels(tool).observe(seconds)
+        self._metrics.seconds.labels(tool).observe(time.perf_counter() - started)
         if problem is not None:
             self._metrics.errors.labels(tool, problem.family, problem.kind).inc()
-        log.info(
-            "call",
-            extra={
-                "request_id": request.state.request_id,
-                "tool": tool,
-                "status": problem.status if problem else 200,
-                "kind": problem.kind if problem else None,
-                "ms": round(seconds * 1000, 2),
-            },
-        )
+        kind = problem.kind if problem else None
+        self._log(request, started, problem.status if problem else 200, tool=tool, kind=kind)
+
+    def _log(self, request: Request, started: float, status: int, **members: str | None) -> None:
+        """One line per call, and per other request that went wrong. 499: the client left."""
+        event = "call" if "tool" in members else "request"
+        seconds = time.perf_counter() - started
+        numbers = {"request_id": request.state.request_id, "status": status, "ms": round(seconds * 1000, 2)}
+        log.info(event, extra={**numbers, **members})
+
+
+class _Budget:
+    """Bytes of all bodies that are held at one time. To be used from one event loop."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.taken = 0
+
+    @contextmanager
+    def share(self) -> "Iterator[_Share]":
+        """One request's; given back at the end."""
+        share = _Share(self)
+        try:
+            yield share
+        finally:
+            self.taken -= share.taken
+
+    def take(self, size: int) -> None:
+        if self.taken + size > self._limit:
+            detail = f"requests of {self.taken:,} bytes are under way; at most {self._limit:,} are held at one time"
+            raise ProblemError(wire.Problem(429, "infrastructure", "overloaded", detail))
+        self.taken += size
+
+
+class _Share:
+    def __init__(self, budget: _Budget) -> None:
+        self._budget = budget
+        self.taken = 0
+
+    def take(self, size: int) -> None:
+        """Raises `ProblemError` 429."""
+        self._budget.take(size)
+        self.taken += size
+
+
+async def _unless_left(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client closes the connection.
+
+    Raises:
+        ClientDisconnect: it did.
+    """
+    task = asyncio.ensure_future(work)
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if watcher.done() and not watcher.cancelled():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watcher.cancel()
 
 
 # ---- documents ------------------------------------------------------------------------------------------------------
@@ -240,6 +315,13 @@ def _problem_response(problem: wire.Problem) -> Response:
     if problem.status in (429, 503):
         headers["retry-after"] = "1"
     return Response(json.dumps(problem.as_document()), problem.status, headers, media_type=wire.PROBLEM)
+
+
+def _decoded(decode: Callable[[], T]) -> T:
+    try:
+        return decode()
+    except wire.WireError as error:
+        raise ProblemError(_malformed(error)) from error
 
 
 def _encoded(document: dict[str, Any], media_type: str) -> bytes:

@@ -4,15 +4,18 @@ import asyncio
 import importlib
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from thinkimg.client import wire
 from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image, ImageDecodeError
+from thinkimg.serving.batching import Batcher
 from thinkimg.serving.config import ServerConfig, ToolEntry
 from thinkimg.serving.image_store import ImageStore
+from thinkimg.serving.metrics import ServerMetrics
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolDeclaration, ToolResult, normalise_name
 
@@ -40,11 +43,14 @@ class ToolService:
         self.config = config
         self.tools: dict[str, Tool] = {}
         self.images = ImageStore(config.image_store_bytes)
+        self.metrics = ServerMetrics()
         self.draining = False
         self._loaded = False
         self._by_name: dict[str, Tool] = {}
+        self._batchers: dict[str, Batcher] = {}
         self._pool = ThreadPoolExecutor(config.workers, thread_name_prefix="tool")
         self._admitted = 0
+        self._queued = 0
         self._lock = threading.Lock()
 
     @property
@@ -53,8 +59,13 @@ class ToolService:
 
     @property
     def in_flight(self) -> int:
-        """Calls that run or wait for a thread."""
+        """Calls that run or wait for a thread or a batch."""
         return self._admitted
+
+    @property
+    def queue_length(self) -> int:
+        """Calls that wait for a thread or a batch."""
+        return self._queued + sum(batcher.waiting for batcher in self._batchers.values())
 
     def load(self) -> None:
         """Load every tool. Takes as long as models take.
@@ -67,9 +78,22 @@ class ToolService:
             if tool.name in self.tools:
                 raise UserError(f"{tool.name} is served twice", f"tools[{number}]")
             self.tools[tool.name] = tool
+            if tool.batched:
+                self._batchers[tool.name] = self._batcher(tool, entry)
             for name in (tool.name, *tool.schema.aliases):
                 self._by_name.setdefault(normalise_name(name), tool)
         self._loaded = True
+
+    def _batcher(self, tool: Tool, entry: ToolEntry) -> Batcher:
+        waits, sizes = self.metrics.queue_seconds.labels(tool.name), self.metrics.batch_size.labels(tool.name)
+
+        def started(waited: list[float]) -> None:
+            sizes.observe(len(waited))
+            for seconds in waited:
+                waits.observe(seconds)
+
+        batching = entry.batching
+        return Batcher(tool.name, tool.run_batch, batching.max_size, batching.max_wait_ms / 1000, started)
 
     def find(self, name: str) -> Tool:
         """Raises `ProblemError` 404, or 503 while nothing is loaded or the process ends."""
@@ -82,56 +106,111 @@ class ToolService:
             raise ProblemError(wire.Problem(404, "model", "unknown_tool", detail))
         return tool
 
-    async def run(self, work: Callable[[], T], timeout: float) -> T:
-        """Run `work` in a thread of the pool.
+    # ---- on the loop ------------------------------------------------------------------------------------------------
+
+    async def execute(
+        self, tool: Tool, read: Callable[[], wire.CallRequest], write: Callable[[ToolResult], T], deadline: float
+    ) -> T:
+        """Run one call in a thread, or in a batch if the tool computes in batches.
+
+        Work that still waits when the deadline passes, or when the caller is cancelled, is never begun. Work that runs
+        then goes on unheard, and keeps its place in the count of admitted calls.
+
+        Args:
+            read: gives the request; runs in a thread.
+            write: makes the answer of the result; runs in a thread.
+            deadline: on `time.monotonic`'s clock.
 
         Raises:
-            ProblemError: 429 when the queue is full, 504 after `timeout` seconds. Work that still waits then is
-                dropped; work that runs goes on unheard, and keeps its place in the queue's count.
+            ProblemError: whatever went wrong, by family: 429 when the queue is full, 504 after the deadline. Internals
+                of an unexpected error go to the log, not to the caller.
         """
-        future = self._submit(work)
+        place = self._admit()
+        batcher = self._batchers.get(tool.name)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+            async with asyncio.timeout(deadline - time.monotonic()):
+                if batcher is None:
+                    return await self._in_thread(place, tool, lambda: write(self._run(tool, read())), deadline)
+                bound = await self._in_thread(place, tool, lambda: self._bind(tool, read()), deadline)
+                outcome = await batcher.submit(bound, deadline)
+                return await self._in_thread(place, tool, lambda: write(self._outcome(tool, outcome)), deadline)
         except TimeoutError as error:
-            raise ProblemError(
-                wire.Problem(504, "infrastructure", "deadline", f"no result within {timeout:.1f} s")
-            ) from error
+            self.metrics.abandoned.labels(tool.name, "deadline").inc()
+            problem = wire.Problem(504, "infrastructure", "deadline", "the deadline passed before there was a result")
+            raise ProblemError(problem) from error
+        except asyncio.CancelledError:
+            self.metrics.abandoned.labels(tool.name, "client_left").inc()
+            raise
+        finally:
+            place.leave()
 
-    def _submit(self, work: Callable[[], T]) -> "Future[T]":
+    def _admit(self) -> "_Place":
         with self._lock:
             if self._admitted >= self.config.workers + self.config.max_queue:
                 detail = f"{self._admitted} calls are under way"
                 extra = {"retry_after_seconds": _RETRY_AFTER_SECONDS}  # the header has whole seconds only
                 raise ProblemError(wire.Problem(429, "infrastructure", "overloaded", detail, extra))
             self._admitted += 1
-        future = self._pool.submit(work)
-        future.add_done_callback(lambda _: self._release())
-        return future
+        return _Place(self._release)
 
     def _release(self) -> None:
         with self._lock:
             self._admitted -= 1
 
+    async def _in_thread(self, place: "_Place", tool: Tool, work: Callable[[], T], deadline: float) -> T:
+        asked = time.monotonic()
+        waits = self.metrics.queue_seconds.labels(tool.name) if tool.name not in self._batchers else None
+
+        def begin() -> T:
+            self._count_queued(-1)
+            now = time.monotonic()
+            if now > deadline:
+                raise TimeoutError
+            if waits is not None:
+                waits.observe(now - asked)
+            return work()
+
+        self._count_queued(1)
+        place.work = future = self._pool.submit(begin)
+        future.add_done_callback(lambda ended: self._count_queued(-1) if ended.cancelled() else None)
+        return await asyncio.wrap_future(future)
+
+    def _count_queued(self, change: int) -> None:
+        with self._lock:
+            self._queued += change
+
     # ---- in a thread ------------------------------------------------------------------------------------------------
 
-    def execute(self, tool: Tool, request: wire.CallRequest) -> ToolResult:
-        """Run one call.
-
-        Raises:
-            ProblemError: whatever went wrong, by family. Internals of an unexpected error go to the log, not to the
-                caller.
-        """
+    def _run(self, tool: Tool, request: wire.CallRequest) -> ToolResult:
         images = self._gather(request.images)
         try:
             result = tool.run(request.arguments, images)
-        except ModelError as error:
-            raise ProblemError(wire.Problem(422, "model", error.kind, str(error))) from error
-        except InfrastructureError as error:
-            raise ProblemError(wire.Problem(503, "infrastructure", "backend_unavailable", str(error))) from error
         except Exception as error:
-            log.exception("%s failed", tool.name)
-            detail = f"{tool.name} failed; the server's log says why"
-            raise ProblemError(wire.Problem(500, "infrastructure", "tool_failed", detail)) from error
+            raise self._problem(tool, error) from error
+        return self._kept(result)
+
+    def _bind(self, tool: Tool, request: wire.CallRequest) -> Mapping[str, Any]:
+        images = self._gather(request.images)
+        try:
+            return tool.bind(request.arguments, images)
+        except Exception as error:
+            raise self._problem(tool, error) from error
+
+    def _outcome(self, tool: Tool, outcome: ToolResult | Exception) -> ToolResult:
+        if isinstance(outcome, ToolResult):
+            return self._kept(outcome)
+        raise self._problem(tool, outcome) from outcome
+
+    def _problem(self, tool: Tool, error: Exception) -> ProblemError:
+        if isinstance(error, ModelError):
+            return ProblemError(wire.Problem(422, "model", error.kind, str(error)))
+        if isinstance(error, InfrastructureError):
+            return ProblemError(wire.Problem(503, "infrastructure", "backend_unavailable", str(error)))
+        log.error("%s failed", tool.name, exc_info=error)
+        detail = f"{tool.name} failed; the server's log says why"
+        return ProblemError(wire.Problem(500, "infrastructure", "tool_failed", detail))
+
+    def _kept(self, result: ToolResult) -> ToolResult:
         for image in result.images:
             self.images.put(image)
         return result
@@ -166,6 +245,20 @@ class ToolService:
             return Image.from_bytes(data, limit, self.config.max_image_pixels)
         except ImageDecodeError as error:
             raise ProblemError(wire.Problem(415, "model", "refused", str(error))) from error
+
+
+class _Place:
+    """One call's place among the admitted ones: free again when the call has ended and no thread works for it."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self.work: Future[Any] | None = None
+        self._release = release
+
+    def leave(self) -> None:
+        if self.work is None:
+            self._release()
+        else:
+            self.work.add_done_callback(lambda _: self._release())  # at once, if it is done
 
 
 # ---- loading --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from thinkimg.errors import InfrastructureError, UserError
@@ -39,6 +40,34 @@ class ServerSpec:
     name: str
     config: ServerConfig
     env: Mapping[str, str] = field(default_factory=dict)
+
+
+State = Literal["starting", "ready", "waiting", "refused", "stopped"]
+"""starting: the process loads; waiting: it ended and is started again after a while; refused: its configuration is
+wrong, so that another start would not help."""
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """What a server is doing at this moment.
+
+    Attributes:
+        url: empty until it was ready for the first time; it stays the same afterwards.
+        pid: None while no process runs.
+        seconds: since the state began.
+        message: why it is waiting or refused.
+        field: of a refusal, the configuration's field.
+    """
+
+    name: str
+    state: State
+    url: str
+    pid: int | None
+    restarts: int
+    seconds: float
+    message: str
+    field: str
+    log: Path
 
 
 class Supervisor:
@@ -94,17 +123,37 @@ class Supervisor:
             UserError: wrong configuration, port that is taken.
             InfrastructureError: a server that dies or is not ready in time, with the tail of its log.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._stopping.clear()
         try:
-            for server in self._servers:
-                server.start()
+            self._start_all()
             deadline = time.monotonic() + self._ready_seconds
             for server in self._servers:
                 server.wait_ready(deadline)
         except BaseException:
             self.stop()
             raise
+        self._start_monitor()
+
+    def launch(self) -> None:
+        """Start every server and return at once: `statuses` tells what becomes of them. One that ends is started again,
+        also if it has never been ready; one whose configuration is wrong is not."""
+        try:
+            self._start_all()
+        except BaseException:
+            self.stop()
+            raise
+        self._start_monitor()
+
+    def statuses(self) -> list[ServerStatus]:
+        """In the order of the entries."""
+        return [server.status() for server in self._servers]
+
+    def _start_all(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._stopping.clear()
+        for server in self._servers:
+            server.start()
+
+    def _start_monitor(self) -> None:
         self._monitor = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._monitor.start()
 
@@ -123,7 +172,7 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
             for server in self._servers:
-                server.restart_if_dead()
+                server.look()
 
 
 class _Server:
@@ -140,6 +189,29 @@ class _Server:
         self._failures = 0
         self._started = 0.0
         self._restart_at: float | None = None
+        self._state: State = "stopped"
+        self._since = time.monotonic()
+        self._message = ""
+        self._field = ""
+
+    def status(self) -> ServerStatus:
+        process = self.process
+        pid = process.pid if process is not None and process.poll() is None else None
+        seconds = time.monotonic() - self._since
+        return ServerStatus(
+            self.spec.name,
+            self._state,
+            self.url,
+            pid,
+            self.restarts,
+            seconds,
+            self._message,
+            self._field,
+            self.log_path,
+        )
+
+    def _enter(self, state: State, message: str = "", field: str = "") -> None:
+        self._state, self._message, self._field, self._since = state, message, field, time.monotonic()
 
     def start(self) -> None:
         self._ready_path.unlink(missing_ok=True)
@@ -151,6 +223,7 @@ class _Server:
                 command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=self._environment()
             )
         self._started = time.monotonic()
+        self._enter("starting")
 
     def _config(self) -> ServerConfig:
         """After the first start the port is known, and kept."""
@@ -171,7 +244,7 @@ class _Server:
             exit_code = self.process.poll()  # before the file: one that failed writes it, then ends
             event = self._event()
             if event is not None and event["event"] == "ready":
-                self.url = event["url"]
+                self._is_ready(event)
                 return
             if event is not None or exit_code is not None:
                 raise self._failure(event, exit_code)
@@ -198,19 +271,37 @@ class _Server:
             return "\n".join([f"The end of its log, {self.log_path}:", *lines])
         return f"It has no log at {self.log_path}."
 
-    def restart_if_dead(self) -> None:
-        """Called again and again: notices the end of the process, waits out the backoff, starts it."""
+    def _is_ready(self, event: dict[str, Any]) -> None:
+        self.url = event["url"]
+        self._enter("ready")
+
+    def look(self) -> None:
+        """Called again and again: sees that the server is ready or has ended, waits out the backoff, starts it."""
         now = time.monotonic()
         if self._restart_at is not None:
             if now >= self._restart_at:
                 self._restart(now)
             return
-        if self.process is None or self.process.poll() is None:
+        if self.process is None or self._state == "refused":
+            return
+        exit_code = self.process.poll()  # before the file: one that failed writes it, then ends
+        event = self._event() if self._state == "starting" else None
+        if event is not None and event["event"] == "ready":
+            self._is_ready(event)
+        if exit_code is not None:
+            self._close_pipe()
+            self._has_ended(now, exit_code, event)
+
+    def _has_ended(self, now: float, exit_code: int, event: dict[str, Any] | None) -> None:
+        refused = event is not None and event["event"] == "failed" and event["family"] == "user"
+        if event is not None and refused and not self.url:  # it has served before: then another start may help
+            self._enter("refused", event["message"], event["field"])
             return
         self._failures = 0 if now - self._started > _STABLE_SECONDS else self._failures + 1
         backoff = min(_FIRST_BACKOFF_SECONDS * 2.0 ** max(self._failures - 1, 0), _MAX_BACKOFF_SECONDS)
-        log.warning("%s ended (%s); again in %.1f s", self.spec.name, self.process.returncode, backoff)
-        self._close_pipe()
+        reason = event["message"] if event is not None and event["event"] == "failed" else _ending(exit_code)
+        self._enter("waiting", f"{reason}; again in {backoff:.1f} s")
+        log.warning("%s ended (%s); again in %.1f s", self.spec.name, reason, backoff)
         self._restart_at = now + backoff
 
     def _restart(self, now: float) -> None:
@@ -220,6 +311,7 @@ class _Server:
             self.start()
         except OSError as error:  # no memory, no disk: perhaps later
             log.warning("%s cannot be started: %s", self.spec.name, error)
+            self._enter("waiting", f"it cannot be started: {error}; again in {_MAX_BACKOFF_SECONDS:.0f} s")
             self._restart_at = now + _MAX_BACKOFF_SECONDS
 
     def terminate(self) -> None:
@@ -238,8 +330,16 @@ class _Server:
             self.process.kill()
             self.process.wait()
         self._close_pipe()
+        self._enter("stopped")
 
     def _close_pipe(self) -> None:
         if self.process is not None and self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
+
+
+def _ending(exit_code: int) -> str:
+    if exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return f"it was ended by {signal.Signals(-exit_code).name}"
+    return f"it ended with exit code {exit_code}"

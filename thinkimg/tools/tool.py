@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, get_type_hints
@@ -382,10 +383,16 @@ def _read_docstring(function: Callable[..., ToolResult]) -> tuple[str, dict[str,
     return " ".join(summary.split()), documented
 
 
+_SHORT = reprlib.Repr()
+"""Whatever a model wrote, in a few words: bounded in length and depth, however long and deep it is."""
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
+_SHORT.maxlevel = 3
+
+
 def _fault(detail: Any) -> str:
     """What pydantic found, in words for a model."""
-    value = repr(detail["input"])
-    shown = value if len(value) <= 60 else value[:57] + "..."
+    shown = _SHORT.repr(detail["input"])
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "missing" and len(detail["loc"]) == 1:
         return "is missing"

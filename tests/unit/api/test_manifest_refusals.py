@@ -309,7 +309,7 @@ TOOL_REFUSALS: list[tuple[str, Change, str]] = [
         setting("spec", {"tool": "Custom", "image": "i", "backend": "b"}),
         "spec.backend: a Custom tool has no backends. Remove it; use options or env instead.",
     ),
-    ("no tool", without("spec.tool"), "spec.tool: it is missing. Add it. A built-in tool, or `Custom` with an image"),
+    ("no tool", without("spec.tool"), "spec.tool: it is missing. Add it. A built-in tool, a tool that"),
     ("fewer than no replicas", setting("spec.replicas", -1), "spec.replicas: it should be greater than or equal to 0"),
     (
         "bounds the wrong way round",

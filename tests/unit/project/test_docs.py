@@ -108,6 +108,7 @@ def code_on(text: str) -> list[str]:
 def test_the_examples_of_a_guide_run(guide, tmp_path):
     for number, block in enumerate(BLOCK.finditer(guide.read_text())):
         if block["file"]:
+            (tmp_path / block["file"]).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / block["file"]).write_text(block["code"])
             continue
         script = tmp_path / f"example_{number}.py"

@@ -22,12 +22,12 @@ def spec(name: str, *tools: str, **settings: object) -> ServerSpec:
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a supervisor with these specs; all are stopped at the end."""
     with ExitStack() as stack:
-        yield lambda *specs: stack.enter_context(Supervisor(specs, tmp_path / "servers", ready_seconds=60))
+        yield lambda *specs: stack.enter_context(Supervisor(specs, tmp_path / "servers", ready_seconds=300))
 
 
 @pytest.fixture(scope="session")
 def sample_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One server of most sample tools, shared by the tests that do not change it."""
     tools = spec("sample", "echo", "count", "sleep", "size", "fail", "Crop", workers=8)
-    with Supervisor([tools], tmp_path_factory.mktemp("sample"), ready_seconds=60) as supervisor:
+    with Supervisor([tools], tmp_path_factory.mktemp("sample"), ready_seconds=300) as supervisor:
         yield supervisor.endpoints[0]

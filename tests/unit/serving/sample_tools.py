@@ -1,7 +1,13 @@
 """Tools that the tests serve: small, quick, and wrong in every way that a tool can be wrong."""
 
+import contextlib
 import threading
 import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from thinkimg.errors import InfrastructureError, ModelError
 from thinkimg.image import Image
@@ -68,6 +74,49 @@ def fail(how: str) -> ToolResult:
     if how == "unencodable":
         return ToolResult("x", {"object": object()})
     raise RuntimeError("secret internals: /etc/passwd")
+
+
+@tool(name="Peek", version="1")
+def peek(path: str) -> ToolResult:
+    """What no tool may do: follow a path or an address that a caller has written.
+
+    Args:
+        path: Of a file, or an address.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if path.startswith("http://127.0.0.1"):
+            urllib.request.urlopen(path, timeout=1)
+        else:
+            open(path, "rb").close()
+    return ToolResult("looked")
+
+
+class Embed:
+    """Owns weights, as a model does, and computes several calls in one product of matrices."""
+
+    def __init__(self, backend: str, options: object) -> None:
+        self.weights = np.zeros((0, 0))
+
+    def load(self) -> None:
+        self.weights = np.random.default_rng(7).standard_normal((32 * 32 * 3, 64))
+
+    def run(self, image: Image) -> ToolResult:
+        """Four numbers that describe an image.
+
+        Args:
+            image: The image.
+        """
+        (result,) = self.run_batch([{"image": image}])
+        return result
+
+    def run_batch(self, calls: Sequence[Mapping[str, Any]]) -> list[ToolResult]:
+        time.sleep(0.02)  # what a device takes, however many calls there are
+        rows = [np.asarray(call["image"].pixels().resize((32, 32)), float).ravel() / 255 for call in calls]
+        features = np.tanh(np.stack(rows) @ self.weights)
+        return [ToolResult(str(len(calls)), {"features": row[:4].round(9).tolist()}) for row in features]
+
+
+embed = tool(name="Embed", version="1")(Embed)
 
 
 class Broken:

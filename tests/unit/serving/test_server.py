@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import signal
@@ -28,7 +29,7 @@ from thinkimg.serving.image_store import ImageStore
 from thinkimg.serving.service import ToolService
 
 Start = Callable[..., Supervisor]
-http = httpx.Client(verify=False, trust_env=False, timeout=20)
+http = httpx.Client(verify=False, trust_env=False, timeout=60)
 
 
 def picture(width: int = 40, height: int = 30, color: str = "red") -> Image:
@@ -42,6 +43,18 @@ def call(url: str, tool: str, arguments: dict[str, Any], **images: dict[str, Any
 
 def as_json(image: Image, data: bytes | None = None) -> dict[str, str]:
     return {"sha256": image.sha256, "data": base64.b64encode(data or image.data).decode()}
+
+
+def metric(url: str, name: str) -> float:
+    (line,) = [line for line in http.get(f"{url}/metrics").text.splitlines() if line.startswith(f"{name} ")]
+    return float(line.rpartition(" ")[2])
+
+
+def wait_for_metric(url: str, name: str, value: float) -> None:
+    deadline = time.monotonic() + 10
+    while metric(url, name) != value:
+        assert time.monotonic() < deadline, f"{name} did not become {value}"
+        time.sleep(0.01)
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -175,6 +188,110 @@ def test_the_deadline_is_honoured(sample_url: str) -> None:
         assert answer.status_code == 422
 
 
+def test_work_that_waits_past_its_deadline_is_never_begun(start: Start) -> None:
+    url = start(spec("late", "sleep", "count", workers=1)).endpoints[0]
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(call, url, "Sleep", {"seconds": 0.8})
+        wait_for_metric(url, "thinkimg_tool_calls_in_flight", 1)
+        body = json.dumps({"arguments": {"key": "late"}})
+        answer = http.post(f"{url}/v1/tools/Count", content=body, headers={wire.TIMEOUT_HEADER: "0.1"})
+        assert (answer.status_code, answer.json()["kind"]) == (504, "deadline")
+        assert busy.result().status_code == 200
+    assert call(url, "Count", {"key": "late"}).json()["text"] == "1"
+    assert metric(url, 'thinkimg_tool_calls_abandoned_total{reason="deadline",tool="Count"}') == 1
+
+
+def test_the_deadline_counts_from_the_arrival_and_not_from_the_end_of_the_body(start: Start) -> None:
+    url = start(spec("slow", "echo")).endpoints[0]
+    host, _, port = url.removeprefix("http://").partition(":")
+    body = json.dumps({"arguments": {"text": "x"}}).encode()
+    head = (
+        f"POST /v1/tools/Echo HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n{wire.TIMEOUT_HEADER}: 0.3\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=10) as slow:
+        slow.sendall(head.encode() + body[:5])
+        time.sleep(0.5)
+        slow.sendall(body[5:])
+        assert b" 504 " in slow.recv(100)
+
+
+def test_work_of_a_client_that_has_left_is_never_begun(start: Start) -> None:
+    url = start(spec("left", "sleep", "count", workers=1)).endpoints[0]
+    host, _, port = url.removeprefix("http://").partition(":")
+    body = json.dumps({"arguments": {"key": "left"}}).encode()
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(call, url, "Sleep", {"seconds": 1.0})
+        wait_for_metric(url, "thinkimg_tool_calls_in_flight", 1)
+        with socket.create_connection((host, int(port))) as leaving:
+            leaving.sendall(
+                b"POST /v1/tools/Count HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+            )
+            wait_for_metric(url, "thinkimg_tool_queue_length", 1)
+        wait_for_metric(url, "thinkimg_tool_queue_length", 0)
+        assert busy.result().status_code == 200
+    assert call(url, "Count", {"key": "left"}).json()["text"] == "1"
+    assert metric(url, 'thinkimg_tool_calls_abandoned_total{reason="client_left",tool="Count"}') == 1
+
+
+def test_batches_form_under_load_and_their_results_equal_single_ones(start: Start) -> None:
+    url = start(spec("batches", "embed", workers=8)).endpoints[0]
+    pictures = [picture(32, 32, f"rgb({10 * n}, {255 - 10 * n}, 77)") for n in range(16)]
+
+    def features(image: Image) -> tuple[str, list[float]]:
+        answer = call(url, "Embed", {"image": "i"}, i=as_json(image)).json()
+        return answer["text"], answer["data"]["features"]
+
+    alone = [features(image) for image in pictures]
+    assert {size for size, _ in alone} == {"1"}
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(features, pictures * 3))
+    assert [numbers for _, numbers in together] == [numbers for _, numbers in alone] * 3
+    assert max(int(size) for size, _ in together) > 1
+    batches = metric(url, 'thinkimg_tool_batch_size_count{tool="Embed"}')
+    assert metric(url, 'thinkimg_tool_batch_size_sum{tool="Embed"}') == 16 + 48
+    assert batches < 16 + 48 / 2, "batches of two or more, on average"
+    assert metric(url, 'thinkimg_tool_batch_size_bucket{le="1.0",tool="Embed"}') >= 16
+
+
+def test_a_batched_tool_refuses_wrong_arguments_alone(start: Start) -> None:
+    url = start(spec("refusing", "embed")).endpoints[0]
+    assert call(url, "Embed", {"image": "absent"}).json()["kind"] == "bad_arguments"
+    truncated = Image.from_pixels(Pillow.effect_noise((60, 60), 90)).data[:-200]
+    broken = {"sha256": hashlib.sha256(truncated).hexdigest(), "data": base64.b64encode(truncated).decode()}
+    with ThreadPoolExecutor(2) as pool:
+        good = pool.submit(call, url, "Embed", {"image": "i"}, i=as_json(picture()))
+        assert call(url, "Embed", {"image": "i"}, i=broken).json()["kind"] == "refused"
+        assert good.result().status_code == 200
+
+
+def test_bodies_together_are_bounded(start: Start) -> None:
+    url = start(spec("heavy", "size", max_pending_bytes=3000)).endpoints[0]
+    assert call(url, "Size", {"image": "i"}, i=as_json(picture())).status_code == 200
+    noise = Image.from_pixels(Pillow.effect_noise((60, 60), 90))
+    refused = call(url, "Size", {"image": "i"}, i=as_json(noise))
+    assert (refused.status_code, refused.json()["kind"]) == (429, "overloaded")
+    assert int(refused.headers["retry-after"]) > 0
+    assert metric(url, "thinkimg_tool_body_bytes") == 0
+
+
+def test_a_client_that_stalls_loses_its_connection(start: Start) -> None:
+    url = start(spec("impatient", "echo", client_seconds=0.5)).endpoints[0]
+    host, _, port = url.removeprefix("http://").partition(":")
+    unfinished = b"POST /v1/tools/Echo HTTP/1.1\r\nhost:"
+    for before in (b"", b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"):
+        with socket.create_connection((host, int(port)), timeout=30) as stalling:
+            stalling.sendall(before)
+            assert not before or b" 200 " in stalling.recv(1000)
+            stalling.sendall(unfinished)
+            with contextlib.suppress(ConnectionResetError):
+                while stalling.recv(1000):
+                    pass
+    with socket.create_connection((host, int(port)), timeout=30) as stalling:
+        stalling.sendall(b"POST /v1/tools/Echo HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n12")
+        assert b" 408 " in stalling.recv(100)
+    assert call(url, "Echo", {"text": "x"}).status_code == 200
+
+
 def test_nothing_is_answered_without_the_key(start: Start) -> None:
     supervisor = start(spec("locked", "echo", api_key="s3cret-key"))
     url = supervisor.endpoints[0]
@@ -261,7 +378,7 @@ def test_a_wrong_configuration_ends_the_process_with_a_reason(
     tmp_path: Path, config: Any, code: int, said: dict[str, str]
 ) -> None:
     process = run_alone(tmp_path, **config)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     event = json.loads(output)
     assert (process.returncode, event["event"]) == (code, "failed")
     assert {name: event[name] for name in said} == said

@@ -76,7 +76,7 @@ VISION_TOOL: dict[str, Row] = {
     ),
     **refused_locally("The backends that run locally in this version own no weights.", "spec.weights"),
     **ignored_locally("Local tool servers listen on 127.0.0.1 only.", "spec.auth"),
-    **ignored_locally("The backends that run locally in this version take one call at a time.", "spec.batching"),
+    **honoured("spec.batching", "spec.batching.maxSize", "spec.batching.maxWaitMilliseconds"),
 }
 
 TOOL_RL_JOB: dict[str, Row] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,15 @@ class Manifest:
         return Problem(document, path_of(loc), message, remedy, known.line(loc) if known else None)
 
 
-def load_manifest(path: str | Path) -> Manifest:
-    """Read and check a manifest file. Raises ManifestError with every problem in it."""
+def load_manifest(path: str | Path, own_tools: Collection[str] = ()) -> Manifest:
+    """Read and check a manifest file.
+
+    Args:
+        own_tools: names of tools that are not ThinkIMG's and can be served here all the same, without an image.
+
+    Raises:
+        ManifestError: with every problem in the file.
+    """
     source = str(path)
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -71,15 +79,15 @@ def load_manifest(path: str | Path) -> Manifest:
         raise _unreadable(source, "this is not text", "A manifest is YAML in UTF-8.") from None
     except OSError as error:
         raise _unreadable(source, f"it cannot be read ({error.strerror})", "Check its permissions.") from None
-    return parse_manifest(text, source)
+    return parse_manifest(text, source, own_tools)
 
 
-def parse_manifest(text: str, source: str = "<text>") -> Manifest:
+def parse_manifest(text: str, source: str = "<text>", own_tools: Collection[str] = ()) -> Manifest:
     """As `load_manifest`, from YAML text."""
     manifest = Manifest(source)
     problems: list[Problem] = []
     for document in read_documents(text, source):
-        problems += _add(manifest, document)
+        problems += _add(manifest, document, own_tools)
     if not problems and not (manifest.tools or manifest.jobs):
         problems.append(
             Problem(source, "", "it declares neither a VisionTool nor a ToolRLJob", "See manifests/ for examples.")
@@ -93,7 +101,7 @@ def _unreadable(source: str, message: str, remedy: str) -> ManifestError:
     return ManifestError([Problem(source, "", message, remedy)], source)
 
 
-def _add(manifest: Manifest, document: Document) -> list[Problem]:
+def _add(manifest: Manifest, document: Document, own_tools: Collection[str]) -> list[Problem]:
     """Add one document to the manifest; the problems when it cannot be."""
     value = document.value
     if not isinstance(value, dict):
@@ -114,7 +122,7 @@ def _add(manifest: Manifest, document: Document) -> list[Problem]:
     manifest.documents[name] = document
     kind = KINDS[value["kind"]]
     try:
-        resource: Resource = kind.model_validate(value, by_alias=True, by_name=False)
+        resource: Resource = kind.model_validate(value, context={"own_tools": own_tools}, by_alias=True, by_name=False)
     except ValidationError as error:
         return [manifest.problem(name, v.loc, v.message, v.remedy) for v in explain(error, kind)]
     if isinstance(resource, VisionTool):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from .meta import Condition, ObjectMeta
 from .pods import EnvVar, NameRef, ResourceRequirements, SecretRef
@@ -42,9 +43,9 @@ CUSTOM = "Custom"
 BUILT_IN_TOOLS: tuple[str, ...] = tuple(name for name in get_args(ToolName) if name != CUSTOM)
 
 
-def _known_tool(value: object) -> object:
-    if isinstance(value, str) and value not in get_args(ToolName):
-        refuse(f'"{value}" is not a tool of ThinkIMG', suggestion(value, get_args(ToolName)))
+def _function_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][\w-]{0,63}", value, re.ASCII):
+        refuse(f'"{value[:80]}" is not a name of a tool', "Use 1 to 64 of a-z, A-Z, 0-9, '_' and '-', a letter first.")
     return value
 
 
@@ -104,8 +105,9 @@ class Batching(Block):
 class VisionToolSpec(Block):
     """What a tool is and how it is run."""
 
-    tool: Annotated[ToolName, BeforeValidator(_known_tool)]
-    """A built-in tool, or `Custom` with an image that serves the wire protocol."""
+    tool: Annotated[str, AfterValidator(_function_name)]
+    """A built-in tool, a tool that an installed package registers in the entry point group `thinkimg.tools` (on a
+    cluster: a package in `image`), or `Custom` with an image that serves the wire protocol."""
     backend: str | None = None
     """Which implementation of the tool; default: the one that needs no weights, where there is one."""
     replicas: NonNegative = 1
@@ -113,7 +115,7 @@ class VisionToolSpec(Block):
     autoscaling: Autoscaling | None = None
     """Scale by load; without it `replicas` is fixed."""
     image: str | None = None
-    """Container image; default: the operator's image for this tool. Needed by `Custom`."""
+    """Container image; default: the operator's image for this tool. Needed by `Custom` and by tools of your own."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """When to pull the image; default: Kubernetes' own (Always for the tag `latest`, else IfNotPresent)."""
     image_pull_secrets: list[NameRef] = Field(default_factory=list)
@@ -152,8 +154,14 @@ class VisionToolSpec(Block):
     """Strategic merge patch of the pod template, applied last: for everything that has no field here."""
 
     @model_validator(mode="after")
-    def _custom_has_image(self) -> VisionToolSpec:
+    def _can_be_served(self, info: ValidationInfo) -> VisionToolSpec:
+        """A name that is not ours needs an image, which may hold anything, or must be in `context["own_tools"]`: the
+        tools of other packages that whoever validates can serve."""
         violations = []
+        known = (*BUILT_IN_TOOLS, CUSTOM, *(info.context or {}).get("own_tools", ()))
+        if self.tool not in known and not self.image:
+            remedy = f"{suggestion(self.tool, known)} A tool of your own needs its package installed here, or `image`."
+            violations.append(Violation(("tool",), f'"{self.tool}" is not a tool of ThinkIMG', remedy))
         if self.tool == CUSTOM and not self.image:
             violations.append(
                 Violation(("image",), "a Custom tool has no image", "Name an image that serves the wire protocol.")

@@ -1,0 +1,170 @@
+"""`thinkimg serve` and `thinkimg up` as commands: real processes, real signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from rich.console import Console
+from sample_servers import ENVIRONMENT
+
+from thinkimg.serving.config import ServerConfig
+from thinkimg.serving.supervisor import ServerSpec, ServerStatus
+from thinkimg.serving.up import Load, load_of, table_of
+
+SECONDS = 200
+
+
+class Command:
+    """`thinkimg …` in a process group of its own, with its output read line by line."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        environment = {**os.environ, **ENVIRONMENT, "COLUMNS": "200"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "thinkimg.cli", *arguments],
+            cwd=folder, env=environment, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def until(self, pattern: str) -> re.Match[str]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if match := re.search(pattern, line):
+                return match
+        assert self.process.stderr is not None
+        raise AssertionError(f"it ended without saying {pattern!r}: {self.process.stderr.read()}")
+
+    def ended(self) -> int:
+        return self.process.wait(SECONDS)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    commands: list[Command] = []
+
+    def start(*arguments: str) -> Command:
+        commands.append(Command(tmp_path, *arguments))
+        return commands[-1]
+
+    yield start
+    for command in commands:
+        if command.process.poll() is None:
+            command.process.kill()
+        command.process.wait()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def fleet(folder: Path) -> None:
+    service = {"tools": [{"entry_point": "sample_tools:echo"}]}
+    services = [{"name": "twin", "replicas": 2, "devices": ["5", "6"], **service}]
+    (folder / "tools.yaml").write_text(yaml.safe_dump({"services": services}))
+
+
+def test_up_restarts_what_dies_and_leaves_nothing_behind(run: Callable[..., Command], tmp_path: Path) -> None:
+    fleet(tmp_path)
+    up = run("up", "tools.yaml")
+    first = up.until(r"(twin-\d): ready at (\S+) \(pid (\d+)\)")
+    second = up.until(r"(twin-\d): ready at (\S+) \(pid (\d+)\)")
+    up.until("all 2 ready")
+    assert {first[1], second[1]} == {"twin-1", "twin-2"}
+    assert httpx.get(f"{first[2]}/v1/tools", trust_env=False).json()["tools"][0]["name"] == "Echo"
+    devices = Path(f"/proc/{first[3]}/environ").read_bytes().split(b"\0")
+    assert f"CUDA_VISIBLE_DEVICES={'5' if first[1] == 'twin-1' else '6'}".encode() in devices
+
+    os.kill(int(first[3]), signal.SIGKILL)
+    up.until(rf"{first[1]}: not running: it was ended by SIGKILL; again in 0\.5 s")
+    again = up.until(rf"{first[1]}: ready at (\S+) \(pid (\d+)\)")
+    assert again[1] == first[2], "the same address"
+
+    up.process.send_signal(signal.SIGTERM)
+    assert up.ended() == 0
+    assert not any(alive(int(pid)) for pid in (second[3], again[2]))
+    assert sorted(path.name for path in (tmp_path / "logs" / "tools").glob("*.log")) == ["twin-1.log", "twin-2.log"]
+
+
+def test_control_c_while_it_starts_leaves_nothing_behind(run: Callable[..., Command], tmp_path: Path) -> None:
+    fleet(tmp_path)
+    up = run("up", "tools.yaml")
+    up.until("twin-1: starting")
+    children = Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split()
+    assert len(children) == 2
+    os.killpg(up.process.pid, signal.SIGINT)
+    assert up.ended() == 0
+    assert not any(alive(int(pid)) for pid in children)
+
+
+def test_a_service_that_is_refused_stops_the_others(run: Callable[..., Command], tmp_path: Path) -> None:
+    good = {"name": "good", "tools": [{"entry_point": "sample_tools:echo"}]}
+    bad = {"name": "bad", "tools": [{"entry_point": "sample_tools:absent"}]}
+    (tmp_path / "tools.yaml").write_text(yaml.safe_dump({"services": [good, bad]}))
+    up = run("up", "tools.yaml")
+    assert up.ended() == 2
+    assert up.process.stderr is not None
+    assert "bad.tools[0].entry_point: sample_tools:absent cannot be imported" in up.process.stderr.read()
+
+
+def test_serve_runs_until_it_is_told_to_stop(run: Callable[..., Command]) -> None:
+    serve = run("serve", "Crop", "DrawHorizontalLineByY")
+    event = json.loads(serve.until(r"\{.*\}")[0])
+    assert event["tools"] == ["Crop", "DrawHorizontalLineByY"]
+    assert httpx.get(f"{event['url']}/readyz", trust_env=False).status_code == 200
+    serve.process.send_signal(signal.SIGTERM)
+    assert serve.ended() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name tools to serve"),
+        (("Crop", "OCR", "--backend", "x"), "speak of one tool"),
+        (("Crop", "--option", "x"), "is not KEY=VALUE"),
+    ],
+)
+def test_serve_refuses(arguments: tuple[str, ...], said: str, run: Callable[..., Command]) -> None:
+    serve = run("serve", *arguments)
+    assert serve.ended() == 2
+    assert serve.process.stderr is not None
+    assert said in serve.process.stderr.read()
+
+
+def test_the_table_fits_a_terminal_and_says_what_is_wrong() -> None:
+    config = ServerConfig.model_validate({"tools": [{"name": "Crop"}]})
+    specs = [ServerSpec("grounding-dino-1", config, {"CUDA_VISIBLE_DEVICES": "0,1"}), ServerSpec("crop", config)]
+    log = Path("x.log")
+    statuses = [
+        ServerStatus("grounding-dino-1", "ready", "http://127.0.0.1:20003", 7, 0, 3700.0, "", "", log),
+        ServerStatus("crop", "waiting", "", None, 12, 3.0, "it was ended by SIGKILL; again in 8.0 s", "", log),
+    ]
+    console = Console(width=80, record=True, force_terminal=False)
+    console.print(table_of(specs, statuses, {"grounding-dino-1": Load(123_456, 78, 9)}))
+    lines = console.export_text().rstrip().splitlines()
+    assert lines[1].split() == ["grounding-dino-1", "ready", "1.0h", "127.0.0.1:20003", "0,1", "123456", "78", "9", "0"]
+    assert lines[2].split() == ["crop", "waiting", "3s", "0", "0", "0", "12"]
+    assert lines[3].strip() == "crop: it was ended by SIGKILL; again in 8.0 s"
+    assert all("…" not in line for line in lines)
+
+
+def test_the_load_is_the_sum_over_a_servers_tools() -> None:
+    text = """
+# TYPE thinkimg_tool_calls_total counter
+thinkimg_tool_calls_total{tool="A"} 3.0
+thinkimg_tool_calls_total{tool="B"} 4.0
+# TYPE thinkimg_tool_errors_total counter
+thinkimg_tool_errors_total{family="model",kind="refused",tool="A"} 2.0
+# TYPE thinkimg_tool_calls_in_flight gauge
+thinkimg_tool_calls_in_flight 1.0
+"""
+    assert load_of(text) == Load(7, 2, 1)

@@ -1,0 +1,32 @@
+"""Logs of server processes: one JSON object a line."""
+
+import json
+import logging
+import sys
+from typing import Any
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line; members given as `extra` are members of it."""
+
+    _KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": round(record.created, 3),
+            "level": record.levelname,
+            "event": record.getMessage(),
+        }
+        line.update({name: value for name, value in record.__dict__.items() if name not in self._KNOWN})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure_logging() -> None:
+    """Everything to standard error; uvicorn only from warnings on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.captureWarnings(True)

@@ -1,0 +1,103 @@
+"""OpenThinkIMG's service file (`all_service.yaml`) read as a `Fleet`.
+
+Its file lists a controller and workers; a worker is a script with flags and a place on a SLURM cluster. What is known
+of it, from the project's own launchers: `cmd.script-addr` is a file or a module, `cmd.port` and `cmd.host` where it
+listens, `cuda_visible_devices` its GPUs, `cmd.limit-model-concurrency` how many calls it takes at one time. Everything
+else speaks of SLURM, conda or one worker's own code; it is named and left out.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from thinkimg.errors import UserError
+from thinkimg.serving.fleet import Fleet, parse_fleet
+from thinkimg.tools.registry import TOOLS
+from thinkimg.tools.tool import normalise_name
+
+_TOOL_OF_SCRIPT = {
+    "molmopointworker": "Point",
+    "pointworkerparallel": "Point",
+    "samaroundpointworker": "SegmentRegionAroundPoint",
+    "drawhorizontallinebyyworker": "DrawHorizontalLineByY",
+    "drawverticallinebyxworker": "DrawVerticalLineByX",
+    "selectsubplotworker": "ZoominSubplot",
+    "zoominsubfigureworker": "ZoominSubplot",
+    "ocrworker": "OCR",
+    "groundingdinoworker": "GroundingDINO",
+    "samworker": "SAM",
+    "groundedsamworker": "GroundedSAM",
+    "cropworker": "Crop",
+}
+"""Script, spelt by `normalise_name` -> our tool. Names of workers are the user's to choose; scripts are not."""
+_HONOURED = {"worker_name", "cuda_visible_devices", "cmd"}
+_HONOURED_FLAGS = {"script-addr", "port", "host", "limit-model-concurrency"}
+_HONOURED_TOP = {"controller_config", "tool_worker_config"}
+
+
+def read_openthinkimg(path: Path) -> tuple[Fleet, list[str]]:
+    """The services of such a file, and a sentence for each thing in it that has no effect here.
+
+    Raises:
+        UserError: the file cannot be read, is no such file, or names workers that have no tool here.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", str(path)) from error
+    if not isinstance(document, dict) or not isinstance(document.get("tool_worker_config"), list):
+        raise UserError("it has no list `tool_worker_config`: this is no service file of OpenThinkIMG", str(path))
+    notes = [_ignored(str(key)) for key in document if key not in _HONOURED_TOP]
+    controller = document.get("controller_config")
+    if controller:
+        notes.append("controller_config: no controller is started; clients find the tools at their own addresses")
+    services = []
+    for number, (key, worker) in enumerate(_workers(document["tool_worker_config"])):
+        where = f"tool_worker_config[{number}].{key}"
+        services.append(_service(key, worker, where))
+        notes += [_ignored(f"{where}.{name}") for name in worker if name not in _HONOURED]
+        notes += [_ignored(f"{where}.cmd.{flag}") for flag in worker["cmd"] if flag not in _HONOURED_FLAGS]
+    return parse_fleet({"services": services}), notes
+
+
+def _workers(entries: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or len(entry) != 1:
+            raise UserError("a worker is a mapping with one key, its name", f"tool_worker_config[{number}]")
+        ((key, worker),) = entry.items()
+        if not isinstance(worker, dict) or not isinstance(worker.get("cmd"), dict):
+            raise UserError("a worker has a mapping `cmd`", f"tool_worker_config[{number}].{key}")
+        yield str(key), worker
+
+
+def _service(key: str, worker: dict[str, Any], where: str) -> dict[str, Any]:
+    command = worker["cmd"]
+    service: dict[str, Any] = {
+        "name": re.sub(r"[^\w.-]", "-", str(worker.get("worker_name", key))),
+        "tools": [{"name": _tool(str(command.get("script-addr", "")), key, where)}],
+    }
+    for ours, theirs in (("host", "host"), ("port", "port"), ("workers", "limit-model-concurrency")):
+        if command.get(theirs) is not None:
+            service[ours] = command[theirs]
+    if worker.get("cuda_visible_devices") is not None:
+        service["devices"] = worker["cuda_visible_devices"]
+    return service
+
+
+def _tool(script: str, key: str, where: str) -> str:
+    stem = script.removesuffix(".py").replace("/", ".").rpartition(".")[2]
+    known = _TOOL_OF_SCRIPT.get(normalise_name(stem))
+    if known in TOOLS:
+        return str(known)
+    raise UserError(
+        f"there is no tool for the worker {key} (script {script or 'not named'}); remove it from the file. "
+        f"Scripts that are known: {', '.join(sorted(_TOOL_OF_SCRIPT))}",
+        f"{where}.cmd.script-addr",
+    )
+
+
+def _ignored(path: str) -> str:
+    return f"{path}: it is ignored; it speaks of OpenThinkIMG's scheduler, environments or own worker code"
