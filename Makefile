@@ -49,7 +49,8 @@ bench: setup ## Every benchmark in bench/; each ends with one JSON line
 bench-rollout: setup ## Rollouts with a slow tool: TRL's own loop and ours
 	$(BIN)/python bench/rollout.py
 
-soak: setup ## RL with the tool cache off: more than 1,000 calls over HTTP, none may fail (about 15 minutes)
+soak: setup ## 10,000 hostile requests to servers; RL without tool cache: 1,000 calls, none may fail (about 25 minutes)
+	$(BIN)/python hack/fuzz_servers.py --requests 10000
 	$(BIN)/python hack/soak.py --run runs/soak
 
 gpu-check: ## Checks on a GPU (nothing there yet)

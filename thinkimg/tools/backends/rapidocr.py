@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
+from PIL import ImageDraw
 
 from thinkimg.image import Image
 
@@ -68,6 +69,13 @@ class TextReader:
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, tuple[TextItem, ...]] = OrderedDict()
         self._cache_size = cache_size
+        self._load_models()
+
+    def _load_models(self) -> None:
+        """The engine loads detector and recogniser when it first needs them: now, not during somebody's call."""
+        picture = Pillow.new("RGB", (160, 64), "white")
+        ImageDraw.Draw(picture).text((20, 16), "Ready 10", fill="black", font_size=28)
+        self._recognise(picture)
 
     def read(self, image: Image) -> tuple[TextItem, ...]:
         """All strings of `image`, whatever their confidence, in no particular order.
