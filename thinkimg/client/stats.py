@@ -18,6 +18,7 @@ class ToolStats:
     Attributes:
         http_calls: calls that went to a server, each counted once however often it was tried.
         retries: further attempts of those calls.
+        hedges: second replicas that were asked because the first took long.
         cache_hits: calls answered without a request of their own: from memory, from disk, or by sharing an identical
             call that was under way.
         model_errors, infrastructure_errors: calls that ended so.
@@ -26,6 +27,7 @@ class ToolStats:
     def __init__(self) -> None:
         self.http_calls = 0
         self.retries = 0
+        self.hedges = 0
         self.cache_hits = 0
         self.model_errors = 0
         self.infrastructure_errors = 0
@@ -35,14 +37,18 @@ class ToolStats:
         """Time of one call over HTTP, from its first attempt to its answer."""
         self._buckets[_bucket(seconds * 1000)] += 1
 
+    def percentile_seconds(self, share: float, calls: int) -> float | None:
+        """Within which that share of the calls was answered; None before there were so many calls."""
+        milliseconds = _percentile(self._buckets, share) if self._buckets.total() >= calls else None
+        return None if milliseconds is None else milliseconds / 1000
+
     def as_document(self) -> dict[str, Any]:
-        return _document(
-            self.http_calls,
-            self.retries,
-            {"model": self.model_errors, "infrastructure": self.infrastructure_errors},
-            self.cache_hits,
-            self._buckets,
-        )
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        errors = {"model": self.model_errors, "infrastructure": self.infrastructure_errors}
+        return _document(counts, errors, self._buckets)
+
+
+_COUNTS = ("http_calls", "retries", "hedges", "cache_hits")
 
 
 def merge_stats(*stats: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -58,21 +64,14 @@ def _merge(parts: list[Mapping[str, Any]]) -> dict[str, Any]:
     errors = {
         family: sum(part.get("errors", {}).get(family, 0) for part in parts) for family in ("model", "infrastructure")
     }
-    http_calls, retries, hits = (sum(part.get(key, 0) for part in parts) for key in _SUMS)
-    return _document(http_calls, retries, errors, hits, buckets)
+    counts = {name: sum(part.get(name, 0) for part in parts) for name in _COUNTS}
+    return _document(counts, errors, buckets)
 
 
-_SUMS = ("http_calls", "retries", "cache_hits")
-
-
-def _document(
-    http_calls: int, retries: int, errors: dict[str, int], cache_hits: int, buckets: Counter[int]
-) -> dict[str, Any]:
+def _document(counts: dict[str, int], errors: dict[str, int], buckets: Counter[int]) -> dict[str, Any]:
     return {
-        "http_calls": http_calls,
-        "retries": retries,
+        **counts,
         "errors": errors,
-        "cache_hits": cache_hits,
         "p50_ms": _percentile(buckets, 0.50),
         "p95_ms": _percentile(buckets, 0.95),
         "p99_ms": _percentile(buckets, 0.99),

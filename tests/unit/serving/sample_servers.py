@@ -1,6 +1,6 @@
 """Real servers on free ports."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,10 +12,10 @@ ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parent)}
 Start = Callable[..., Supervisor]
 
 
-def spec(name: str, *tools: str, **settings: object) -> ServerSpec:
+def spec(name: str, *tools: str, env: Mapping[str, str] | None = None, **settings: object) -> ServerSpec:
     """A server of sample tools by attribute, of built-in ones by name."""
     entries = [{"entry_point": f"sample_tools:{tool}"} if tool.islower() else {"name": tool} for tool in tools]
-    return ServerSpec(name, ServerConfig.model_validate({"tools": entries, **settings}), ENVIRONMENT)
+    return ServerSpec(name, ServerConfig.model_validate({"tools": entries, **settings}), {**ENVIRONMENT, **(env or {})})
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Tools that the tests serve: small, quick, and wrong in every way that a tool can be wrong."""
 
 import contextlib
+import os
 import threading
 import time
 import urllib.request
@@ -48,6 +49,17 @@ def sleep(seconds: float) -> ToolResult:
     """
     time.sleep(seconds)
     return ToolResult(f"slept {seconds:g}")
+
+
+@tool(name="Lag", version="1")
+def lag(text: str) -> ToolResult:
+    """Say who answers, after the time that this process's environment says.
+
+    Args:
+        text: Anything.
+    """
+    time.sleep(float(os.environ.get("LAG_SECONDS", "0")))
+    return ToolResult(str(os.getpid()))
 
 
 @tool(name="Size", version="1")
