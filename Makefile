@@ -5,8 +5,8 @@ STAMP := .venv/setup.stamp
 DEMO := manifests/toolrljob-cpu.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table check check-format check-lint check-types check-layers test chromium bench bench-rollout \
-	soak gpu-check e2e clean
+.PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds crds cluster-binaries test \
+	chromium bench bench-operator bench-rollout soak gpu-check e2e clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ demo: setup ## Train the small model from nothing and write its table and page t
 table: setup ## Repeat the demo with each seed of its manifest; means and intervals in runs/table (an hour on 2 cores)
 	$(BIN)/thinkimg table $(DEMO) --run runs/table
 
-check: check-format check-lint check-types check-layers ## Format, lint, types, layers: seconds, before every commit
+check: check-format check-lint check-types check-layers check-crds ## Format, lint, types, layers, CRDs: seconds, before every commit
 
 check-format: setup
 	$(BIN)/ruff format --check .
@@ -37,17 +37,30 @@ check-types: setup
 check-layers: setup
 	$(BIN)/lint-imports
 
-test: setup chromium ## All tests; the page is opened in Chromium
+check-crds: setup
+	$(BIN)/python hack/generate_crds.py --check
+
+crds: setup ## Write the CRDs of charts/thinkimg-crds from thinkimg.api
+	$(BIN)/python hack/generate_crds.py
+
+# Once, about 8 minutes on 2 cores; kept in ~/.cache/thinkimg. Without them the cluster tests are skipped, in CI they fail.
+cluster-binaries: setup ## Build etcd, API server, controllers, scheduler and KWOK for the cluster tests
+	@$(BIN)/python hack/cluster/cluster binaries || [ "$$CI" != true ]
+
+test: setup chromium cluster-binaries ## All tests; the page is opened in Chromium, the operator meets a real API server
 	$(BIN)/pytest
 
 chromium:
 	@bash hack/chromium.sh
 
 bench: setup ## Every benchmark in bench/; each ends with one JSON line
-	@set -e; for file in bench/*.py; do echo "$$file"; $(BIN)/python "$$file"; done
+	@set -e; for file in bench/*.py; do echo "$$file"; $(BIN)/python -P "$$file"; done
 
 bench-rollout: setup ## Rollouts with a slow tool: TRL's own loop and ours
 	$(BIN)/python bench/rollout.py
+
+bench-operator: setup ## The operator under load on a real API server, beside a bare writer (15 minutes)
+	$(BIN)/python -P bench/operator.py
 
 soak: setup ## 10,000 hostile requests to servers; RL without tool cache: 1,000 calls, none may fail (about 25 minutes)
 	$(BIN)/python hack/fuzz_servers.py --requests 10000

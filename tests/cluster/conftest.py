@@ -1,0 +1,77 @@
+"""A real control plane for the tests of this folder: API server, controllers, scheduler, simulated GPU nodes.
+
+Which one: the cluster that THINKIMG_TEST_KUBECONFIG names, otherwise a new one of the programs that hack/cluster finds
+or builds. Where none can be had the tests are skipped, loudly; with CI=true they fail.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+sys.path.insert(0, str(REPOSITORY / "hack" / "cluster"))
+
+import binaries  # noqa: E402
+from testcluster import Cluster, Namespace  # noqa: E402
+
+HERE = Path(__file__).parent
+_unavailable: str | None = None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What speaks of the whole run comes last among the tests of this folder."""
+    places = [place for place, item in enumerate(items) if HERE in item.path.parents]
+    ordered = sorted((items[place] for place in places), key=lambda item: item.path.name == "test_whole_run.py")
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what is missing before the first test, where no time-out of a test applies."""
+    global _unavailable
+    wanted = any(HERE in item.path.parents for item in session.items)
+    if not wanted or session.config.option.collectonly or os.environ.get("THINKIMG_TEST_KUBECONFIG"):
+        return
+    try:
+        with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            binaries.ensure(binaries.FOR_TESTS)
+    except binaries.BinariesError as error:
+        _unavailable = str(error)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _unavailable:
+        terminalreporter.section("THE CLUSTER TESTS DID NOT RUN", red=True, bold=True)
+        terminalreporter.write_line(f"There is no control plane: {_unavailable}")
+        terminalreporter.write_line(
+            "Name a cluster (THINKIMG_TEST_KUBECONFIG) or programs (KUBEBUILDER_ASSETS), or see"
+        )
+        terminalreporter.write_line("docs/guides/cluster-development.md.")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The control plane that all tests share, with the CRDs installed."""
+    if named := os.environ.get("THINKIMG_TEST_KUBECONFIG"):
+        cluster = Cluster.named(Path(named), tmp_path_factory.mktemp("cluster"))
+        yield cluster
+        cluster.close()
+        return
+    if _unavailable:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must run the cluster tests, but {_unavailable}")
+        pytest.skip(f"no control plane: {_unavailable}")
+    with Cluster.started(tmp_path_factory.mktemp("cluster") / "plane") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    """A namespace of the test's own."""
+    with cluster.namespace(request.node.name) as namespace:
+        yield namespace

@@ -1,0 +1,34 @@
+"""The rights that the chart gives the operator, for the ServiceAccount of a test: never more than users install."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from testcluster import Namespace
+
+FILES = Path(__file__).parents[2] / "charts" / "thinkimg-operator" / "files"
+ACCOUNT = "thinkimg-operator"
+
+
+def rules(*files: str) -> list[dict[str, Any]]:
+    """Rules as the chart has them."""
+    return [rule for file in files for rule in yaml.safe_load((FILES / file).read_text())]
+
+
+def grant(namespace: Namespace) -> list[str]:
+    """Make the ServiceAccount with the chart's Role; returns the operator's arguments to work in that namespace."""
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT}
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace.name}
+    rbac = "rbac.authorization.k8s.io/v1"
+    metadata = {"name": ACCOUNT, "namespace": namespace.name}
+    objects = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": rules("rules.yaml", "leader-rules.yaml")},
+        {"apiVersion": rbac, "kind": "RoleBinding", "metadata": metadata, "roleRef": role, "subjects": [subject]},
+    ]
+    namespace.apply({"apiVersion": "v1", "kind": "List", "items": objects})
+    return [f"--namespace={namespace.name}", f"--lease-namespace={namespace.name}", "--listen=127.0.0.1:0"]
