@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from manifest_examples import JOB, TOOL, changed, problems_of, refusals, setting
 
@@ -150,6 +150,7 @@ ANYTHING = st.recursive(
 )
 
 
+@settings(deadline=None)  # a busy machine is not a slow function
 @given(place=st.sampled_from(PLACES), value=ANYTHING)
 def test_whatever_stands_anywhere_is_taken_or_refused_with_words(place: str, value: object) -> None:
     for problem in problems_of(changed(JOB, setting(place, value))):
@@ -157,6 +158,7 @@ def test_whatever_stands_anywhere_is_taken_or_refused_with_words(place: str, val
         assert problem.remedy
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**31 - 1),
     batch=st.integers(1, 64),

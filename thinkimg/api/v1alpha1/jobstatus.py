@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .meta import Condition, Time
-from .resource import Block, NonNegative
+from .resource import Block, ListMapKey, NonNegative
 
 
 class Metric(Block):
@@ -58,6 +58,10 @@ class StageStatus(Block):
     """Start of the first attempt."""
     completion_time: Time | None = None
     """End of the last attempt."""
+    restart_time: Time | None = None
+    """Restarting: before this no new attempt starts."""
+    failure: str = ""
+    """Why the last attempt failed; empty when none did."""
     ready_pods: NonNegative = 0
     """Pods of the attempt that are ready."""
     checkpoint: CheckpointStatus | None = None
@@ -92,9 +96,11 @@ class ToolRLJobStatus(Block):
     """Stage that runs now."""
     restarts: NonNegative = 0
     """Counted restarts so far."""
-    stages: list[StageStatus] = Field(default_factory=list)
+    suspended_seconds: NonNegative = 0
+    """How long the job was suspended, without the time since it was suspended last."""
+    stages: Annotated[list[StageStatus], ListMapKey("name")] = Field(default_factory=list)
     """Every stage as it stands."""
     results: Annotated[list[Result], Field(max_length=20)] = Field(default_factory=list)
     """The table."""
-    conditions: list[Condition] = Field(default_factory=list)
+    conditions: Annotated[list[Condition], ListMapKey("type")] = Field(default_factory=list)
     """Accepted, ToolsReady, PodsReady, Suspended, Complete, Failed."""

@@ -3,26 +3,73 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
-from .resource import Block, Object, ObjectName, Quantity, Violation, refuse, refuse_all
+from .resource import (
+    Block,
+    Checked,
+    ListMapKey,
+    ObjectName,
+    Quantities,
+    Rule,
+    Violation,
+    refuse,
+    refuse_all,
+)
 
 RESERVED_ENV = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 RESERVED_ENV_PREFIXES = ("MASTER_", "PET_", "THINKIMG_")
+_RESERVED = f"{', '.join(RESERVED_ENV)} and {', '.join(prefix + '*' for prefix in RESERVED_ENV_PREFIXES)}"
+_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 
 
 def _env_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+    if not re.fullmatch(_NAME, name):
         refuse(f'"{name}" is not a name of an environment variable', "Use letters, digits and '_'; no digit first.")
     if name in RESERVED_ENV or name.startswith(RESERVED_ENV_PREFIXES):
         refuse(
             f'"{name}" is reserved: ThinkIMG sets it itself',
-            f"Remove it, or use another name; reserved are {', '.join(RESERVED_ENV)} and "
-            f"{', '.join(prefix + '*' for prefix in RESERVED_ENV_PREFIXES)}.",
+            f"Remove it, or use another name; reserved are {_RESERVED}.",
         )
     return name
+
+
+_ENV_NAME = Checked(
+    _env_name,
+    (
+        Rule(
+            f"self.matches('^{_NAME}$')",
+            "it is not a name of an environment variable. Use letters, digits and '_'; no digit first.",
+        ),
+        Rule(
+            f"!(self in {list(RESERVED_ENV)}) && !{list(RESERVED_ENV_PREFIXES)}.exists(p, self.startsWith(p))",
+            f"it is reserved: ThinkIMG sets it itself. Use another name; reserved are {_RESERVED}.",
+        ),
+    ),
+)
+EnvVarSource = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": True,
+            "properties": {
+                "secretKeyRef": {
+                    "type": "object",
+                    "description": "One value of a Secret.",
+                    "x-kubernetes-preserve-unknown-fields": True,
+                    "required": ["name", "key"],
+                    "properties": {
+                        "name": {"type": "string", "minLength": 1, "description": "Name of the Secret."},
+                        "key": {"type": "string", "minLength": 1, "description": "Key inside the Secret."},
+                    },
+                }
+            },
+        }
+    ),
+]
 
 
 class NameRef(Block):
@@ -32,23 +79,28 @@ class NameRef(Block):
     """Name of the object."""
 
 
+NameRefs = Annotated[list[NameRef], Field(max_length=20)]
+
+
 class SecretRef(Block):
     """One value of a Secret. Locally it is the content of the file `<secrets-dir>/<name>/<key>`."""
 
     name: ObjectName
     """Name of the Secret."""
-    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")] = "token"
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = "token"
     """Key inside the Secret."""
 
 
 class EnvVar(Block):
     """An environment variable of the containers."""
 
-    name: Annotated[str, AfterValidator(_env_name)]
+    cel = (Rule("!(has(self.value) && has(self.valueFrom))", "it has both value and valueFrom. Keep one of them."),)
+
+    name: Annotated[str, _ENV_NAME]
     """Name. `RANK`, `WORLD_SIZE`, `MASTER_*`, `PET_*`, `THINKIMG_*` and their relatives are reserved."""
     value: str | None = None
     """The value itself; empty when neither this nor `valueFrom` is given."""
-    value_from: Object | None = None
+    value_from: EnvVarSource | None = None
     """Where the value comes from: Kubernetes' `EnvVarSource`."""
 
     @model_validator(mode="after")
@@ -70,10 +122,13 @@ class EnvVar(Block):
         return SecretRef(name=source.get("name", ""), key=source.get("key", ""))
 
 
+Environment = Annotated[list[EnvVar], Field(max_length=100), ListMapKey("name")]
+
+
 class ResourceRequirements(Block):
     """Kubernetes resource requests and limits of a container."""
 
-    limits: dict[str, Quantity] = Field(default_factory=dict)
+    limits: Quantities = Field(default_factory=dict)
     """At most this much, by resource name, as in `nvidia.com/gpu: 1`."""
-    requests: dict[str, Quantity] = Field(default_factory=dict)
+    requests: Quantities = Field(default_factory=dict)
     """At least this much, by resource name; defaults to the limits."""

@@ -6,14 +6,82 @@ Validation is strict (`replicas: "2"` is an error) because the API server is str
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+VALIDATIONS = "x-kubernetes-validations"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the API server checks, in CEL: the CRD's side of a check that Python makes here."""
+
+    cel: str
+    """True when the value, called `self`, is right. An update sees the value before it as `oldSelf`."""
+    message: str
+    """What is wrong and what would be right; the server puts the field's path and value before it."""
+    field: str = ""
+    """The field of `self` that the server blames, as YAML has it; empty: the value itself."""
+
+    def as_validation(self) -> dict[str, str]:
+        place = {"fieldPath": f".{self.field}"} if self.field else {}
+        return {"rule": self.cel, "message": self.message, **place}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A value's check in both places: `check` raises (see `refuse`) where `rules` are false."""
+
+    check: Callable[[Any], Any]
+    rules: tuple[Rule, ...]
+    longest: int = 1024
+    """Most characters of a text, because the server bounds what a rule may cost."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        inner = handler(source)
+        if inner["type"] == "str":
+            inner["max_length"] = self.longest
+        return core_schema.no_info_after_validator_function(self.check, inner)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler(schema)
+        rules = [*described.get(VALIDATIONS, ()), *(rule.as_validation() for rule in self.rules)]
+        longest = {"maxLength": self.longest} if described.get("type") == "string" else {}
+        return described | longest | {VALIDATIONS: rules}
+
+
+@dataclass(frozen=True)
+class ListMapKey:
+    """The field that is unique among a list's items; on the server, that makes the list a map."""
+
+    name: str
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [self.name]}
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """No value of the list is there twice."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"x-kubernetes-list-type": "set"}
 
 
 class Block(BaseModel):
@@ -21,6 +89,11 @@ class Block(BaseModel):
 
     The string below a field is its description; it goes into the reference page and the CRD.
     """
+
+    cel: ClassVar[tuple[Rule, ...]] = ()
+    """Checks between the fields of this block, as the API server makes them."""
+    defaulted_elsewhere: ClassVar[tuple[str, ...]] = ()
+    """Fields whose default depends on other fields: the API server must leave them out when the user does."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -33,6 +106,41 @@ class Block(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, value: Any) -> Any:
+        """A key without a value (`replicas:`) takes its default, as the API server has it."""
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+    @classmethod
+    def default_of(cls, name: str) -> Any:
+        """The default that the API server writes for the field, as YAML has it; None where it leaves it out."""
+        info = cls.model_fields[name]
+        default = None if info.is_required() else info.get_default(call_default_factory=True)
+        return None if default in (None, "", [], {}) or name in cls.defaulted_elsewhere else _as_written(default)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler.resolve_ref_schema(handler(schema))
+        if cls.cel:
+            described[VALIDATIONS] = [rule.as_validation() for rule in cls.cel]
+        for name, info in cls.model_fields.items():
+            described["properties"][info.alias or name].pop("default", None)
+            if (default := cls.default_of(name)) is not None:
+                described["properties"][info.alias or name]["default"] = default
+        return described
+
+
+def _as_written(default: Any) -> Any:
+    """A default as YAML has it. Blocks are written out: the API server checks a default before it fills it up."""
+    if isinstance(default, Block):
+        fields = {info.alias or name: default.default_of(name) for name, info in type(default).model_fields.items()}
+        given = default.model_dump(mode="json", exclude_defaults=True)
+        return {name: value for name, value in fields.items() if value is not None} | given
+    if isinstance(default, list):
+        return [_as_written(item) for item in default]
+    return default
 
 
 @dataclass(frozen=True)
@@ -90,6 +198,9 @@ class Unit:
 
     name: str
 
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"x-unit": self.name}
+
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -110,33 +221,47 @@ Object = dict[str, Any]
 """A piece of Kubernetes' own API, or options that only their consumer understands: passed on as it is."""
 
 
+_QUANTITY = r"\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?"
+_QUANTITIES = 'Write a whole number, or a number with an optional suffix in quotes, as in 1, "0.5", "500m" or "16Gi".'
+
+
 def _quantity_text(value: Any) -> Any:
-    """Kubernetes writes quantities as strings or numbers: `1`, `0.5`, "500m", "16Gi"."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    """A custom resource's quantity is a string or an integer; the API server knows no other way to write it."""
+    if isinstance(value, float):
+        refuse(f"{value} is a number without quotes", _QUANTITIES)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _is_quantity(value: str) -> str:
-    if not re.fullmatch(r"\+?(\d+(\.\d*)?|\.\d+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?\d+)?", value):
-        refuse(f'"{value}" is not a quantity', 'Write a number with an optional suffix, as in 1, "500m" or "16Gi".')
+    if len(value) > 32 or not re.fullmatch(_QUANTITY, value):
+        refuse(f'"{value}" is not a quantity', _QUANTITIES)
     return value
 
 
-Quantity = Annotated[str, BeforeValidator(_quantity_text), AfterValidator(_is_quantity)]
+Quantity = Annotated[
+    str,
+    BeforeValidator(_quantity_text),
+    Checked(_is_quantity, ()),
+    # No rule: what a rule costs on a value of either type cannot be bounded.
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "minimum": 0, "maxLength": 32, "pattern": f"^{_QUANTITY}$"}),
+]
+Quantities = Annotated[dict[str, Quantity], Field(max_length=32)]
+"""Amounts by name of the resource."""
 
 
-def dns_label(longest: int, *, first: str = "a-z0-9") -> AfterValidator:
+def dns_label(longest: int, *, first: str = "a-z0-9") -> Checked:
     """Check of a DNS label of at most `longest` characters that begins with one of `first`."""
     begins = "a letter" if first == "a-z" else "a letter or digit"
+    pattern = f"[{first}]([a-z0-9-]*[a-z0-9])?"
+    remedy = f"Use 1 to {longest} of a-z, 0-9 and '-', beginning with {begins}, not ending with '-'."
 
     def check(value: str) -> str:
-        if len(value) > longest or not re.fullmatch(rf"[{first}]([a-z0-9-]*[a-z0-9])?", value):
-            refuse(
-                f'"{value}" ({len(value)} characters) is not a valid name',
-                f"Use 1 to {longest} of a-z, 0-9 and '-', beginning with {begins}, not ending with '-'.",
-            )
+        if len(value) > longest or not re.fullmatch(pattern, value):
+            refuse(f'"{value}" ({len(value)} characters) is not a valid name', remedy)
         return value
 
-    return AfterValidator(check)
+    rule = Rule(f"self.size() <= {longest} && self.matches('^{pattern}$')", f"it is not a valid name. {remedy}")
+    return Checked(check, (rule,), longest=253)
 
 
 ObjectName = Annotated[str, dns_label(63)]

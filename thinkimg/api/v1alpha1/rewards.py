@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator
-
-from .resource import Block, Violation, refuse, refuse_all, suggestion
+from .resource import Block, Checked, Rule, Violation, refuse, refuse_all, suggestion
 
 BUILT_IN_REWARDS = ("accuracy", "format", "tool-success")
+_FUNCTION = r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*"
 
 
 def _reward_name(name: str) -> str:
-    if name not in BUILT_IN_REWARDS and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+    if name not in BUILT_IN_REWARDS and not re.fullmatch(_FUNCTION, name):
         refuse(
             f'there is no reward "{name}"',
             f"{suggestion(name, BUILT_IN_REWARDS)} A function of your own is written module:function.",
@@ -21,10 +20,22 @@ def _reward_name(name: str) -> str:
     return name
 
 
+_REWARD_NAME = Checked(
+    _reward_name,
+    (
+        Rule(
+            f"self in {list(BUILT_IN_REWARDS)} || self.matches('^{_FUNCTION}$')",
+            f"there is no such reward. Built in are {', '.join(BUILT_IN_REWARDS)}; a function of your own is written "
+            "module:function.",
+        ),
+    ),
+)
+
+
 class Reward(Block):
     """One summand of the reward."""
 
-    name: Annotated[str, AfterValidator(_reward_name)]
+    name: Annotated[str, _REWARD_NAME]
     """`accuracy`, `format`, `tool-success` (share of calls that were not the model's mistake), or `module:function`
     from `spec.code`."""
     weight: float = 1.0

@@ -5,12 +5,68 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .resource import Violation, suggestion
+from .resource import Rule, Violation, suggestion
 from .stages import BASE, TRAINED_TYPES, Stage
 from .uris import scheme_of
 
 if TYPE_CHECKING:
     from .toolrljob import ToolRLJobSpec
+
+_TRAINED = f"t.type in {list(TRAINED_TYPES)}"
+_SYNTHESIZE = "t.type == 'Synthesize'"
+_MODELS = f"Name an earlier stage of type SFT or GRPO, or {BASE}."
+
+
+def _each(condition: str) -> str:
+    """True when `condition` holds for every stage `s` at position `i`."""
+    return f"self.stages.all(i, s, {condition})"
+
+
+def _earlier(name: str, kind: str = "true") -> str:
+    """True when a stage before position `i` is called `name` and `kind` holds for it, as `t`."""
+    return f"self.stages.exists(j, t, j < i && t.name == {name} && {kind})"
+
+
+JOB_RULES = (
+    Rule(
+        _each(f"s.from == '{BASE}' || {_earlier('s.from', _TRAINED)}"),
+        f"stages[].from names no earlier stage that trains a model. {_MODELS}",
+    ),
+    Rule(
+        _each(f"!has(s.sft) || !has(s.sft.maxSeconds) || {_earlier('s.sft.maxSeconds.fromStage')}"),
+        "sft.maxSeconds.fromStage names no earlier stage. Name one whose time this stage shall take.",
+    ),
+    Rule(
+        _each(f"!has(s.sft) || !has(s.sft.dataFrom) || {_earlier('s.sft.dataFrom', _SYNTHESIZE)}"),
+        "sft.dataFrom names no earlier stage of type Synthesize. Name one, or remove it.",
+    ),
+    Rule(
+        "!self.data.train.uri.startsWith('charts://') || "
+        + _each("!has(s.sft) || has(s.sft.dataFrom) || self.stages.exists(j, t, j < i && t.type == 'Synthesize')"),
+        "an SFT stage has no trajectories to learn from: charts:// has questions only. Put a stage of type Synthesize "
+        "before it.",
+    ),
+    Rule(
+        _each(f"!has(s.evaluate) || s.evaluate.models.all(m, m == '{BASE}' || {_earlier('m', _TRAINED)})"),
+        f"evaluate.models names something that is no earlier stage with a model. {_MODELS}",
+    ),
+    Rule(
+        "self.stages.all(s, !has(s.evaluate) || s.evaluate.split == 'train' || (s.evaluate.split == 'test' ? "
+        "has(self.data.test) : has(self.data.validation)))",
+        "a stage evaluates a split that spec.data does not have. Add spec.data.test or spec.data.validation, or "
+        "evaluate another split.",
+    ),
+    Rule(
+        "(has(self.tools) && self.tools.size() > 0) || !self.stages.exists(s, "
+        "(has(s.synthesize) && s.synthesize.toolUse == 'Enabled') || (has(s.grpo) && s.grpo.toolUse == 'Enabled'))",
+        "a stage calls tools, but there are none. Name VisionTools in spec.tools, or set toolUse: Disabled.",
+    ),
+    Rule(
+        "!has(self.failurePolicy.rules) || self.failurePolicy.rules.all(r, !has(r.stages) || "
+        "r.stages.all(name, self.stages.exists(s, s.name == name)))",
+        "failurePolicy.rules[].stages names a stage that does not exist. Correct the name.",
+    ),
+)
 
 
 def violations_of_job(spec: ToolRLJobSpec) -> Iterator[Violation]:

@@ -9,15 +9,19 @@ from pydantic import AfterValidator, Field, model_validator
 from .pods import ResourceRequirements, SecretRef
 from .resource import (
     Block,
+    Checked,
+    Distinct,
     Fraction,
     FractionalSeconds,
     LearningRate,
+    ListMapKey,
     Nodes,
     NonNegative,
     Positive,
     Processes,
     Questions,
     Rounds,
+    Rule,
     Seed,
     StageName,
     Steps,
@@ -29,10 +33,13 @@ from .resource import (
 )
 from .rewards import Reward, distinct_rewards
 from .trainer_args import grpo_args, sft_args
-from .uris import endpoint_url
+from .uris import ENDPOINT_URL
 
 BASE = "base"
 """The model as `spec.model` names it, before any stage; reserved as a name of stages."""
+
+INHERITED_LIMITS = ("max_rounds", "max_tokens_per_turn", "max_seconds_per_trajectory")
+"""Limits of Synthesize and GRPO that are `spec.agent`'s where a stage does not say them."""
 
 ToolUse = Literal["Enabled", "Disabled"]
 StageType = Literal["Synthesize", "SFT", "GRPO", "Evaluate"]
@@ -41,7 +48,7 @@ StageType = Literal["Synthesize", "SFT", "GRPO", "Evaluate"]
 class Endpoint(Block):
     """A model behind an OpenAI-compatible address."""
 
-    base_url: Annotated[str, AfterValidator(endpoint_url)]
+    base_url: Annotated[str, ENDPOINT_URL]
     """Address up to and including `/v1`."""
     name: str
     """Name of the model, as the endpoint knows it."""
@@ -49,14 +56,52 @@ class Endpoint(Block):
     """The API key; default: none is sent."""
 
 
+_CHAIN = "[a-z0-9]+(-[a-z0-9]+)*"
+
+
+def _some_weight(chains: dict[str, float]) -> dict[str, float]:
+    if chains and sum(chains.values()) == 0:
+        refuse("all weights are 0", "Give at least one chain a weight above 0.")
+    return chains
+
+
+_CHAIN_RULES = (
+    Rule(
+        "self.size() == 0 || self.exists(chain, self[chain] > 0.0)",
+        "all weights are 0. Give at least one chain a weight above 0.",
+    ),
+    Rule(
+        f"self.all(chain, chain.size() <= 63 && chain.matches('^{_CHAIN}$'))",
+        "a chain is written as names of tools with '-' between them, as in zoom-ocr.",
+    ),
+)
+
+
 class Planner(Block):
     """Who decides which tools a cold-start trajectory uses. The calls themselves are always executed for real."""
 
+    cel = (
+        Rule(
+            "self.type != 'Model' || has(self.model)",
+            "a planner of type Model has no model. Give baseUrl and name of the endpoint.",
+        ),
+        Rule(
+            "self.type != 'Model' || !has(self.chains) || self.chains.size() == 0",
+            "a planner of type Model plans by itself. Remove chains, or use type: Scripted.",
+        ),
+        Rule(
+            "self.type != 'Scripted' || !has(self.model)",
+            "a planner of type Scripted asks no model. Remove model, or use type: Model.",
+        ),
+    )
+
     type: Literal["Scripted", "Model"] = "Scripted"
     """`Scripted`: the data set's own plans. `Model`: a large model behind an endpoint."""
-    chains: dict[Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")], Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict
-    )
+    chains: Annotated[
+        dict[Annotated[str, Field(pattern=rf"^{_CHAIN}$")], Annotated[float, Field(ge=0)]],
+        Field(max_length=100),
+        Checked(_some_weight, _CHAIN_RULES),
+    ] = Field(default_factory=dict)
     """Scripted: weight of each chain of tools, as in `zoom-ocr: 0.3`; `none` answers at once. Default: equal shares
     of all that the data set knows. Weights need not add up to 1."""
     model: Endpoint | None = None
@@ -79,8 +124,6 @@ class Planner(Block):
             violations.append(
                 Violation(("model",), "a planner of type Scripted asks no model", "Remove it, or use type: Model.")
             )
-        if self.chains and sum(self.chains.values()) == 0:
-            violations.append(Violation(("chains",), "all weights are 0", "Give at least one chain a weight above 0."))
         refuse_all(violations)
         return self
 
@@ -96,6 +139,8 @@ class Filters(Block):
 
 class Synthesize(Block):
     """Make cold-start trajectories: plan, execute through the live tools, filter."""
+
+    defaulted_elsewhere = INHERITED_LIMITS
 
     trajectories: Annotated[int, Field(ge=1), Unit("trajectories")] = 1500
     """How many are kept."""
@@ -131,6 +176,13 @@ class FromStage(Block):
 
 class SFT(Block):
     """Supervised fine-tuning. One of `epochs`, `maxSteps` and `maxSeconds` says how long; with none, one epoch."""
+
+    cel = (
+        Rule(
+            "[has(self.epochs), has(self.maxSteps), has(self.maxSeconds)].filter(given, given).size() <= 1",
+            "more than one of epochs, maxSteps and maxSeconds is given. Keep the one that is meant.",
+        ),
+    )
 
     tool_use: ToolUse = "Enabled"
     """`Disabled`: the same questions with their answers only, no schemas and no calls."""
@@ -171,6 +223,8 @@ class SFT(Block):
 class GRPO(Block):
     """Reinforcement learning with group-relative advantages: V-ToolRL with live tools, the baseline without."""
 
+    defaulted_elsewhere = INHERITED_LIMITS
+
     tool_use: ToolUse = "Enabled"
     """`Disabled`: text-only RL, the same trainer without tools."""
     max_steps: Steps = 100
@@ -191,9 +245,9 @@ class GRPO(Block):
     """Most tokens of one turn. Default: `spec.agent.maxTokensPerTurn`."""
     max_seconds_per_trajectory: FractionalSeconds = 300.0
     """Longest time of one rollout. Default: `spec.agent.maxSecondsPerTrajectory`."""
-    rewards: Annotated[list[Reward], Field(min_length=1), AfterValidator(distinct_rewards)] = Field(
-        default_factory=lambda: [Reward(name="accuracy", weight=1.0), Reward(name="format", weight=0.1)]
-    )
+    rewards: Annotated[
+        list[Reward], Field(min_length=1, max_length=20), AfterValidator(distinct_rewards), ListMapKey("name")
+    ] = Field(default_factory=lambda: [Reward(name="accuracy", weight=1.0), Reward(name="format", weight=0.1)])
     """What is rewarded: the reward is the weighted sum."""
     tool_concurrency: Positive = 32
     """Tool calls in flight at the same time, per process."""
@@ -215,7 +269,7 @@ class GRPO(Block):
 class Evaluate(Block):
     """Measure models on held-out questions and compare them."""
 
-    models: Annotated[list[StageName], Field(min_length=1)]
+    models: Annotated[list[StageName], Field(min_length=1, max_length=13), Distinct()]
     """Names of earlier SFT and GRPO stages, or `base`; the rows of the table."""
     split: Literal["test", "validation", "train"] = "test"
     """Which part of `spec.data`."""
@@ -241,10 +295,47 @@ def _not_base(name: str) -> str:
     return name
 
 
+_NOT_BASE = Checked(
+    _not_base,
+    (Rule(f"self != '{BASE}'", f'"{BASE}" is reserved: it names the model before any stage. Use another name.'),),
+)
+
+
+def _block_rules() -> tuple[Rule, ...]:
+    """For each block: it is there exactly when the stage is of its type."""
+    return tuple(
+        Rule(
+            f"(self.type == '{type_}') == has(self.{block})",
+            f"{block} belongs to stages of type {type_}, which need it; no other stage has it. Correct one of the two.",
+        )
+        for type_, block in BLOCK_OF_TYPE.items()
+    )
+
+
+_STAGE_RULES = (
+    *_block_rules(),
+    Rule(
+        f"self.type in {list(TRAINED_TYPES)} || self.from == '{BASE}'",
+        "only stages of type SFT and GRPO start from a model. Remove from; use evaluate.models or synthesize.planner.",
+    ),
+    Rule(
+        "!has(self.sft) || self.sft.batchSize % (self.nodes * self.procsPerNode) == 0",
+        "sft.batchSize cannot be shared equally by nodes × procsPerNode processes. Use a multiple of their number.",
+    ),
+    Rule(
+        "!has(self.grpo) || self.grpo.promptsPerStep % (self.nodes * self.procsPerNode) == 0",
+        "grpo.promptsPerStep cannot be shared equally by nodes × procsPerNode processes. Use a multiple of their "
+        "number.",
+    ),
+)
+
+
 class Stage(Block):
     """One step of the experiment: exactly the block that belongs to its type is set."""
 
-    name: Annotated[StageName, AfterValidator(_not_base)]
+    cel = _STAGE_RULES
+
+    name: Annotated[StageName, _NOT_BASE]
     """Name of the stage, of its checkpoint and of its row; at most 16 characters."""
     type: StageType
     """What the stage does."""

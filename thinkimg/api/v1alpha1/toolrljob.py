@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from .jobstatus import ToolRLJobStatus
 from .meta import ObjectMeta
-from .pods import EnvVar, NameRef, SecretRef
+from .pods import Environment, NameRef, NameRefs, SecretRef
 from .resource import (
     Block,
+    Distinct,
     FractionalSeconds,
+    ListMapKey,
     NonNegative,
     Object,
     ObjectName,
     PositiveSeconds,
     Quantity,
     Rounds,
+    Rule,
     Seconds,
     Seed,
     StageName,
@@ -28,9 +31,9 @@ from .resource import (
     dns_label,
     refuse_all,
 )
-from .rules import violations_of_job
-from .stages import GRPO, TRAINED_TYPES, Stage, Synthesize
-from .uris import data_uri, model_uri, scheme_of
+from .rules import JOB_RULES, violations_of_job
+from .stages import GRPO, INHERITED_LIMITS, TRAINED_TYPES, Stage, Synthesize
+from .uris import DATA_URI, MODEL_URI, scheme_of
 
 AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]
 
@@ -41,10 +44,18 @@ def _revision_without_repository(uri: str, revision: str | None) -> list[Violati
     return [Violation(("revision",), f'"{uri}" has no revisions', "Remove it; hf:// repositories have them.")]
 
 
+_REVISION_OF_A_REPOSITORY = Rule(
+    "!has(self.revision) || self.uri.startsWith('hf://')",
+    "only hf:// repositories have revisions. Remove revision.",
+)
+
+
 class Model(Block):
     """The model that the experiment starts from."""
 
-    uri: Annotated[str, AfterValidator(model_uri)]
+    cel = (_REVISION_OF_A_REPOSITORY,)
+
+    uri: Annotated[str, MODEL_URI]
     """`hf://org/name`, `pvc://claim/path`, or `preset://tiny`: a small model made from scratch."""
     revision: str | None = None
     """Commit, tag or branch of a hub repository; pin a commit to be reproducible. Default: the main branch."""
@@ -69,7 +80,9 @@ class ToolRef(Block):
 class Dataset(Block):
     """One part of the data."""
 
-    uri: Annotated[str, AfterValidator(data_uri)]
+    cel = (_REVISION_OF_A_REPOSITORY,)
+
+    uri: Annotated[str, DATA_URI]
     """`charts://?questions=1200&difficulty=1` (made on the spot; options are the generator's, split and seed follow
     from the run), `hf://org/name`, `pvc://claim/path`, or a path below the storage root, which locally is the
     manifest's folder."""
@@ -127,6 +140,14 @@ class Checkpoint(Block):
 class Storage(Block):
     """The volume that all stages share: data, checkpoints, results."""
 
+    cel = tuple(
+        Rule(
+            f"!(has(self.claimName) && has(self.{field}))",
+            f"{field} says how to make a claim, but claimName names one. Remove one of the two.",
+        )
+        for field in ("size", "storageClassName")
+    )
+
     claim_name: ObjectName | None = None
     """An existing PersistentVolumeClaim; without it one is made."""
     size: Quantity | None = None
@@ -163,13 +184,22 @@ class ExitCodes(Block):
 class FailureRule(Block):
     """What to do after a failure that fits; the first rule that fits decides."""
 
+    cel = (
+        Rule(
+            "has(self.onExitCodes) || (has(self.onPodReasons) && self.onPodReasons.size() > 0)",
+            "the rule fits nothing. Give onExitCodes or onPodReasons.",
+        ),
+    )
+
     action: Literal["Restart", "RestartUncounted", "Fail"]
     """Start a new attempt, counted against `maxRestarts` or not, or end the job."""
-    stages: list[StageName] = Field(default_factory=list)
+    stages: Annotated[list[StageName], Field(max_length=12)] = Field(default_factory=list)
     """Stages it is for; default: all."""
     on_exit_codes: ExitCodes | None = None
     """Fits when a container ended with such a code."""
-    on_pod_reasons: list[Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")]] = Field(default_factory=list)
+    on_pod_reasons: Annotated[
+        list[Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=253)]], Field(max_length=20)
+    ] = Field(default_factory=list)
     """Fits when a pod ended for such a reason, as in Evicted or OOMKilled."""
 
     @model_validator(mode="after")
@@ -181,6 +211,13 @@ class FailureRule(Block):
 
 class FailurePolicy(Block):
     """How failed attempts are repeated. The user's errors (exit code 2) never are."""
+
+    cel = (
+        Rule(
+            "self.maxBackoffSeconds >= self.backoffSeconds",
+            "maxBackoffSeconds is less than backoffSeconds. Raise it.",
+        ),
+    )
 
     max_restarts: NonNegative = 3
     """Most counted restarts of the whole job."""
@@ -213,30 +250,34 @@ class Scheduling(Block):
 class ToolRLJobSpec(Block):
     """The experiment."""
 
+    cel = JOB_RULES
+
     model: Model
     """The model to start from."""
-    tools: list[ToolRef] = Field(default_factory=list)
+    tools: Annotated[list[ToolRef], Field(max_length=100), ListMapKey("name")] = Field(default_factory=list)
     """Tools the model may call; on a cluster the job waits until they are Available."""
     data: Data
     """Where questions come from."""
     agent: Agent = Field(default_factory=Agent)
     """Syntax and limits of the loop of model and tools."""
-    stages: Annotated[list[Stage], Field(min_length=1, max_length=12)]
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=12), ListMapKey("name")]
     """The steps, run in this order."""
     seed: Seed = 0
     """Seed of everything random in the run."""
-    seeds: Annotated[list[Seed], Field(min_length=1, max_length=10)] = Field(default_factory=lambda: [0, 1, 2])
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=10), Distinct()] = Field(
+        default_factory=lambda: [0, 1, 2]
+    )
     """Seeds of `make table`, which repeats the whole run with each."""
 
     image: str | None = None
     """Container image of the stages; default: the operator's runtime image."""
-    image_pull_secrets: list[NameRef] = Field(default_factory=list)
+    image_pull_secrets: NameRefs = Field(default_factory=list)
     """Secrets with which the image is pulled."""
     service_account_name: ObjectName | None = None
     """ServiceAccount of the pods; default: one without any permission."""
-    env: list[EnvVar] = Field(default_factory=list)
+    env: Environment = Field(default_factory=list)
     """Environment variables of every stage."""
-    secret_refs: list[NameRef] = Field(default_factory=list)
+    secret_refs: NameRefs = Field(default_factory=list)
     """Secrets whose keys become environment variables of every stage, as in HF_TOKEN or WANDB_API_KEY."""
     code: Code | None = None
     """The user's own rewards and tasks."""
@@ -271,7 +312,7 @@ class ToolRLJobSpec(Block):
         """A stage's limit that nobody wrote is the agent's."""
         for stage in self.stages:
             block: Synthesize | GRPO | None = stage.synthesize or stage.grpo
-            for limit in ("max_rounds", "max_tokens_per_turn", "max_seconds_per_trajectory"):
+            for limit in INHERITED_LIMITS:
                 if block and limit in type(block).model_fields and limit not in block.model_fields_set:
                     setattr(block, limit, getattr(self.agent, limit))
 

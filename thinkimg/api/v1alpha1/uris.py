@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from .resource import refuse, suggestion
+from .resource import Checked, Rule, refuse, suggestion
 
 PRESETS = ("tiny",)
 
-_HUB = re.compile(r"hf://[\w.-]+(/[\w.-]+)*")
-_HUB_DATA = re.compile(rf"{_HUB.pattern}(\?\S*)?")
-_CLAIM = re.compile(r"pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[^\s/]+)*/?")
-_CHARTS = re.compile(r"charts://[\w./-]*(\?\S*)?")
-_RELATIVE = re.compile(r"[^\s/:][^:]*")
+# Written so that Python's re and the API server's RE2 read them alike.
+_HUB = re.compile(r"hf://[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
+_HUB_DATA = re.compile(rf"{_HUB.pattern}(\?[^ \t\r\n]*)?")
+_CLAIM = re.compile(r"pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[^ \t\r\n/]+)*/?")
+_CHARTS = re.compile(r"charts://[A-Za-z0-9_./-]*(\?[^ \t\r\n]*)?")
+_RELATIVE = re.compile(r"[^ \t\r\n/:][^:]*")
+_ENDPOINT = re.compile(r"https?://[^ \t\r\n/]+(/[^ \t\r\n]*)?")
+
+
+_MODELS = "hf://org/name, pvc://claim/path or preset://tiny"
+_DATA = "hf://org/name, pvc://claim/path, charts://?key=value or a relative path"
+_WEIGHTS = "hf://org/name or pvc://claim/path"
+_ENDPOINTS = "an http:// or https:// address, as in http://127.0.0.1:8000/v1"
 
 
 def scheme_of(uri: str) -> str:
@@ -27,7 +36,7 @@ def model_uri(uri: str) -> str:
         if preset not in PRESETS:
             refuse(f'there is no preset "{preset}"', suggestion(preset, PRESETS))
         return uri
-    return _matching(uri, (_HUB, _CLAIM), "hf://org/name, pvc://claim/path or preset://tiny")
+    return _matching(uri, (_HUB, _CLAIM), _MODELS)
 
 
 def data_uri(uri: str) -> str:
@@ -36,24 +45,40 @@ def data_uri(uri: str) -> str:
         refuse(f'"{uri}" leaves the storage root', "Name a path below the storage root, without '..'.")
     patterns = {"hf": _HUB_DATA, "pvc": _CLAIM, "charts": _CHARTS, "": _RELATIVE}
     pattern = patterns.get(scheme_of(uri))
-    return _matching(
-        uri, (pattern,) if pattern else (), "hf://org/name, pvc://claim/path, charts://?key=value or a relative path"
-    )
+    return _matching(uri, (pattern,) if pattern else (), _DATA)
 
 
 def weights_uri(uri: str) -> str:
     """Check of `spec.weights.uri` of a VisionTool."""
-    return _matching(uri, (_HUB, _CLAIM), "hf://org/name or pvc://claim/path")
+    return _matching(uri, (_HUB, _CLAIM), _WEIGHTS)
 
 
 def endpoint_url(url: str) -> str:
     """Check of the address of an OpenAI-compatible endpoint."""
-    return _matching(
-        url, (re.compile(r"https?://[^\s/]+(/\S*)?"),), "an http:// or https:// address, as in http://127.0.0.1:8000/v1"
-    )
+    return _matching(url, (_ENDPOINT,), _ENDPOINTS)
 
 
 def _matching(uri: str, patterns: tuple[re.Pattern[str], ...], expected: str) -> str:
     if not any(pattern.fullmatch(uri) for pattern in patterns):
         refuse(f'"{uri}" is not understood', f"Write {expected}.")
     return uri
+
+
+def _rule(patterns: Iterable[re.Pattern[str]], expected: str) -> Rule:
+    alternatives = "|".join(pattern.pattern for pattern in patterns)
+    return Rule(f"self.matches(r'^({alternatives})$')", f"it is not understood. Write {expected}.")
+
+
+MODEL_URI = Checked(model_uri, (_rule((_HUB, _CLAIM, re.compile(f"preset://({'|'.join(PRESETS)})")), _MODELS),))
+DATA_URI = Checked(
+    data_uri,
+    (
+        _rule((_HUB_DATA, _CLAIM, _CHARTS, _RELATIVE), _DATA),
+        Rule(
+            "!self.split('/').exists(part, part == '..')",
+            "it leaves the storage root. Name a path below the storage root, without '..'.",
+        ),
+    ),
+)
+WEIGHTS_URI = Checked(weights_uri, (_rule((_HUB, _CLAIM), _WEIGHTS),))
+ENDPOINT_URL = Checked(endpoint_url, (_rule((_ENDPOINT,), _ENDPOINTS),))

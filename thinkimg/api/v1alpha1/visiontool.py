@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from .meta import Condition, ObjectMeta
-from .pods import EnvVar, NameRef, ResourceRequirements, SecretRef
+from .pods import Environment, NameRefs, ResourceRequirements, SecretRef
 from .resource import (
     Block,
+    Checked,
+    ListMapKey,
     Milliseconds,
     NonNegative,
     Object,
@@ -18,6 +20,7 @@ from .resource import (
     Positive,
     PositiveSeconds,
     Quantity,
+    Rule,
     Seconds,
     Violation,
     dns_label,
@@ -25,7 +28,7 @@ from .resource import (
     refuse_all,
     suggestion,
 )
-from .uris import weights_uri
+from .uris import WEIGHTS_URI
 
 ToolName = Literal[
     "GroundingDINO",
@@ -43,14 +46,28 @@ CUSTOM = "Custom"
 BUILT_IN_TOOLS: tuple[str, ...] = tuple(name for name in get_args(ToolName) if name != CUSTOM)
 
 
+_FUNCTION_NAME = "[A-Za-z][A-Za-z0-9_-]{0,63}"
+_FUNCTION_NAMES = "Use 1 to 64 of a-z, A-Z, 0-9, '_' and '-', a letter first."
+
+
 def _function_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][\w-]{0,63}", value, re.ASCII):
-        refuse(f'"{value[:80]}" is not a name of a tool', "Use 1 to 64 of a-z, A-Z, 0-9, '_' and '-', a letter first.")
+    if not re.fullmatch(_FUNCTION_NAME, value):
+        refuse(f'"{value[:80]}" is not a name of a tool', _FUNCTION_NAMES)
     return value
+
+
+_FUNCTION_NAME_RULE = Rule(f"self.matches('^{_FUNCTION_NAME}$')", f"it is not a name of a tool. {_FUNCTION_NAMES}")
 
 
 class Autoscaling(Block):
     """Bounds and target of the HorizontalPodAutoscaler, which then owns `replicas`."""
+
+    cel = (
+        Rule(
+            "self.maxReplicas >= self.minReplicas",
+            "maxReplicas is less than minReplicas. Raise maxReplicas or lower minReplicas.",
+        ),
+    )
 
     min_replicas: Positive = 1
     """Fewest replicas."""
@@ -76,7 +93,7 @@ class Autoscaling(Block):
 class Weights(Block):
     """Where a tool that owns weights gets them."""
 
-    uri: Annotated[str, AfterValidator(weights_uri)] | None = None
+    uri: Annotated[str, WEIGHTS_URI] | None = None
     """`hf://org/name`, or `pvc://claim/path`; without one, the backend's own default."""
     revision: str | None = None
     """Commit, tag or branch of a hub repository; pin a commit to be reproducible. Default: the main branch."""
@@ -105,7 +122,24 @@ class Batching(Block):
 class VisionToolSpec(Block):
     """What a tool is and how it is run."""
 
-    tool: Annotated[str, AfterValidator(_function_name)]
+    cel = (
+        Rule(
+            f"self.tool in {[*BUILT_IN_TOOLS, CUSTOM]} || (has(self.image) && self.image != '')",
+            f"it is not a tool of ThinkIMG. Those are {', '.join(BUILT_IN_TOOLS)}. A tool of your own needs image: one "
+            "with its package.",
+            "tool",
+        ),
+        Rule(
+            f"self.tool != '{CUSTOM}' || (has(self.image) && self.image != '')",
+            "a Custom tool has no image. Name an image that serves the wire protocol.",
+        ),
+        Rule(
+            f"self.tool != '{CUSTOM}' || !has(self.backend) || self.backend == ''",
+            "a Custom tool has no backends. Remove backend; use options or env instead.",
+        ),
+    )
+
+    tool: Annotated[str, Checked(_function_name, (_FUNCTION_NAME_RULE,), longest=64)]
     """A built-in tool, a tool that an installed package registers in the entry point group `thinkimg.tools` (on a
     cluster: a package in `image`), or `Custom` with an image that serves the wire protocol."""
     backend: str | None = None
@@ -118,7 +152,7 @@ class VisionToolSpec(Block):
     """Container image; default: the operator's image for this tool. Needed by `Custom` and by tools of your own."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """When to pull the image; default: Kubernetes' own (Always for the tag `latest`, else IfNotPresent)."""
-    image_pull_secrets: list[NameRef] = Field(default_factory=list)
+    image_pull_secrets: NameRefs = Field(default_factory=list)
     """Secrets with which the image is pulled."""
     service_account_name: ObjectName | None = None
     """ServiceAccount of the pods; default: one without any permission."""
@@ -140,7 +174,7 @@ class VisionToolSpec(Block):
     """On termination, how long the server finishes what it has."""
     shm_size: Quantity | None = None
     """Size of /dev/shm; default: the container runtime's (64Mi)."""
-    env: list[EnvVar] = Field(default_factory=list)
+    env: Environment = Field(default_factory=list)
     """Environment variables of the server."""
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels that a node must have."""
@@ -197,7 +231,7 @@ class VisionToolStatus(Block):
     """Image in use."""
     tools: list[str] = Field(default_factory=list)
     """Names of the functions that the server offers to models."""
-    conditions: list[Condition] = Field(default_factory=list)
+    conditions: Annotated[list[Condition], ListMapKey("type")] = Field(default_factory=list)
     """Accepted, Available, Progressing."""
 
 
