@@ -1,1 +1,1 @@
-"""The Kubernetes operator of ThinkIMG. An empty shell until the operator issue lands."""
+"""The Kubernetes operator of ThinkIMG: it makes VisionTools and ToolRLJobs true."""

@@ -1,0 +1,18 @@
+{{- define "operator.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default .Release.Name }}
+{{- end }}
+
+{{- define "operator.labels" -}}
+app.kubernetes.io/name: thinkimg-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: thinkimg
+{{- end }}
+
+{{- define "operator.rules" -}}
+{{ .Files.Get "files/rules.yaml" }}
+{{- if .Values.serviceMonitors }}
+{{ .Files.Get "files/monitoring-rules.yaml" }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,180 @@
+"""Who of several operator processes may write: a Lease, held by one of them at a time.
+
+The rules are those of client-go's leader election: a candidate waits until the record has not changed for the lease's
+duration *by its own clock*, so clocks of different machines are never compared. A Lease does not fence: a process that
+was paused believes in it until it looks. Therefore `holds` asks the monotonic clock, every write asks `holds`, and so
+does every connection before bytes leave (`fence.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from .cluster import ApiError, Cluster
+from .kinds import KINDS, Body, Key
+from .metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class LeadershipLostError(Exception):
+    """Another process holds the lease, or it could not be renewed in time: this process has to end."""
+
+
+class Leader:
+    """This process's side of the election."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        identity: str,
+        *,
+        name: str = "thinkimg-operator",
+        metrics: Metrics | None = None,
+        duration: float = 10.0,
+        renew_every: float = 2.0,
+        renew_within: float = 6.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            cluster: one that may always write, as it is used before this process leads.
+            duration: seconds after which a lease that is not renewed may be taken: a crash costs that much.
+            renew_every: pause between renewals; candidates look twice as often.
+            renew_within: seconds since the last renewal after which this process stops writing. Less than `duration`
+                by what a request may be under way.
+        """
+        self.identity = identity
+        self._cluster = cluster
+        self._key = Key("Lease", namespace, name)
+        self._duration = duration
+        self._renew_every = renew_every
+        self._renew_within = renew_within
+        self._clock = clock
+        self._valid_until = float("-inf")
+        self._lease: Body | None = None
+        self._observed: Body = {}
+        self._observed_at = float("-inf")
+        self._gauge = (metrics or Metrics()).leader.labels(name)
+        self._gauge.set_function(lambda: float(self.holds()))
+
+    def holds(self) -> bool:
+        """Whether this process may write now."""
+        return self._clock() < self._valid_until
+
+    async def acquire(self) -> None:
+        """Wait until this process holds the lease."""
+        waiting_for = None
+        while True:
+            try:
+                if await self._try_to_take():
+                    log.info("leading", extra={"identity": self.identity})
+                    return
+                if waiting_for != (holder := self._observed.get("holderIdentity")):
+                    log.info("waiting for %s to give up the lease", holder)
+                    waiting_for = holder
+            except ApiError as error:
+                log.warning("the lease cannot be read or taken: %s", error)
+            await asyncio.sleep(self._renew_every / 2)
+
+    async def keep(self) -> None:
+        """Renew until it fails. Raises `LeadershipLostError`; never returns."""
+        pause = self._renew_every
+        while True:
+            await asyncio.sleep(pause)
+            left = self._valid_until - self._clock()
+            if left <= 0:
+                raise LeadershipLostError("the lease was not renewed in time")
+            try:
+                async with asyncio.timeout(left):
+                    await self._renew()
+                pause = self._renew_every
+            except (ApiError, TimeoutError) as error:
+                log.warning("the lease was not renewed: %s", error or "timeout")
+                pause = min(self._renew_every / 4, max(left, 0))
+
+    async def release(self) -> None:
+        """Let another process lead at once. Afterwards `holds` is False."""
+        if not self.holds() or self._lease is None:
+            return
+        self._valid_until = float("-inf")
+        spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _micro_time()}
+        try:
+            await self._cluster.replace({**self._lease, "spec": spec})
+            log.info("lease released")
+        except ApiError as error:
+            log.warning("the lease was not released: %s", error)
+
+    async def _try_to_take(self) -> bool:
+        asked = self._clock()
+        lease = await self._cluster.get(self._key)
+        if lease is None:
+            created = await self._create()
+            if created is not None:
+                self._hold(created, asked)
+            return created is not None
+        spec = lease.get("spec") or {}
+        if spec != self._observed:
+            self._observed, self._observed_at = spec, self._clock()
+        holder = spec.get("holderIdentity")
+        if holder and self._clock() < self._observed_at + float(spec.get("leaseDurationSeconds") or self._duration):
+            return False
+        taken = self._spec(_micro_time(), int(spec.get("leaseTransitions") or 0) + 1)
+        asked = self._clock()
+        try:
+            self._hold(await self._cluster.replace({**lease, "spec": taken}), asked)
+        except ApiError as error:
+            if error.conflict:  # another candidate was faster
+                return False
+            raise
+        return True
+
+    async def _create(self) -> Body | None:
+        body = {
+            "apiVersion": KINDS["Lease"].api_version,
+            "kind": "Lease",
+            "metadata": {"name": self._key.name, "namespace": self._key.namespace},
+            "spec": self._spec(_micro_time(), 0),
+        }
+        applied = await self._cluster.create(body)
+        lease = await self._cluster.get(self._key) if applied.created else None
+        return lease if lease and lease["spec"].get("holderIdentity") == self.identity else None
+
+    async def _renew(self) -> None:
+        assert self._lease is not None
+        asked = self._clock()
+        spec = {**self._lease["spec"], "renewTime": _micro_time()}
+        try:
+            self._hold(await self._cluster.replace({**self._lease, "spec": spec}), asked)
+        except ApiError as error:
+            if not error.conflict and not error.not_found:
+                raise
+            lease = await self._cluster.get(self._key)
+            if lease is None or lease["spec"].get("holderIdentity") != self.identity:
+                self._valid_until = float("-inf")
+                raise LeadershipLostError("another process holds the lease") from error
+            self._lease = lease  # somebody labelled it; or our own last renewal landed without an answer
+
+    def _spec(self, acquired: str, transitions: int) -> Body:
+        return {
+            "holderIdentity": self.identity,
+            "leaseDurationSeconds": round(self._duration),
+            "acquireTime": acquired,
+            "renewTime": acquired,
+            "leaseTransitions": transitions,
+        }
+
+    def _hold(self, lease: Body, asked: float) -> None:
+        """Others count from when they see the renewal, which is after `asked`."""
+        self._lease = lease
+        self._valid_until = asked + self._renew_within
+
+
+def _micro_time() -> str:
+    """`metav1.MicroTime`: six digits always, or it does not parse."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

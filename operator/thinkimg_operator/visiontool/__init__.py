@@ -1,0 +1,1 @@
+"""VisionTool: a tool server as a Deployment with its Services."""

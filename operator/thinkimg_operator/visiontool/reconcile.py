@@ -1,0 +1,189 @@
+"""Reconciliation of one VisionTool: render, apply what differs, remove what is left over, write the status once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from thinkimg.api.v1alpha1 import Problem, VisionTool
+from thinkimg.api.v1alpha1.explain import explain
+from thinkimg.api.v1alpha1.resource import path_of
+
+from ..cluster import ApiError, Cluster, NameTakenError
+from ..conditions import find_condition, parse_timestamp
+from ..kinds import Body, Key, key_of
+from ..settings import Settings
+from ..strategic_merge import PatchError
+from ..workqueue import Requeue
+from .render import claims_of, image_of, render, selector_of
+from .status import (
+    PROBLEMS,
+    DeploymentState,
+    PodProblem,
+    Refusal,
+    deployment_state,
+    missing_claim,
+    pod_problem,
+    refused_status,
+    status_of,
+)
+
+_PATIENCE_SECONDS = 4.0
+"""A roll-out that takes longer has its pods looked at."""
+_LOOK_AGAIN_SECONDS = 5.0
+_REFUSED_AGAIN_SECONDS = 30.0
+"""Quotas and policies change without an event for us."""
+
+
+class VisionToolReconciler:
+    """VisionTool → Deployment and Services, and budget, autoscaler, policy and monitor where they are wanted."""
+
+    kind = "VisionTool"
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        kinds = ["Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy"]
+        self.child_kinds = [*kinds, *(["ServiceMonitor"] if settings.service_monitors else [])]
+        cluster.cache.summarise("Deployment", deployment_state)
+
+    def interested(self, body: Body) -> Iterable[Key]:
+        """VisionTools depend on nothing but their children."""
+        return ()
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        body = await self._cluster.latest(key)
+        if body is None:
+            self._cluster.cache.forget(key)
+            return None
+        if "deletionTimestamp" in body["metadata"]:  # owner references do the rest
+            return None
+        outcome = await self._make_true(body)
+        if isinstance(outcome, Refusal):
+            status = refused_status(outcome, _generation(body), body.get("status") or {}, datetime.now(UTC))
+            await self._say(body, status)
+            return Requeue(_REFUSED_AGAIN_SECONDS) if outcome.reason != "Invalid" else None
+        return await self._report(body, outcome)
+
+    async def _make_true(self, body: Body) -> VisionTool | Refusal:
+        """Apply the children; or why that cannot be done, which is somebody's to correct."""
+        try:
+            tool = parse(body)
+            children = render(tool, self._settings)
+        except ValidationError as error:
+            return Refusal("Invalid", _explained(error, body))
+        except PatchError as error:
+            return Refusal("Invalid", f"spec.{error}.")
+        try:
+            for child in children:
+                await self._cluster.apply(child, body)
+        except NameTakenError as error:
+            message = f"{error}. Delete that {error.key.kind}, or rename the tool."
+            return Refusal("NameTaken", message)
+        except ApiError as error:
+            if error.refused or error.forbidden:
+                return Refusal(
+                    "Refused", f"The API server refuses the tool's {_refused_object(child)}: {error.message}"
+                )
+            raise
+        await self._remove_leftovers(body["metadata"]["uid"], {key_of(child) for child in children})
+        return tool
+
+    async def _remove_leftovers(self, uid: str, wanted: set[Key]) -> None:
+        cache = self._cluster.cache
+        for key in cache.children(uid):
+            seen = cache.get(key)
+            if key not in wanted and key.kind in self.child_kinds and seen is not None and not seen.deleting:
+                await self._cluster.delete(key, uid=seen.uid)
+
+    async def _report(self, body: Body, tool: VisionTool) -> Requeue | None:
+        """Write the status; look again while the roll-out is under way."""
+        key = key_of(body)
+        seen = self._cluster.cache.get(Key("Deployment", key.namespace, key.name))
+        state: DeploymentState | None = seen.summary if seen else None
+        previous = body.get("status") or {}
+        now = datetime.now(UTC)
+        problem: PodProblem | None = None
+        again: Requeue | None = None
+        if state is None or not state.settled:
+            waited = _seconds_in_progress(body, now)
+            again = Requeue(max(_PATIENCE_SECONDS - waited, 0.1) if waited < _PATIENCE_SECONDS else _LOOK_AGAIN_SECONDS)
+            if waited >= _PATIENCE_SECONDS:
+                problem = await self._problem(tool, key)
+        image = image_of(tool.spec, self._settings)
+        await self._say(body, status_of(tool, image, _generation(body), state, problem, previous, now))
+        return again
+
+    async def _problem(self, tool: VisionTool, key: Key) -> PodProblem | None:
+        """Why the tool's pods wait. The scheduler says `Unschedulable` of a claim that does not exist, too."""
+        pods = self._cluster.list("Pod", key.namespace, labels=selector_of(key.name))
+        problem = pod_problem([pod async for pod in pods])
+        if problem is None or problem.reason != "Unschedulable":
+            return problem
+        for claim in claims_of(tool.spec):
+            if await self._cluster.get(Key("PersistentVolumeClaim", key.namespace, claim)) is None:
+                return missing_claim(claim)
+        return problem
+
+    async def _say(self, body: Body, status: Mapping[str, Any]) -> None:
+        """Events first: a crash in between says them again, under the same names, and loses none."""
+        for reason, note, warning, occurrence in transitions(body, status):
+            await self._cluster.event(body, reason, note, occurrence=occurrence, warning=warning)
+        await self._cluster.patch_status(body, status)
+
+
+def parse(body: Body) -> VisionTool:
+    """The resource as the API has it; what only the API server writes is left out. Raises `ValidationError`."""
+    metadata = {name: body["metadata"][name] for name in ("name", "namespace") if name in body["metadata"]}
+    document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
+    return VisionTool.model_validate(document, by_alias=True, by_name=False)
+
+
+def transitions(body: Body, status: Mapping[str, Any]) -> list[tuple[str, str, bool, str]]:
+    """Events to record before `status` is written: reason, note, whether it is a warning, and what makes it unique.
+
+    A tool that is refused, that gets or loses its last ready server, or whose pods have a problem.
+    """
+    found = []
+    for condition in status["conditions"]:
+        before = find_condition(body, condition["type"]) or {}
+        same = (before.get("status"), before.get("reason")) == (condition["status"], condition["reason"])
+        if same and (condition["type"] != "Accepted" or before.get("message") == condition["message"]):
+            continue
+        occurrence = f"{condition['observedGeneration']} {before.get('lastTransitionTime')} {before.get('reason')}"
+        type_, reason, message = condition["type"], condition["reason"], condition["message"]
+        if type_ == "Accepted" and condition["status"] == "False":
+            found.append((reason, message, True, occurrence))
+        elif type_ == "Available" and condition["status"] == "True" and before.get("status") != "True":
+            found.append((reason, message, False, occurrence))
+        elif type_ == "Available" and before.get("status") == "True" and condition["status"] == "False":
+            found.append((reason, message, reason == "NoServerReady", occurrence))
+        elif type_ == "Progressing" and reason in PROBLEMS:
+            found.append((reason, message, True, occurrence))
+    return found
+
+
+def _generation(body: Body) -> int:
+    return int(body["metadata"].get("generation", 0))
+
+
+def _seconds_in_progress(body: Body, now: datetime) -> float:
+    """Since when the roll-out of this generation is under way, by what the status says."""
+    progressing = find_condition(body, "Progressing")
+    if progressing is None or progressing["status"] != "True":
+        stuck = progressing is not None and progressing["reason"] == "DeadlineExceeded"
+        return _PATIENCE_SECONDS if stuck else 0.0
+    return (now - parse_timestamp(progressing["lastTransitionTime"])).total_seconds()
+
+
+def _explained(error: ValidationError, body: Body) -> str:
+    document = f"{body['kind']}/{body['metadata']['name']}"
+    problems = [Problem(document, path_of(v.loc), v.message, v.remedy) for v in explain(error, VisionTool)]
+    return " ".join(f"{problem.path}: {problem.message}. {problem.remedy}".strip() for problem in problems)
+
+
+def _refused_object(child: Body) -> str:
+    return f"{child['kind']} {child['metadata']['name']}"
