@@ -34,7 +34,7 @@ class _FencedSocket(socket.socket):
             raise ConnectionAbortedError("held back: the lease may have passed to another")
 
 
-class _FencedRest(RESTClientObject):
+class _FencedRest(RESTClientObject):  # type: ignore[misc]  # the client's types are not read, see pyproject.toml
     """The official client's connections, through fenced sockets."""
 
     def __init__(self, configuration: Configuration, may_send: Callable[[], bool]) -> None:

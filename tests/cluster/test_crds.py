@@ -61,7 +61,7 @@ SERVER_SAYS = {
     "a pause that shrinks": "maxBackoffSeconds is less than backoffSeconds. Raise it.",
     "an unknown reward": "there is no such reward. Built in are accuracy, format, tool-success",
     "an unknown field": 'unknown field "spec.modle"',
-    "an unknown tool": 'spec.tool: Unsupported value: "OCRR": supported values: "GroundingDINO"',
+    "an unknown tool": "it is not a tool of ThinkIMG. Those are GroundingDINO, SAM, OCR",
     "a custom tool without an image": "a Custom tool has no image. Name an image that serves the wire protocol.",
     "bounds the wrong way round": "maxReplicas is less than minReplicas.",
 }
@@ -177,6 +177,7 @@ TAKEN: list[tuple[str, str, Change]] = [
         setting("spec.failurePolicy.rules", [{"action": "Fail", "stages": ["sft"], "onPodReasons": ["OOMKilled"]}]),
     ),
     ("a tool of one's own", TOOL, setting("spec", {"tool": "Custom", "image": "registry.example.com/x:1"})),
+    ("a tool of an own package", TOOL, setting("spec", {"tool": "CountBars", "image": "registry.example.com/x:1"})),
     ("no replicas", TOOL, setting("spec.replicas", 0)),
     ("a toleration", TOOL, setting("spec.tolerations", [{"key": "nvidia.com/gpu", "operator": "Exists"}])),
 ]

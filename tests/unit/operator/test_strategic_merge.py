@@ -3,12 +3,13 @@
 import json
 import shutil
 import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from thinkimg_operator.strategic_merge import MERGE_KEYS, PatchError, merge_pod_template
 
@@ -49,7 +50,10 @@ def templates(patch: bool) -> st.SearchStrategy[Any]:
 
 @pytest.fixture(scope="module")
 def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    command = shutil.which("kubectl")
+    sys.path.insert(0, str(Path(__file__).parents[3] / "hack" / "cluster"))
+    import binaries
+
+    command = binaries.find("kubectl") or shutil.which("kubectl")
     if command is None:
         pytest.skip("there is no kubectl")
     home = tmp_path_factory.mktemp("kubectl")
@@ -71,7 +75,9 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(template=templates(patch=False), patch=templates(patch=True))
 def test_merging_gives_what_kubectl_gives(kubectl: Any, template: dict[str, Any], patch: dict[str, Any]) -> None:
-    assert _without_empty(merge_pod_template(template, patch)) == _without_empty(kubectl(template, patch))
+    expected = kubectl(template, patch)
+    assume("$patch" not in json.dumps(expected))  # kubectl forgets directives inside of elements that are new
+    assert _without_empty(merge_pod_template(template, patch)) == _without_empty(expected)
 
 
 @pytest.mark.parametrize(

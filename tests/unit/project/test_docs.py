@@ -21,7 +21,7 @@ from thinkimg.tools.registry import TOOLS
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
-TOP_LEVEL = r"thinkimg|docs|tests|bench|hack|manifests|operator|\.ci"
+TOP_LEVEL = r"thinkimg|charts|docs|tests|bench|hack|manifests|operator|\.ci"
 NAME = re.compile(r"\bthinkimg(?:\.\w+)+\b(?![/\w])")
 PATH = re.compile(rf"`((?:{TOP_LEVEL})/[\w./-]*)`")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")

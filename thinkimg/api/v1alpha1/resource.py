@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn, cast
 
 from pydantic import (
     BaseModel,
@@ -56,7 +56,7 @@ class Checked:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         inner = handler(source)
         if inner["type"] == "str":
-            inner["max_length"] = self.longest
+            cast(core_schema.StringSchema, inner)["max_length"] = self.longest
         return core_schema.no_info_after_validator_function(self.check, inner)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

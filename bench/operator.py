@@ -1,0 +1,344 @@
+"""The operator under load, on a real API server: how near it comes to a bare writer of the same objects, and its cost.
+
+    python -P bench/operator.py [--tools 1000,5000] [--kopf-tools 200] [--idle-seconds 60]
+
+For each number of VisionTools, in one control plane and one minute: 16 tasks of a plain HTTP client write the children
+and a status of as many tools (no watch, no decision, no check), then the operator does the same for tools of its own.
+`writes_ratio` is the operator's writes per second over the writer's, taken from the audit log between first write and
+last first status. After the largest number: memory, start-up with everything there, requests that write in a resync
+with nothing to do, CPU at rest. Beside it, not gated: the same tools by an operator in kopf's documented style
+(synchronous create and update handlers with the official client). The last line is one JSON object.
+
+`-P`, because this file has the name of a module of Python's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path += [str(REPOSITORY / "hack" / "cluster"), str(REPOSITORY / "tests" / "cluster")]
+
+import controlplane  # noqa: E402
+from shipped_access import ACCOUNT, grant  # noqa: E402
+from testcluster import Cluster, Namespace  # noqa: E402
+from thinkimg_operator.cluster import stamp  # noqa: E402
+from thinkimg_operator.kinds import KINDS, Body, key_of  # noqa: E402
+from thinkimg_operator.settings import Settings  # noqa: E402
+from thinkimg_operator.visiontool.reconcile import parse  # noqa: E402
+from thinkimg_operator.visiontool.render import render  # noqa: E402
+from thinkimg_operator.visiontool.status import status_of  # noqa: E402
+
+TASKS = 16
+WRITES = {"create", "update", "patch", "delete"}
+
+
+def tool(index: int, namespace: str) -> Body:
+    return {
+        "apiVersion": "thinkimg.dev/v1alpha1",
+        "kind": "VisionTool",
+        "metadata": {"name": f"tool-{index:05}", "namespace": namespace},
+        "spec": {"tool": "OCR", "replicas": 0, "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}},
+    }
+
+
+class Writer:
+    """A plain HTTP client with 16 tasks: the fastest that one Python process writes to this API server."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        assert cluster.plane
+        self.url = cluster.plane.url
+        config = json.loads(cluster.kubeconfig.read_text())
+        self.headers = {"Authorization": f"Bearer {config['users'][0]['user']['token']}", "User-Agent": "bare-writer"}
+
+    async def each(self, items: list[Any], action: Any) -> float:
+        """Seconds until `action(session, item)` is done for all."""
+        started = time.monotonic()
+        left = iter(items)
+        connector = aiohttp.TCPConnector(ssl=False, limit=TASKS)
+        async with aiohttp.ClientSession(connector=connector, headers=self.headers) as session:
+
+            async def work() -> None:
+                for item in left:
+                    await action(session, item)
+
+            await asyncio.gather(*(work() for _ in range(TASKS)))
+        return time.monotonic() - started
+
+    async def send(self, session: aiohttp.ClientSession, method: str, path: str, body: Body, kind: str) -> Body:
+        headers = {"Content-Type": f"application/{kind}"}
+        async with session.request(method, f"{self.url}{path}", data=json.dumps(body), headers=headers) as answer:
+            text = await answer.read()
+            if answer.status >= 300:
+                raise RuntimeError(f"{method} {path}: {answer.status} {text[:300]!r}")
+            return json.loads(text)
+
+    async def create(self, session: aiohttp.ClientSession, body: Body) -> Body:
+        return await self.send(session, "POST", KINDS[body["kind"]].path(body["metadata"]["namespace"]), body, "json")
+
+    async def fill(self, session: aiohttp.ClientSession, writes: list[Write]) -> None:
+        """Children and status of one tool."""
+        for path, body, kind in writes:
+            await self.send(session, "PATCH", path, body, kind)
+
+
+Write = tuple[str, Body, str]
+"""Path, body, and kind of patch."""
+
+
+def writes_of(body: Body) -> list[Write]:
+    """All that is written for one tool, made before the clock starts."""
+    resource = parse(body)
+    found: list[Write] = []
+    for child in render(resource, Settings()):
+        stamped = stamp(child, body)
+        key = key_of(stamped)
+        path = f"{KINDS[key.kind].path(key.namespace, key.name)}?fieldManager=bare&force=true"
+        found.append((path, stamped, "apply-patch+yaml"))
+    status = status_of(resource, "image", 1, None, None, {}, datetime.now().astimezone())
+    path = KINDS["VisionTool"].path(body["metadata"]["namespace"], body["metadata"]["name"], "status")
+    return [*found, (path, {"status": status}, "merge-patch+json")]
+
+
+def bare_rate(cluster: Cluster, namespace: Namespace, count: int) -> float:
+    """Writes per second of the bare writer, for `count` tools."""
+    writer = Writer(cluster)
+    prepared: list[list[Write]] = []
+
+    async def create(session: aiohttp.ClientSession, index: int) -> None:
+        prepared.append(writes_of(await writer.create(session, tool(index, namespace.name))))
+
+    asyncio.run(writer.each(list(range(count)), create))
+    seconds = asyncio.run(writer.each(prepared, writer.fill))
+    return sum(len(writes) for writes in prepared) / seconds
+
+
+class Running:
+    """An operator process and what it tells of itself."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+        self.address = ""
+
+    def metric(self, name: str) -> float:
+        """Sum over all labels; 0 while nothing answers."""
+        if not self.address:
+            lines = self.log.read_text().splitlines()
+            said = next((line for line in lines if "probes and metrics at" in line), "")
+            self.address = json.loads(said)["event"].rpartition(" ")[2] if said else ""
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=30) as page:
+                text = page.read().decode()
+        except (OSError, ValueError):
+            return 0.0
+        found = [line for line in text.splitlines() if line.startswith((f"{name}{{", f"{name} "))]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    def memory(self) -> float:
+        """Resident megabytes."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+    def cpu(self) -> float:
+        """Seconds used so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def operator(cluster: Cluster, namespace: Namespace, arguments: list[str]) -> Iterator[Running]:
+    kubeconfig = cluster.service_account_kubeconfig(namespace.name, ACCOUNT)
+    log = cluster.folder / f"operator-{time.monotonic_ns()}.log"
+    command = [str(Path(sys.executable).with_name("thinkimg-operator")), "run", *arguments]
+    with log.open("wb") as out:
+        environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+    try:
+        yield Running(process, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def wait(what: str, done: Any, seconds: float) -> float:
+    """Seconds until `done()`."""
+    started = time.monotonic()
+    while not done():
+        if time.monotonic() - started > seconds:
+            raise TimeoutError(f"after {seconds:.0f} s still not: {what}")
+        time.sleep(0.2)
+    return time.monotonic() - started
+
+
+def writes(cluster: Cluster, agent: str, namespace: str) -> list[Body]:
+    """Audited writes of a user agent in a namespace; leases are the election's business."""
+    return [
+        event
+        for event in cluster.audit()
+        if event["verb"] in WRITES
+        and event.get("userAgent", "").startswith(agent)
+        and event.get("objectRef", {}).get("namespace") == namespace
+        and event["objectRef"]["resource"] != "leases"
+    ]
+
+
+def moment(event: Body) -> float:
+    return datetime.fromisoformat(event["stageTimestamp"].replace("Z", "+00:00")).timestamp()
+
+
+def our_rate(cluster: Cluster, namespace: Namespace, count: int) -> tuple[float, float]:
+    """Writes and tools per second of the operator, from its first write to the last tool's first status."""
+    found = writes(cluster, "thinkimg-operator", namespace.name)
+    first_status: dict[str, float] = {}
+    for event in found:
+        if event["objectRef"]["resource"] == "visiontools":
+            first_status.setdefault(event["objectRef"]["name"], moment(event))
+    assert len(first_status) == count, f"{len(first_status)} of {count} tools have a status"
+    start, end = min(moment(event) for event in found), max(first_status.values())
+    seconds = end - start
+    return sum(moment(event) <= end for event in found) / seconds, count / seconds
+
+
+def measure(cluster: Cluster, count: int, idle_seconds: float, *, thorough: bool) -> dict[str, Any]:
+    """One number of tools; `thorough` adds what is measured with everything there."""
+    with cluster.namespace("bare") as bare:
+        bare_writes = bare_rate(cluster, bare, count)
+    with cluster.namespace("ours") as ours:
+        access = grant(ours)
+        writer = Writer(cluster)
+        bodies = [tool(index, ours.name) for index in range(count)]
+        asyncio.run(writer.each(bodies, writer.create))
+        with operator(cluster, ours, access) as process:
+            what = f"{count} tools settled"
+            wait(what, lambda: process.metric("workqueue_adds_total") >= count and _quiet(process), 1200)
+            our_writes, tools = our_rate(cluster, ours, count)
+            result: dict[str, Any] = {
+                "bare_writes_per_second": round(bare_writes, 1),
+                "writes_per_second": round(our_writes, 1),
+                "writes_ratio": round(our_writes / bare_writes, 3),
+                "rate": round(tools, 1),
+            }
+            print(f"{count} tools: {result}", flush=True)
+            if not thorough:
+                return result
+            result["rss_mb"] = process.memory()
+        started = time.monotonic()
+        with operator(cluster, ours, [*access, f"--resync-seconds={idle_seconds / 2}"]) as process:
+            reconciled = "controller_runtime_reconcile_total"
+            wait("everything was looked at", lambda: process.metric(reconciled) >= count and _quiet(process), 600)
+            result["startup_s"] = round(time.monotonic() - started, 1)
+            before, resyncs = (
+                len(writes(cluster, "thinkimg-operator", ours.name)),
+                process.metric("thinkimg_resyncs_total"),
+            )
+            wait("a resync", lambda: process.metric("thinkimg_resyncs_total") > resyncs and _quiet(process), 600)
+            result["resync_writes"] = len(writes(cluster, "thinkimg-operator", ours.name)) - before
+            result["rss_mb"] = max(result["rss_mb"], process.memory())
+        with operator(cluster, ours, access) as process:
+            wait("everything was looked at", lambda: process.metric(reconciled) >= count and _quiet(process), 600)
+            used, since = process.cpu(), time.monotonic()
+            time.sleep(idle_seconds)
+            result["idle_core"] = round((process.cpu() - used) / (time.monotonic() - since), 4)
+        return result
+
+
+def _quiet(process: Running) -> bool:
+    return process.metric("workqueue_depth") == 0 and process.metric("controller_runtime_active_workers") == 0
+
+
+KOPF = """
+import kopf, kubernetes
+from thinkimg_operator.settings import Settings
+from thinkimg_operator.visiontool.reconcile import parse
+from thinkimg_operator.visiontool.render import render
+
+kubernetes.config.load_kube_config()
+API = kubernetes.client.ApiClient()
+POST = {
+    "Deployment": kubernetes.client.AppsV1Api(API).create_namespaced_deployment,
+    "Service": kubernetes.client.CoreV1Api(API).create_namespaced_service,
+    "NetworkPolicy": kubernetes.client.NetworkingV1Api(API).create_namespaced_network_policy,
+}
+
+@kopf.on.create("thinkimg.dev", "v1alpha1", "visiontools")
+def create(body, namespace, patch, **_):
+    for child in render(parse(dict(body)), Settings()):
+        kopf.adopt(child)
+        POST[child["kind"]](namespace, child)
+    patch.status["url"] = "http://" + body["metadata"]["name"]
+"""
+
+
+def kopf_rate(cluster: Cluster, count: int) -> float:
+    """Tools per second of an operator as kopf's tutorial writes it."""
+    with cluster.namespace("kopf") as namespace:
+        writer = Writer(cluster)
+        asyncio.run(writer.each([tool(index, namespace.name) for index in range(count)], writer.create))
+        script, log = cluster.folder / "kopf_style.py", cluster.folder / "kopf_style.log"
+        script.write_text(KOPF)
+        command = [str(Path(sys.executable).with_name("kopf")), "run", f"--namespace={namespace.name}", str(script)]
+        with log.open("wb") as out:
+            environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        try:
+
+            def urls() -> int:
+                return sum("url" in item.get("status", {}) for item in namespace.list("visiontools"))
+
+            wait(f"{count} tools have a status; its log is {log}", lambda: urls() == count, 900)
+            found = [
+                event
+                for event in cluster.audit()
+                if event["verb"] in WRITES
+                and event.get("objectRef", {}).get("namespace") == namespace.name
+                and "kopf" in event.get("userAgent", "")
+            ]
+            statuses = [moment(event) for event in found if event["objectRef"]["resource"] == "visiontools"]
+            return round(count / (max(statuses) - min(statuses)), 1)
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tools", default="1000,5000")
+    parser.add_argument("--kopf-tools", type=int, default=200)
+    parser.add_argument("--idle-seconds", type=float, default=60)
+    given = parser.parse_args()
+    counts = sorted(int(text) for text in given.tools.split(","))
+    found: dict[str, Any] = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Cluster.started(Path(folder) / "plane", controlplane.Options(nodes=0)) as cluster,
+    ):
+        for count in counts:
+            measured = measure(cluster, count, given.idle_seconds, thorough=count == counts[-1])
+            found[f"rate_{count}"] = measured.pop("rate")
+            found[f"writes_ratio_{count}"] = measured["writes_ratio"]
+            found.update(measured)
+        if given.kopf_tools:
+            found["plain_kopf"] = kopf_rate(cluster, given.kopf_tools)
+    found["writes_ratio"] = min(found[f"writes_ratio_{count}"] for count in counts)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""A VisionTool comes out the same whatever happens to the operator and its connection on the way."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from faultproxy import Fault, FaultProxy, Request
+from shipped_access import ACCOUNT, grant
+from testcluster import Cluster, Namespace, Object, Operator, wait_for
+
+CHILDREN = "deployment,service,poddisruptionbudget,horizontalpodautoscaler,networkpolicy"
+BEFORE: Object = {"tool": "OCR", "replicas": 2, "autoscaling": {"minReplicas": 2, "maxReplicas": 3, "metric": "CPU"}}
+AFTER: Object = {"tool": "OCR", "replicas": 2, "callTimeoutSeconds": 7}
+
+
+def tool(name: str, spec: Object) -> Object:
+    metadata = {"name": name}
+    return {"apiVersion": "thinkimg.dev/v1alpha1", "kind": "VisionTool", "metadata": metadata, "spec": spec}
+
+
+def settled(namespace: Namespace, name: str) -> bool:
+    """The status speaks of the current spec, and says that all is done."""
+    found = namespace.get("visiontool", name) or {}
+    conditions = {c["type"]: c["reason"] for c in found.get("status", {}).get("conditions", [])}
+    current = found.get("status", {}).get("observedGeneration") == found["metadata"]["generation"]
+    return current and conditions.get("Progressing") == "Settled"
+
+
+def script(namespace: Namespace) -> None:
+    """The life of one tool: it is made, scaled by load, then changed to be of fixed size and rolled out anew."""
+    namespace.apply(tool("ocr", BEFORE))
+    wait_for("the tool has settled", lambda: settled(namespace, "ocr"), seconds=60)
+    changed = namespace.get("visiontool", "ocr")
+    assert changed is not None
+    namespace.kubectl("replace", "-f", "-", stdin=json.dumps({**changed, "spec": AFTER}))
+    wait_for("it has settled again", lambda: settled(namespace, "ocr"), seconds=60)
+
+
+def end_state(namespace: Namespace) -> Object:
+    """What is there: children with their specs, the status without its times, and how often each event was told."""
+    children = {f"{item['kind']}/{item['metadata']['name']}": _spec(item) for item in namespace.list(CHILDREN)}
+    tools = {item["metadata"]["name"]: _status(item) for item in namespace.list("visiontools")}
+    told = Counter(
+        (event["regarding"]["name"], event["reason"])
+        for event in namespace.list("events.events.k8s.io")
+        if event["regarding"].get("kind") == "VisionTool"
+    )
+    return {"children": children, "tools": tools, "told": dict(told)}
+
+
+def _spec(item: Object) -> Object:
+    given_by_the_server = ("clusterIP", "clusterIPs")
+    owners = [(owner["kind"], owner["name"]) for owner in item["metadata"].get("ownerReferences", [])]
+    spec = {name: value for name, value in item["spec"].items() if name not in given_by_the_server}
+    return {"owners": owners, "labels": item["metadata"].get("labels"), "spec": spec}
+
+
+def _status(item: Object) -> Object:
+    status = dict(item["status"])
+    times = ("lastTransitionTime",)
+    status["conditions"] = [{k: v for k, v in c.items() if k not in times} for c in status["conditions"]]
+    status["url"] = status["url"].replace(item["metadata"]["namespace"], "NAMESPACE")
+    return status
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster) -> tuple[Object, int]:
+    """The end state when nothing happens, and the number of writes on the way to it."""
+    with cluster.namespace("undisturbed") as namespace:
+        arguments = grant(namespace)
+        kubeconfig = cluster.service_account_kubeconfig(namespace.name, ACCOUNT)
+        with FaultProxy(kubeconfig).running() as proxy:
+            operator = Operator(proxy.kubeconfig(kubeconfig), cluster.folder / "undisturbed.log", arguments)
+            operator.start()
+            try:
+                script(namespace)
+                return end_state(namespace), proxy.writes
+            finally:
+                operator.stop()
+
+
+@pytest.mark.parametrize("killed_after", range(1, 17))
+def test_killed_after_the_kth_write_it_ends_like_the_undisturbed_run(
+    cluster: Cluster, namespace: Namespace, undisturbed: tuple[Object, int], killed_after: int
+) -> None:
+    expected, writes = undisturbed
+    if killed_after > writes:
+        pytest.skip(f"the script takes {writes} writes")
+    # Without an election: its lease would make the successor wait, which is another test's subject.
+    arguments = [*grant(namespace), "--no-leader-election"]
+    kubeconfig = cluster.service_account_kubeconfig(namespace.name, ACCOUNT)
+    with FaultProxy(kubeconfig).running() as proxy:
+        operator = Operator(proxy.kubeconfig(kubeconfig), cluster.folder / f"{namespace.name}.log", arguments)
+
+        def kill(request: Request) -> None:
+            if request.number == killed_after:
+                operator.send(signal.SIGKILL)
+                assert operator.process is not None
+                operator.process.wait()
+                operator.start()
+
+        proxy.after = kill
+        operator.start()
+        try:
+            script(namespace)
+            assert proxy.writes >= killed_after, "it was never killed"
+            assert end_state(namespace) == expected
+        finally:
+            operator.stop()
+
+
+def test_the_script_has_no_more_writes_than_kills_are_tried(undisturbed: tuple[Object, int]) -> None:
+    assert undisturbed[1] <= 16
+
+
+def misbehave(seed: int, share: float) -> Callable[[Request], Fault | None]:
+    """Faults of every kind for a share of the requests: those that an API server can answer such a request with."""
+    chance = random.Random(seed)
+    anywhere = [Fault(status=429), Fault(status=500), Fault(hang_seconds=3), Fault(lose_answer=True)]
+    conflict, expired = Fault(status=409), Fault(status=410)
+
+    def decide(request: Request) -> Fault | None:
+        if chance.random() > share:
+            return None
+        return chance.choice([*anywhere, conflict] if request.number else [*anywhere, expired])
+
+    return decide
+
+
+def start_again_if_it_ended(operator: Operator) -> int:
+    """As a kubelet does; 1 when it did."""
+    assert operator.process is not None
+    if operator.process.poll() is None:
+        return 0
+    operator.start()
+    return 1
+
+
+def test_sixty_seconds_of_faults_leave_no_trace(cluster: Cluster, namespace: Namespace) -> None:
+    """Errors, lost answers, hanging requests and dropped watches, while tools are made, changed and deleted."""
+    seconds, names = 60, [f"tool-{index}" for index in range(8)]
+    chance = random.Random(7)
+    arguments = [*grant(namespace), "--no-leader-election", "--resync-seconds=5"]
+    kubeconfig = cluster.service_account_kubeconfig(namespace.name, ACCOUNT)
+    with FaultProxy(kubeconfig, misbehave(11, share=0.15)).running() as proxy:
+        operator = Operator(proxy.kubeconfig(kubeconfig), cluster.folder / f"{namespace.name}.log", arguments)
+        operator.start()
+        try:
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                _change_something(namespace, chance, names)
+                if chance.random() < 0.2:
+                    proxy.drop_watches()
+                time.sleep(0.3)
+                start_again_if_it_ended(operator)
+            proxy.decide = lambda _: None
+            namespace.apply({"apiVersion": "v1", "kind": "List", "items": [tool(name, AFTER) for name in names]})
+            start_again_if_it_ended(operator)
+            for name in names:
+                wait_for(f"{name} has settled", lambda name=name: settled(namespace, name), seconds=60)
+            disturbed = end_state(namespace)
+        finally:
+            operator.stop()
+    assert all(count >= 1 for count in disturbed["told"].values())
+    undisturbed = _undisturbed(cluster, names)
+    assert disturbed["children"] == undisturbed["children"]
+    assert _without_generations(disturbed["tools"]) == _without_generations(undisturbed["tools"])
+
+
+def _undisturbed(cluster: Cluster, names: list[str]) -> Object:
+    """The same tools in a namespace where nothing happens."""
+    with (
+        cluster.namespace("calm") as calm,
+        calm.operator(ACCOUNT, arguments=[*grant(calm), "--no-leader-election"]),
+    ):
+        calm.apply({"apiVersion": "v1", "kind": "List", "items": [tool(name, AFTER) for name in names]})
+        for name in names:
+            wait_for(f"{name} has settled", lambda name=name: settled(calm, name), seconds=60)
+        return end_state(calm)
+
+
+def _change_something(namespace: Namespace, chance: random.Random, names: list[str]) -> None:
+    name = chance.choice(names)
+    if chance.random() < 0.2:
+        namespace.kubectl("delete", "visiontool", name, "--ignore-not-found", "--wait=false")
+    else:
+        spec = chance.choice([BEFORE, AFTER, {**AFTER, "replicas": chance.randrange(3)}])
+        namespace.apply(tool(name, spec))
+
+
+def _without_generations(tools: dict[str, Any]) -> dict[str, Any]:
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: strip(inner) for key, inner in value.items() if key != "observedGeneration"}
+        return [strip(inner) for inner in value] if isinstance(value, list) else value
+
+    return {name: strip(status) for name, status in tools.items()}
