@@ -6,7 +6,7 @@ DEMO := manifests/toolrljob-cpu.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds crds cluster-binaries test \
-	chromium bench bench-operator bench-rollout soak gpu-check e2e clean
+	chromium bench bench-operator bench-rollout soak gpu-check images images-test e2e clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ soak: setup ## 10,000 hostile requests to servers; RL without tool cache: 1,000 
 
 gpu-check: ## Checks on a GPU (nothing there yet)
 	@echo "gpu-check: this version has no checks that need a GPU" >&2; exit 2
+
+images: ## Build the images runtime, tool, operator and trainer (docker; hack/docker/up.sh brings one)
+	hack/docker/build.sh runtime tool operator trainer
+
+images-test: ## Run each image's smoke test: not root, read-only, without network; sizes and layers
+	hack/docker/smoke.sh runtime tool operator trainer
 
 e2e: ## Tests on a Kubernetes cluster (nothing there yet)
 	@echo "e2e: this version has no tests on a cluster" >&2; exit 2

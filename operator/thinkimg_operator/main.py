@@ -177,8 +177,10 @@ class Process:
         for kind in WATCHED:
             _watch_kind(registry, self._hub, kind)
         existing = asyncio.all_tasks()
+        identity: Any = self._settings.identity  # kopf would ask for the user's name, and the image's user has none
         tasks = await kopf.spawn_tasks(
             registry=registry,
+            identity=identity,
             standalone=True,
             clusterwide=not self._settings.namespaces,
             namespaces=self._settings.namespaces,

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The Python packages of an image as CycloneDX JSON, from the lock: hack/docker/sbom.sh runtime|tool|tool-EXTRA|trainer|operator
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+uv="${UV:-uv}"
+case "${1:?which image?}" in
+runtime) what=(--extra serving) ;;
+tool) what=(--extra serving --extra tools) ;;
+tool-*) what=(--extra serving --extra "${1#tool-}") ;;
+trainer) what=(--extra serving --extra train) ;;
+operator) what=(--package thinkimg-operator) ;;
+*) echo "sbom.sh: there is no image $1" >&2; exit 2 ;;
+esac
+exec "$uv" export --quiet --frozen --no-dev --format cyclonedx1.5 "${what[@]}"
