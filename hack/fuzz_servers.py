@@ -36,6 +36,7 @@ AUDIT = Path(__file__).parent / "audit"
 CONNECTIONS = 8
 MAX_GROWTH = 1.5
 _ANSWER_SECONDS = 60.0
+_GIVING_BACK_SECONDS = 6.0
 _SHOWN = 20
 
 BOX = [10, 10, 90, 90]
@@ -195,7 +196,8 @@ def _errors_of(log: Path) -> list[str]:
 
 
 def _settled_rss(pid: int) -> int:
-    """Bytes, once they have stopped falling."""
+    """Bytes, after the server has given back what it does not use (`thinkimg.serving.memory`), and no longer fall."""
+    time.sleep(_GIVING_BACK_SECONDS)
     smallest = _rss(pid)
     for _ in range(10):
         time.sleep(0.2)

@@ -18,6 +18,7 @@ from thinkimg.errors import UserError
 from thinkimg.serving.config import ServerConfig, read_config
 from thinkimg.serving.listening import Announcer, Server, bind, url_of
 from thinkimg.serving.logs import configure_logging
+from thinkimg.serving.memory import give_memory_back
 from thinkimg.serving.server import create_app
 from thinkimg.serving.service import ToolService
 from thinkimg.serving.stalled import close_stalled
@@ -109,9 +110,13 @@ async def _serve(config: ServerConfig, listening: socket.socket, announce: Annou
     while not server.started and not serving.done():
         await asyncio.sleep(0.005)
     _load_in_thread(service, loop, loaded)
-    watching = asyncio.create_task(close_stalled(server, config.client_seconds))
+    keeping = [
+        asyncio.create_task(close_stalled(server, config.client_seconds)),
+        asyncio.create_task(give_memory_back()),
+    ]
     await serving
-    watching.cancel()
+    for task in keeping:
+        task.cancel()
     log.info("stopped", extra={"in_flight": service.in_flight})
     return outcome[0]
 
