@@ -23,7 +23,7 @@ def server_of(tool: VisionTool, secrets: Path | None = None) -> ServerSpec:
     """
     spec = tool.spec
     batching = Batching(max_size=spec.batching.max_size, max_wait_ms=spec.batching.max_wait_milliseconds)
-    entry = ToolEntry(name=spec.tool, backend=spec.backend, options=spec.options, batching=batching)
+    entry = ToolEntry(name=spec.tool, backend=spec.backend, options=spec.server_options(), batching=batching)
     config = ServerConfig(
         tools=[entry],
         workers=1,
@@ -31,7 +31,10 @@ def server_of(tool: VisionTool, secrets: Path | None = None) -> ServerSpec:
         drain_seconds=min(spec.drain_seconds, _MAX_DRAIN_SECONDS),
         default_timeout_seconds=spec.call_timeout_seconds,
     )
-    return ServerSpec(tool.name, config, environment_of(spec.env, secrets))
+    environment = environment_of(spec.env, secrets)
+    if spec.weights is not None and spec.weights.secret_ref is not None:
+        environment.setdefault("HF_TOKEN", read_secret(spec.weights.secret_ref, secrets))
+    return ServerSpec(tool.name, config, environment)
 
 
 def environment_of(variables: Iterable[EnvVar], secrets: Path | None) -> dict[str, str]:

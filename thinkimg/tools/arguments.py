@@ -4,6 +4,7 @@ Coordinates are percent of the picture's width and height, 0 to 100, origin at t
 """
 
 import math
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -15,7 +16,7 @@ Percent = Field(ge=0, le=100, allow_inf_nan=False)
 _PERCENT_SCHEMA = {"type": "number", "minimum": 0, "maximum": 100}
 
 
-def _read_number(value: Any, info: ValidationInfo) -> Any:
+def read_number(value: Any, info: ValidationInfo) -> Any:
     """A number, or a text that plainly is one: `28.5`, `28.5%`, `y=28.5` for an argument named y."""
     if isinstance(value, bool):
         raise ValueError(f"must be a number, not {value}")
@@ -54,6 +55,17 @@ def _check_box(box: tuple[float, float, float, float]) -> tuple[float, float, fl
     return box
 
 
+def _read_boxes(value: Any) -> Any:
+    """One box or several."""
+    if isinstance(value, str):
+        value = [markup.bare_numbers(part) for part in re.findall(r"\[[^\[\]]*\]", value)] or [value]
+    if isinstance(value, list | tuple) and value and not isinstance(value[0], list | tuple | str):
+        value = [value]
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("must be at least one box [x1, y1, x2, y2]")
+    return list(value)
+
+
 def _read_points(value: Any) -> Any:
     if isinstance(value, str):
         value = markup.points(value)
@@ -72,7 +84,10 @@ def _read_points(value: Any) -> Any:
     ]
 
 
-Number = Annotated[float, BeforeValidator(_read_number), Percent]
+Number = Annotated[float, BeforeValidator(read_number), Percent]
+Score = Annotated[float, BeforeValidator(read_number), Field(ge=0, le=1, allow_inf_nan=False)]
+"""A threshold for scores, 0 to 1."""
+
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 
 X = Annotated[
@@ -105,6 +120,21 @@ Box = Annotated[
         }
     ),
 ]
+
+Boxes = Annotated[
+    list[Box],
+    BeforeValidator(_read_boxes),
+    Field(min_length=1, max_length=50),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "array", "items": _PERCENT_SCHEMA, "minItems": 4, "maxItems": 4},
+            "minItems": 1,
+            "description": "[[x1, y1, x2, y2], ...], left, top, right, bottom in percent of width and height, 0 to 100",
+        }
+    ),
+]
+"""One box, or several."""
 
 Points = Annotated[
     list[tuple[Number, Number]],

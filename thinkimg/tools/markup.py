@@ -43,6 +43,12 @@ def points(text: str) -> list[tuple[float, float]]:
     return pairs or ([(numbers[0], numbers[1])] if len(numbers) == 2 else [])
 
 
+def alternative_text(text: str) -> str:
+    """What the first `alt` of the markup says, "" if there is none."""
+    found = _ALT.search(text)
+    return found[0].partition("=")[2].strip().strip("\"'") if found else ""
+
+
 def bare_numbers(text: str) -> list[float]:
     """The numbers of a text that holds numbers and brackets only (`[1, 2]`, `28.5%`), else nothing."""
     if _LIST.fullmatch(text.strip()) is None:

@@ -1,35 +1,58 @@
 """Point: where in an image is what a description names?"""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 from PIL import Image as Pillow
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
+from thinkimg.tools import markup
 from thinkimg.tools.arguments import Text
-from thinkimg.tools.backends.layout import centre, reading_order
+from thinkimg.tools.backends.layout import centre, reading_order, union
 from thinkimg.tools.backends.matching import best_texts, by_position, words
-from thinkimg.tools.backends.rapidocr import TextItem, TextReader, legible, shared_reader
-from thinkimg.tools.backends.regions import Region, color_in, colored_regions
-from thinkimg.tools.tool import ToolOptions, ToolResult, tool
+from thinkimg.tools.backends.options import EndpointOptions
+from thinkimg.tools.backends.rapidocr import shared_reader
+from thinkimg.tools.backends.reading import TextItem, TextReader, legible
+from thinkimg.tools.backends.regions import Region, color_in, colored_regions, key_color
+from thinkimg.tools.backends.vlm import VisionLanguageModel
+from thinkimg.tools.tool import ToolResult, tool
 
 _MARKS = frozenset({"bar", "column", "slice", "wedge", "marker", "dot", "point", "area", "segment"})
 _MARKS |= {word + "s" for word in _MARKS}
 _EDGES = frozenset({"top", "tip", "end"})
 _TITLE = frozenset({"title", "heading", "caption"})
+_DESCRIPTION = "{description}"
+_QUESTION = f"""Point to: {_DESCRIPTION}
+Answer with <point x="X" y="Y" alt="what it is">what it is</point> for one point, or \
+<points x1="X" y1="Y" x2="X" y2="Y" alt="what they are">what they are</points> for several. X is percent of the \
+picture's width from the left, Y percent of its height from the top, with one decimal. If there is no such thing, \
+answer "none"."""
 
 
-class PointOptions(ToolOptions):
-    """Options of Point.
+class PointOptions(EndpointOptions):
+    """Options of Point: `min_confidence` and `threads` of the `layout` backend, the others of `vlm`.
 
     Attributes:
         min_confidence: strings below are left out.
         threads: of onnxruntime.
+        question: what the model is asked; `{description}` stands for what the caller wants pointed to. Molmo was
+            trained to point at `Point to {description}`.
     """
 
     min_confidence: float = Field(default=0.5, ge=0, le=1)
     threads: int = Field(default=1, ge=1, le=64)
+    question: str = _QUESTION
+
+    @field_validator("question")
+    @classmethod
+    def _names_the_description(cls, value: str) -> str:
+        if _DESCRIPTION not in value:
+            raise ValueError(f"must hold {_DESCRIPTION}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -46,16 +69,24 @@ class _Scene:
     items: list[TextItem]
     regions: list[Region]
     size: tuple[int, int]
+    pixels: np.ndarray = field(repr=False)  # (height, width, 3)
 
 
 class Point:
-    """Text is found by OCR, bars, slices and markers by their colour or by the label next to them."""
+    """The `layout` backend finds text by OCR, and bars, slices and markers by their colour or by the label next to
+    them; `vlm` asks a vision-language model and reads Molmo's markup."""
 
     def __init__(self, backend: str, options: PointOptions) -> None:
+        self.backend = backend
         self.options = options
+        self.details: Mapping[str, str] = {}
 
     def load(self) -> None:
-        self.reader: TextReader = shared_reader(self.options.threads)
+        if self.backend == "vlm":
+            self.model = VisionLanguageModel(self.options)
+            self.details = self.model.details
+        else:
+            self.reader: TextReader = shared_reader(self.options.threads)
 
     def run(self, image: Image, description: Text) -> ToolResult:
         """Point to something in a chart: a text, a bar by its label or color, the title. Returns points in percent.
@@ -64,36 +95,52 @@ class Point:
             image: The image to look at.
             description: What to point to, e.g. "Mango", "the blue bar", "the bar of Mango", "title".
         """
+        if self.backend == "vlm":
+            return self._ask(image, description)
         picture = image.pixels()
         scene = self._look(image, picture)
         points = _find(description, scene)
         if not points:
             raise ModelError(f'Nothing matches "{description}". {_listing(scene)}', kind="refused")
-        described = [
-            {"x": round(100 * p.x / image.width, 1), "y": round(100 * p.y / image.height, 1), "label": p.label}
-            for p in points
-        ]
-        text = "\n".join(f"{p['label']}: x={p['x']}, y={p['y']}" for p in described)
-        return ToolResult(text, {"points": described})
+        return _result([(100 * p.x / image.width, 100 * p.y / image.height, p.label) for p in points])
+
+    def _ask(self, image: Image, description: str) -> ToolResult:
+        answer = self.model.ask(image, self.options.question.replace(_DESCRIPTION, description))
+        label = markup.alternative_text(answer) or description
+        points = [(x, y, label) for x, y in markup.points(answer) if 0 <= x <= 100 and 0 <= y <= 100]
+        if not points:
+            raise ModelError(f'Nothing matches "{description}".', kind="refused")
+        return _result(points)
 
     def _look(self, image: Image, picture: Pillow.Image) -> _Scene:
         items = legible(self.reader.read(image), self.options.min_confidence)
         ordered = [item for row in reading_order(items) for block in row for item in block.items]
-        return _Scene(ordered, colored_regions(picture, items), picture.size)
+        return _Scene(ordered, colored_regions(picture, items), picture.size, np.asarray(picture))
 
 
 point = tool(
     name="Point",
     version="1",
-    backends=("layout",),
+    backends=("layout", "vlm"),
     options=PointOptions,
     read_param=lambda param: {"description": param},
 )(Point)
 
 
+def _result(points: Sequence[tuple[float, float, str]]) -> ToolResult:
+    """Points in percent, each with its label."""
+    described = [{"x": round(x, 1), "y": round(y, 1), "label": label} for x, y, label in points]
+    return ToolResult("\n".join(f"{p['label']}: x={p['x']}, y={p['y']}" for p in described), {"points": described})
+
+
 def _find(description: str, scene: _Scene) -> list[_Point]:
     said = words(description)
-    subject = " ".join(word for word in said if word not in _MARKS | _EDGES) or description
+    quoted = re.findall(r"[\"“']([^\"”']+)[\"”']", description)
+    if not quoted and (axis := _axis_label(said, scene)):
+        return [axis]
+    subject = quoted[0] if quoted else " ".join(word for word in said if word not in _MARKS | _EDGES) or description
+    if _MARKS & set(said) and (pair := _mark_of_series(said, scene)):
+        return [_point_at(pair[0], f"{pair[1].text}, {pair[2].text}", said)]
     texts = [scene.items[index] for index in best_texts(subject, [item.text for item in scene.items])]
     if _MARKS & set(said):
         marks = [(mark, item) for item in texts if (mark := _mark_of(item, scene)) is not None]
@@ -106,6 +153,60 @@ def _find(description: str, scene: _Scene) -> list[_Point]:
     if _TITLE & set(said) and scene.items:
         return [_Point(*centre(scene.items[0].box), scene.items[0].text)]
     return _placed(description, said, scene)
+
+
+def _axis_label(said: Sequence[str], scene: _Scene) -> _Point | None:
+    """`the x-axis label`: the lowest text; `the y-axis label`: the leftmost of those that are written upwards."""
+    if "axis" not in said or not {"label", "title", "name"} & set(said):
+        return None
+    if {"x", "horizontal"} & set(said):
+        lowest = max(scene.items, key=lambda item: centre(item.box)[1], default=None)
+        return _Point(*centre(lowest.box), lowest.text) if lowest else None
+    if not {"y", "vertical"} & set(said):
+        return None
+    upwards = [item for item in scene.items if item.box[3] - item.box[1] > 1.5 * (item.box[2] - item.box[0])]
+    leftmost = min(upwards, key=lambda item: item.box[0], default=None)
+    return _Point(*centre(leftmost.box), leftmost.text) if leftmost else None
+
+
+def _mark_of_series(said: Sequence[str], scene: _Scene) -> tuple[Region, TextItem, TextItem] | None:
+    """`the Online bar of 2021`: of the regions in the colour of one text's legend key, the one at another text.
+
+    Gives region, series, category.
+    """
+    named = [item for item in scene.items if (own := words(item.text)) and set(own) <= set(said)]
+    for series in named:
+        color = key_color(scene.pixels, series)
+        categories = [item for item in named if item is not series]
+        if color is None or not categories:
+            continue
+        same = [region for region in scene.regions if np.abs(np.subtract(region.rgb, color)).max() <= 40]
+        same = [region for region in same if region.area > 0.1 * same[0].area and not _beside(region, series)]
+        if same:
+            category = categories[-1]
+            along = 0 if _spread(same, 3) <= _spread(same, 0) else 1  # bars that stand have one floor
+            nearest = min(same, key=lambda r: abs(centre(r.box)[along] - centre(category.box)[along]))
+            return _whole(nearest, same, along), series, category
+    return None
+
+
+def _whole(part: Region, same: Sequence[Region], along: int) -> Region:
+    """The bar that `part` is of: a text on it may have cut it in two."""
+    low, high = part.box[along], part.box[along + 2]
+    box = union(r.box for r in same if low <= centre(r.box)[along] <= high)
+    return replace(part, box=box, inside=centre(box))
+
+
+def _spread(regions: Sequence[Region], side: int) -> float:
+    places = [region.box[side] for region in regions]
+    return max(places) - min(places)
+
+
+def _beside(region: Region, item: TextItem) -> bool:
+    """Whether the region is the legend's key at the left of the text."""
+    line = min(item.box[3] - item.box[1], item.box[2] - item.box[0])
+    _, y = centre(region.box)
+    return item.box[1] <= y <= item.box[3] and item.box[0] - 9 * line <= region.box[0] and region.box[2] <= item.box[0]
 
 
 def _colored(color: str, said: list[str], scene: _Scene) -> list[_Point]:

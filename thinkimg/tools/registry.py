@@ -17,10 +17,15 @@ from types import MappingProxyType
 from typing import Any
 
 from thinkimg.errors import ModelError, UserError
+from thinkimg.tools.adjust_image import adjust_image
 from thinkimg.tools.crop import crop
 from thinkimg.tools.draw_line import draw_horizontal_line_by_y, draw_vertical_line_by_x
+from thinkimg.tools.estimate_depth import estimate_depth
+from thinkimg.tools.grounded_sam import grounded_sam
+from thinkimg.tools.grounding_dino import grounding_dino
 from thinkimg.tools.ocr import ocr
 from thinkimg.tools.point import point
+from thinkimg.tools.sam import sam
 from thinkimg.tools.segment_region_around_point import segment_region_around_point
 from thinkimg.tools.tool import Tool, ToolDeclaration, normalise_name
 from thinkimg.tools.zoom_in_subplot import zoom_in_subplot
@@ -36,6 +41,11 @@ TOOLS: Mapping[str, ToolDeclaration] = MappingProxyType(
             zoom_in_subplot,
             point,
             segment_region_around_point,
+            adjust_image,
+            grounding_dino,
+            sam,
+            grounded_sam,
+            estimate_depth,
         )
     }
 )

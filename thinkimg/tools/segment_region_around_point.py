@@ -1,5 +1,6 @@
-"""SegmentRegionAroundPoint: the region of one colour that holds a point, such as a bar or a slice."""
+"""SegmentRegionAroundPoint: the region that holds a point, such as a bar or a slice."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,19 +8,24 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 from pydantic import Field
 
+from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools import markup
 from thinkimg.tools.arguments import Points
+from thinkimg.tools.backends.geometry import point_from_percent
+from thinkimg.tools.backends.masks import encode_rle, mask_box
+from thinkimg.tools.backends.options import SegmenterOptions
+from thinkimg.tools.backends.segmenting import Prompt, load_segmenter
 from thinkimg.tools.crop import box_to_percent
 from thinkimg.tools.draw_line import percent_to_pixel
-from thinkimg.tools.tool import ToolOptions, ToolResult, tool
+from thinkimg.tools.tool import BatchFunction, ToolResult, only_result, tool
 
 _FILL, _CONTOUR, _CROSS = (30, 110, 255), (255, 255, 255), (255, 235, 0)
 _OPACITY = 0.6
 
 
-class SegmentOptions(ToolOptions):
-    """Options of the `opencv` backend.
+class SegmentOptions(SegmenterOptions):
+    """Options of SegmentRegionAroundPoint: `tolerance` of the `opencv` backend, the others of those with weights.
 
     Attributes:
         tolerance: how far, in each of red, green and blue (0-255), a pixel may be from the point's colour.
@@ -29,15 +35,27 @@ class SegmentOptions(ToolOptions):
 
 
 class SegmentRegionAroundPoint:
-    """Flood fill from each point, stopped by colour and by edges; several points give one mask."""
+    """Several points give one mask.
+
+    The `opencv` backend fills from each point, stopped by colour and by edges; the others are models of the SAM family,
+    which see objects. Only those compute batches.
+    """
+
+    run_batch: BatchFunction
 
     def __init__(self, backend: str, options: SegmentOptions) -> None:
+        self.backend = backend
         self.options = options
+        self.details: Mapping[str, str] = {}
 
     def load(self) -> None:
         import cv2
 
         cv2.setNumThreads(1)
+        if self.backend != "opencv":
+            self.segmenter = load_segmenter(self.backend, self.options)
+            self.details = self.segmenter.model.details
+            self.run_batch = self._segment
 
     def run(self, image: Image, points: Points) -> ToolResult:
         """Mark the region around a point, e.g. a bar or a slice. Returns the image with the region in blue.
@@ -46,26 +64,54 @@ class SegmentRegionAroundPoint:
             image: The image to look at.
             points: A point inside the region, or several.
         """
-        picture = image.pixels()
-        seeds = [(percent_to_pixel(x, image.width), percent_to_pixel(y, image.height)) for x, y in points]
-        mask = region_around(np.asarray(picture), seeds, self.options.tolerance)
-        ys, xs = np.nonzero(mask)
-        pixel_box = (float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1))
-        box = box_to_percent(pixel_box, image.width, image.height)
-        area = round(100 * float(mask.mean()), 2)
-        color = np.median(np.asarray(picture)[mask], axis=0).astype(int).tolist()
-        data = {"mask": encode_rle(mask), "area": area, "box": box, "points": [list(p) for p in points], "color": color}
-        text = f"Segmented a region: {area:g}% of the image, box [{', '.join(f'{value:g}' for value in box)}]."
-        return ToolResult(text, data, (_overlay(picture, mask, seeds),))
+        if self.backend != "opencv":
+            return only_result(self.run_batch([{"image": image, "points": points}]))
+        mask = region_around(np.asarray(image.pixels()), _seeds(image, points), self.options.tolerance)
+        return _result(image, points, mask)
+
+    def _segment(self, calls: Sequence[Mapping[str, Any]]) -> list[ToolResult | ModelError]:
+        asked = []
+        for call in calls:
+            image: Image = call["image"]
+            points = tuple(point_from_percent(point, image.width, image.height) for point in call["points"])
+            asked.append((image, [Prompt(points=points)]))
+        masks = [mask.pixels for (mask,) in self.segmenter.segment(asked)]
+        return [_result_or_error(call, mask) for call, mask in zip(calls, masks, strict=True)]
 
 
 segment_region_around_point = tool(
     name="SegmentRegionAroundPoint",
     version="1",
-    backends=("opencv",),
+    backends=("opencv", "segment-anything", "transformers"),
     options=SegmentOptions,
     read_param=lambda param: {"points": markup.points(param) or param},
+    image_affinity=True,
 )(SegmentRegionAroundPoint)
+
+
+def _seeds(image: Image, points: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
+    return [(percent_to_pixel(x, image.width), percent_to_pixel(y, image.height)) for x, y in points]
+
+
+def _result_or_error(call: Mapping[str, Any], mask: np.ndarray) -> ToolResult | ModelError:
+    try:
+        return _result(call["image"], call["points"], mask)
+    except ModelError as error:
+        return error
+
+
+def _result(image: Image, points: Sequence[tuple[float, float]], mask: np.ndarray) -> ToolResult:
+    """Raises `ModelError` for an empty mask."""
+    pixel_box = mask_box(mask)
+    if pixel_box is None:
+        raise ModelError("SegmentRegionAroundPoint: no region was found at these points.", kind="refused")
+    picture = image.pixels()
+    box = box_to_percent(pixel_box, image.width, image.height)
+    area = round(100 * float(mask.mean()), 2)
+    color = np.median(np.asarray(picture)[mask], axis=0).astype(int).tolist()
+    data = {"mask": encode_rle(mask), "area": area, "box": box, "points": [list(p) for p in points], "color": color}
+    text = f"Segmented a region: {area:g}% of the image, box [{', '.join(f'{value:g}' for value in box)}]."
+    return ToolResult(text, data, (_overlay(picture, mask, _seeds(image, points)),))
 
 
 def region_around(pixels: np.ndarray, seeds: list[tuple[int, int]], tolerance: int) -> np.ndarray:
@@ -104,20 +150,6 @@ def _with_rim(filled: np.ndarray, pixels: np.ndarray, seed: tuple[int, int], tol
     grown = cv2.dilate(filled.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     rim = grown & (np.abs(pixels.astype(np.int16) - color).max(axis=2) <= tolerance)
     return np.asarray(filled | rim)
-
-
-def encode_rle(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's uncompressed run lengths: column by column, alternating from zeros; `size` is [height, width]."""
-    flat = mask.ravel(order="F")
-    changes = np.flatnonzero(np.diff(flat)) + 1
-    counts = np.diff([0, *changes.tolist(), flat.size]).tolist()
-    return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
-
-
-def decode_rle(rle: dict[str, Any]) -> np.ndarray:
-    """The inverse of `encode_rle`; bool, shape `size`."""
-    values = np.arange(len(rle["counts"])) % 2 == 1
-    return np.repeat(values, rle["counts"]).reshape(rle["size"], order="F")
 
 
 def _overlay(picture: Pillow.Image, mask: np.ndarray, seeds: list[tuple[int, int]]) -> Image:

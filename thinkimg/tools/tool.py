@@ -278,6 +278,14 @@ class Tool:
             raise ModelError(f"{self.name}: {error}", kind="refused") from error
 
 
+def only_result(results: Sequence[ToolResult | ModelError]) -> ToolResult:
+    """The result of a batch of one call: how a class with `run_batch` writes its `run`. Raises its `ModelError`."""
+    (result,) = results
+    if isinstance(result, ModelError):
+        raise result
+    return result
+
+
 def tool(
     name: str,
     version: str,

@@ -1,22 +1,35 @@
 """ZoominSubplot: one sub-plot of a figure, really cut out and enlarged."""
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image as Pillow
+from PIL import ImageDraw
 from pydantic import Field
 
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
+from thinkimg.tools import markup
 from thinkimg.tools.arguments import Text
-from thinkimg.tools.backends.layout import Panel, describe_position, find_panels
+from thinkimg.tools.backends.layout import Panel, describe_position, find_panels, title_of
 from thinkimg.tools.backends.matching import best_texts, by_position
-from thinkimg.tools.backends.rapidocr import TextReader, legible, shared_reader
-from thinkimg.tools.crop import box_to_percent
-from thinkimg.tools.tool import ToolOptions, ToolResult, tool
+from thinkimg.tools.backends.options import EndpointOptions
+from thinkimg.tools.backends.rapidocr import shared_reader
+from thinkimg.tools.backends.reading import TextItem, TextReader, legible
+from thinkimg.tools.backends.vlm import VisionLanguageModel
+from thinkimg.tools.crop import box_to_percent, box_to_pixels
+from thinkimg.tools.tool import ToolResult, tool
+
+_WHICH = """The sub-plots of this figure are numbered, each in its upper left corner. Which of them is meant by: {}
+Answer with its number, or several separated by commas. If none is meant, answer "none"."""
+_WHERE = """Which part of this figure is meant by: {}
+Answer with its box [x1, y1, x2, y2]: left, top, right and bottom in percent of the figure's width and height, from \
+the top left. If there is no such part, answer "none"."""
 
 
-class ZoomOptions(ToolOptions):
-    """Options of ZoominSubplot.
+class ZoomOptions(EndpointOptions):
+    """Options of ZoominSubplot; those of an endpoint belong to the backend `vlm`.
 
     Attributes:
         longer_side: least length of a result's longer side in pixels; 0 means the source's.
@@ -39,13 +52,19 @@ class _Found:
 
 
 class ZoominSubplot:
-    """Sub-plots are found by their frames or the white space between them, titles by OCR."""
+    """Sub-plots are found by their frames or the white space between them, titles by OCR. Which of them is meant is
+    decided by title and position (`layout`), or by a vision-language model that sees them numbered (`vlm`)."""
 
     def __init__(self, backend: str, options: ZoomOptions) -> None:
+        self.backend = backend
         self.options = options
+        self.details: Mapping[str, str] = {}
 
     def load(self) -> None:
         self.reader: TextReader = shared_reader(self.options.threads)
+        if self.backend == "vlm":
+            self.model = VisionLanguageModel(self.options)
+            self.details = self.model.details
 
     def run(self, image: Image, description: Text) -> ToolResult:
         """Cut one sub-plot out of a figure and enlarge it. Returns the sub-plot as a new image.
@@ -55,11 +74,9 @@ class ZoominSubplot:
             description: Title or position of the sub-plot, e.g. "North", "top left", "second".
         """
         picture = image.pixels()
-        panels = find_panels(picture, legible(self.reader.read(image)))
+        panels, chosen = self._find(description, image, picture)
         boxes = [panel.box for panel in panels]
         found = [_Found(panel, describe_position(panel.box, boxes, picture.size)) for panel in panels]
-        chosen = best_texts(description, [panel.title for panel in panels])
-        chosen = chosen or by_position(description, boxes, picture.size)
         if not chosen:
             listed = ", ".join(map(str, found))
             raise ModelError(f'No sub-plot matches "{description}". Found: {listed}.', kind="refused")
@@ -68,6 +85,20 @@ class ZoominSubplot:
         text = "Zoomed into " + ", ".join(str(found[index]) for index in chosen) + "."
         data = {"subplots": described, "found": [_describe(each, image) for each in found]}
         return ToolResult(text, data, images)
+
+    def _find(self, description: str, image: Image, picture: Pillow.Image) -> tuple[list[Panel], list[int]]:
+        """The sub-plots, and which of them are meant."""
+        items = legible(self.reader.read(image))
+        panels = find_panels(picture, items)
+        if self.backend == "layout":
+            boxes = [panel.box for panel in panels]
+            named = best_texts(description, [panel.title for panel in panels])
+            return panels, named or by_position(description, boxes, picture.size)
+        if len(panels) > 1:
+            answer = self.model.ask(_numbered(picture, panels), _WHICH.format(description))
+            return panels, [n - 1 for n in _integers(answer) if 1 <= n <= len(panels)]
+        outlined = _outlined(self.model.ask(image, _WHERE.format(description)), image, items)
+        return ([outlined], [0]) if outlined else (panels, [])
 
     def _enlarge(self, picture: Pillow.Image, panel: Panel) -> Image:
         x1, y1, x2, y2 = (round(value) for value in panel.box)
@@ -82,7 +113,7 @@ zoom_in_subplot = tool(
     name="ZoominSubplot",
     version="1",
     aliases=("SelectSubplot",),
-    backends=("layout",),
+    backends=("layout", "vlm"),
     options=ZoomOptions,
     read_param=lambda param: {"description": param},
 )(ZoominSubplot)
@@ -91,3 +122,34 @@ zoom_in_subplot = tool(
 def _describe(found: _Found, image: Image) -> dict[str, object]:
     box = box_to_percent(found.panel.box, image.width, image.height)
     return {"title": found.panel.title, "position": found.position, "box": box}
+
+
+def _numbered(picture: Pillow.Image, panels: Sequence[Panel]) -> Image:
+    """The picture with each sub-plot's number, from 1, in its upper left corner."""
+    marked = picture.copy()
+    pen = ImageDraw.Draw(marked)
+    size = max(14, round(min(picture.size) * 0.05))
+    for number, panel in enumerate(panels, 1):
+        x, y = panel.box[:2]
+        box = pen.textbbox((x + size / 3, y + size / 3), str(number), font_size=size)
+        pen.rectangle((x, y, box[2] + size / 3, box[3] + size / 3), fill="black")
+        pen.text((x + size / 3, y + size / 3), str(number), fill="white", font_size=size)
+    return Image.from_pixels(marked)
+
+
+def _integers(answer: str) -> list[int]:
+    """Whole numbers in order, each once."""
+    return list(dict.fromkeys(int(number) for number in re.findall(r"\d{1,4}", answer)))
+
+
+def _outlined(answer: str, image: Image, items: Sequence[TextItem]) -> Panel | None:
+    """The last box [x1, y1, x2, y2] in percent that an answer names."""
+    for written in reversed(re.findall(r"\[[^\[\]]*\]", answer)):
+        numbers = markup.bare_numbers(written)
+        if len(numbers) == 4 and all(0 <= n <= 100 for n in numbers):
+            x1, y1, x2, y2 = numbers
+            if x1 < x2 and y1 < y2:
+                left, top, right, bottom = box_to_pixels((x1, y1, x2, y2), image.width, image.height)
+                box = (float(left), float(top), float(right), float(bottom))
+                return Panel(box, title_of(box, items))
+    return None

@@ -92,7 +92,7 @@ def server_config(spec: VisionToolSpec) -> dict[str, Any]:
     """The server's configuration (`thinkimg.serving.config.ServerConfig`); for a Custom tool, its options."""
     if spec.tool == CUSTOM:
         return {"port": PORT, "options": spec.options}
-    entry = {"name": spec.tool, "backend": spec.backend, "options": spec.options}
+    entry = {"name": spec.tool, "backend": spec.backend, "options": spec.server_options(_CLAIM_FOLDER)}
     return {
         "tools": [{name: value for name, value in entry.items() if value}],
         "host": "0.0.0.0",

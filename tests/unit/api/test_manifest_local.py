@@ -10,6 +10,7 @@ from manifest_examples import JOB, TOOL, Change, changed, setting
 
 from thinkimg.api.v1alpha1 import check_local, load_manifest, parse_manifest
 from thinkimg.api.v1alpha1.local import LocalCheck
+from thinkimg.api.v1alpha1.visiontool import VisionToolSpec
 
 
 def check(job: Change | None = None, tool: Change | None = None, **options: Any) -> LocalCheck:
@@ -74,9 +75,30 @@ def test_a_local_run_refuses_a_container() -> None:
     assert [problem.path for problem in found.problems] == ["spec.tool"]
 
 
-def test_a_local_run_refuses_weights_once_and_not_their_parts() -> None:
-    found = check(tool=setting("spec.weights", {"uri": "hf://a/b", "secretRef": {"name": "hub"}}))
-    assert [problem.path for problem in found.problems] == ["spec.weights"]
+def test_weights_of_the_hub_are_honoured_and_those_of_a_volume_refused() -> None:
+    weights = {"uri": "hf://a/b", "revision": "v1", "claimName": "cache"}
+    found = check(tool=setting("spec.weights", weights))
+    assert found.problems == []
+    assert [problem.path for problem in found.warnings] == ["spec.weights.claimName"]
+    found = check(tool=setting("spec.weights", {"uri": "pvc://models/sam"}))
+    assert [problem.path for problem in found.problems] == ["spec.weights.uri"]
+    found = check(tool=setting("spec.weights", {"uri": "hf://a/b", "secretRef": {"name": "hub", "key": "token"}}))
+    assert [problem.path for problem in found.problems] == ["spec.weights.secretRef"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "options", "served"),
+    [
+        (None, {"device": "cpu"}, {"device": "cpu"}),
+        ({"uri": "hf://a/b", "revision": "v1"}, {}, {"weights": "hf://a/b", "revision": "v1"}),
+        ({"uri": "pvc://claim/sam/vit_b.pth"}, {}, {"weights": "/weights/sam/vit_b.pth"}),
+        ({"uri": "pvc://claim"}, {"dtype": "bfloat16"}, {"weights": "/weights", "dtype": "bfloat16"}),
+        ({"claimName": "cache"}, {"weights": "/own"}, {"weights": "/own"}),
+    ],
+)
+def test_a_server_is_told_where_its_weights_are(weights: object, options: object, served: object) -> None:
+    spec = VisionToolSpec.model_validate({"tool": "SAM", "weights": weights, "options": options})
+    assert spec.server_options("/weights") == served
 
 
 def test_a_tool_that_is_not_installed_is_refused_when_the_caller_knows() -> None:

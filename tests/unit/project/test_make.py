@@ -54,7 +54,8 @@ class Machine:
         self.bin = folder / "bin"
         (self.project / "hack").mkdir(parents=True)
         (self.project / ".venv").mkdir()
-        shutil.copy(ROOT / "hack" / "setup.sh", self.project / "hack")
+        for name in ("setup.sh", "find_uv.sh"):
+            shutil.copy(ROOT / "hack" / name, self.project / "hack")
         self.bin.mkdir()
         for name in ("bash", "dirname", "rm", "mkdir", "chmod", "cat", "cp"):
             (self.bin / name).symlink_to(shutil.which(name) or name)

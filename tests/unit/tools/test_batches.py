@@ -10,7 +10,7 @@ from thinkimg.errors import InfrastructureError, ModelError
 from thinkimg.image import Image
 from thinkimg.tools.arguments import Number
 from thinkimg.tools.registry import load_tool
-from thinkimg.tools.tool import ToolOptions, ToolResult, tool
+from thinkimg.tools.tool import ToolOptions, ToolResult, only_result, tool
 
 PICTURE = Image.from_pixels(Pillow.new("RGB", (20, 10), "white"))
 PNG = PICTURE.data
@@ -36,10 +36,7 @@ class Brighten:
             image: The picture.
             by: What to add.
         """
-        (result,) = self.run_batch([{"image": image, "by": by}])
-        if isinstance(result, ModelError):
-            raise result
-        return result
+        return only_result(self.run_batch([{"image": image, "by": by}]))
 
     def run_batch(self, calls: Sequence[Mapping[str, Any]]) -> list[ToolResult | ModelError]:
         self.sizes.append(len(calls))

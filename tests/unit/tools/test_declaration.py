@@ -1,6 +1,8 @@
 """From one typed function: the schema that others see, and the checks on what a model wrote."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 from PIL import Image as Pillow
@@ -163,3 +165,15 @@ def test_an_unknown_tool_is_answered_with_the_names_and_the_nearest():
 def test_a_wrong_backend_or_option_is_the_users_error_before_anything_loads(backend, options, said):
     with pytest.raises(UserError, match=said):
         load_tool("OCR", backend, options)
+
+
+def test_declarations_are_cheap_and_bring_no_library_of_a_backend_in():
+    heavy = ["torch", "transformers", "onnxruntime", "cv2", "rapidocr", "paddleocr", "segment_anything"]
+    code = f"import sys, thinkimg.tools.registry; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_manifests_know_the_same_tools():
+    from thinkimg.api.v1alpha1.visiontool import BUILT_IN_TOOLS
+
+    assert set(BUILT_IN_TOOLS) == set(TOOLS)

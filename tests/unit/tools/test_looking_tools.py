@@ -14,9 +14,9 @@ from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.backends import rapidocr
 from thinkimg.tools.backends.layout import reading_order
-from thinkimg.tools.backends.rapidocr import TextItem
+from thinkimg.tools.backends.masks import decode_rle, encode_rle
+from thinkimg.tools.backends.reading import CACHE_VARIABLE, TextItem
 from thinkimg.tools.registry import load_tool
-from thinkimg.tools.segment_region_around_point import decode_rle, encode_rle
 from thinkimg.tools.tool import Tool, ToolResult
 
 CHARTS = list(make_charts("train", 16, seed=3, difficulty=2))
@@ -79,6 +79,24 @@ def test_ocr_with_boxes_says_where_each_string_is():
     assert result.data["confidences"][0] > 0.9
 
 
+def test_ocr_boxes_hold_the_ink_and_no_margin():
+    picture = Pillow.new("RGB", (640, 400), "white")
+    pen = ImageDraw.Draw(picture)
+    pen.line([(0, 128), (640, 128)], fill="#d0d0d0")  # a grid line just below
+    place, font = (300, 100), ImageFont.load_default(26)
+    pen.text(place, "Mango", fill="black", font=font)
+    (box,) = look(load_tool("OCR"), picture).data["boxes"]
+    x1, y1, x2, y2 = ImageDraw.Draw(picture).textbbox(place, "Mango", font=font)
+    assert box == pytest.approx([x1 / 6.4, y1 / 4, x2 / 6.4, y2 / 4], abs=0.6)
+
+
+def test_ocr_reads_text_that_runs_upwards(ocr):
+    picture = Pillow.new("RGB", (600, 400), "white")
+    label = written("Hours per week", (220, 40)).rotate(90, expand=True)
+    picture.paste(label, (20, 80))
+    assert look(ocr, picture).text == "Hours per week"
+
+
 def test_ocr_of_a_region_gives_boxes_of_the_whole_image(ocr):
     picture = Pillow.new("RGB", (400, 400), "white")
     picture.paste(written("Mango"), (0, 0))
@@ -122,7 +140,7 @@ def test_one_picture_is_recognised_once_for_all_tools_and_threads(ocr, zoom, mon
 
 
 def test_the_cache_can_be_switched_off(monkeypatch):
-    monkeypatch.setenv(rapidocr.CACHE_VARIABLE, "0")
+    monkeypatch.setenv(CACHE_VARIABLE, "0")
     reader = rapidocr.shared_reader()
     reader.read(Image.from_pixels(Pillow.new("RGB", (64, 64), "white")))
     assert not reader._cache
@@ -195,7 +213,68 @@ def test_zoom_finds_sub_plots_without_frames(zoom):
             pen.text((left + 62 + 70 * n, 262), label, fill="black", font=ImageFont.load_default(18))
     result = look(zoom, picture, description="South")
     assert [each["title"] for each in result.data["found"]] == ["North", "South"]
-    assert result.data["subplots"][0]["box"] == pytest.approx([50, 0, 100, 100], abs=4)
+    left, top, right, bottom = result.data["subplots"][0]["box"]
+    assert 50 <= left <= 57
+    assert top <= 5
+    assert right >= 94
+    assert bottom >= 90
+
+
+def drawn_axes(kind: str, rows: int = 2, columns: int = 2) -> tuple[Pillow.Image, list[tuple[int, int, int, int]]]:
+    """Bar charts close together, their titles above, and the boxes of their axes; `kind` is `filled` or `corners`."""
+    picture = Pillow.new("RGB", (310 * columns, 240 * rows), "white")
+    pen = ImageDraw.Draw(picture)
+    boxes = []
+    for number in range(rows * columns):
+        left, top = 40 + 310 * (number % columns), 34 + 240 * (number // columns)
+        boxes.append((left, top, left + 262, top + 170))
+        pen.text((left + 130, top - 16), NAMES[number], fill="black", font=ImageFont.load_default(20), anchor="mm")
+        if kind == "filled":
+            pen.rectangle(boxes[-1], fill=(236, 236, 236))
+        else:
+            pen.line([(left, top), (left, top + 170), (left + 262, top + 170)], fill="black", width=2)
+        for n, label in enumerate(("Ant", "Bee", "Cat")):
+            x = left + 40 + 80 * n
+            pen.rectangle((x, top + 150 - 45 * n, x + 40, top + 169), fill=(31, 119, 180))
+            pen.text((x + 20, top + 184), label, fill="black", font=ImageFont.load_default(18), anchor="mm")
+        for n in range(3):
+            place = (left - 20, top + 165 - 70 * n)
+            pen.text(place, str(10 + 20 * n), fill="black", font=ImageFont.load_default(16), anchor="mm")
+    return picture, boxes
+
+
+NAMES = ("North", "South", "East", "West", "March", "April", "June", "August", "Friday")
+
+
+@pytest.mark.parametrize("kind", ["filled", "corners"])
+def test_zoom_tells_axes_apart_by_their_grounds_or_corners(zoom, kind):
+    picture, boxes = drawn_axes(kind)
+    for name, (x1, y1, x2, y2) in zip(NAMES, boxes, strict=False):
+        (found,) = look(zoom, picture, description=name).data["subplots"]
+        left, top, right, bottom = found["box"]
+        assert left * 6.2 <= x1 + 3
+        assert top * 4.8 <= y1
+        assert right * 6.2 >= x2 - 3
+        assert bottom * 4.8 >= y2 - 3
+        assert (right - left) * 6.2 * (bottom - top) * 4.8 < 1.7 * (x2 - x1) * (y2 - y1)
+
+
+@pytest.mark.parametrize(
+    ("description", "name"),
+    [
+        ("row 2, column 3", "April"),
+        ("the top center panel", "South"),
+        ("middle left", "West"),
+        ("the center panel", "March"),
+        ("bottom right", "Friday"),
+        ("ninth subplot", "Friday"),
+        ("panel (i)", "Friday"),
+    ],
+)
+def test_zoom_knows_the_places_of_a_three_by_three_grid(zoom, description, name):
+    picture, _ = drawn_axes("filled", 3, 3)
+    found = look(zoom, picture, description=description).data["subplots"]
+    assert [each["title"] for each in found] == [name]
 
 
 def test_zoom_answers_what_it_found_when_nothing_matches(zoom):
@@ -224,6 +303,47 @@ def test_point_finds_texts_and_the_title(point):
     assert title["y"] < 12
     result = look(point, chart, description=panel.items[0].label)
     assert result.text.startswith(panel.items[0].label)
+
+
+def grouped_bars(lying: bool) -> Pillow.Image:
+    """Two series in three categories, with a legend and the labels of both axes; 640x480."""
+    picture = Pillow.new("RGB", (640, 480), "white")
+    pen = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(20)
+    for n, (name, color) in enumerate((("Urban", (31, 119, 180)), ("Rural", (255, 127, 14)))):
+        pen.rectangle((460, 30 + 30 * n, 484, 40 + 30 * n), fill=color)
+        pen.text((492, 35 + 30 * n), name, fill="black", font=font, anchor="lm")
+        for m, category in enumerate(("Norway", "Peru", "Egypt")):
+            start, length = 130 + 110 * m + 34 * n, 80 + 40 * m + 20 * n
+            box = (140, start, 140 + length, start + 33) if lying else (start, 420 - length, start + 33, 420)
+            pen.rectangle(box, fill=color)
+            place = (90, start + 34) if lying else (start + 34, 438)
+            if n == 0:
+                pen.text(place, category, fill="black", font=font, anchor="mm")
+    pen.text((320, 465), "Region", fill="black", font=font, anchor="mm")
+    turned = written("Percent", (140, 40)).rotate(90, expand=True)
+    picture.paste(turned, (0, 180))
+    return picture
+
+
+@pytest.mark.parametrize("lying", [False, True], ids=["standing", "lying"])
+def test_point_finds_the_bar_of_a_series_in_a_category(point, lying):
+    for n, series in enumerate(("Urban", "Rural")):
+        for m, category in enumerate(("Norway", "Peru", "Egypt")):
+            (found,) = look(point, grouped_bars(lying), description=f"the {series} bar of {category}").data["points"]
+            across, length = 130 + 110 * m + 34 * n + 16.5, (80 + 40 * m + 20 * n) / 2
+            x, y = (140 + length, across) if lying else (across, 420 - length)
+            assert (found["x"] * 6.4, found["y"] * 4.8) == pytest.approx((x, y), abs=6)
+            assert found["label"] == f"{series}, {category}"
+
+
+def test_point_finds_legend_entries_and_the_labels_of_axes(point):
+    picture = grouped_bars(lying=False)
+    wanted = {'legend entry "Rural"': "Rural", "the x-axis label": "Region", "the y-axis label": "Percent"}
+    for description, label in wanted.items():
+        (found,) = look(point, picture, description=description).data["points"]
+        assert found["label"] == label
+    assert found["x"] < 8
 
 
 def test_point_answers_what_there_is_when_nothing_matches(point):

@@ -74,7 +74,9 @@ VISION_TOOL: dict[str, Row] = {
         "spec.priorityClassName",
         "spec.podTemplatePatch",
     ),
-    **refused_locally("The backends that run locally in this version own no weights.", "spec.weights"),
+    **honoured("spec.weights", "spec.weights.uri", "spec.weights.revision"),
+    **honoured("spec.weights.secretRef", "spec.weights.secretRef.name", "spec.weights.secretRef.key"),
+    **ignored_locally("Downloads stay in the cache of the hub's own library here.", "spec.weights.claimName"),
     **ignored_locally("Local tool servers listen on 127.0.0.1 only.", "spec.auth"),
     **honoured("spec.batching", "spec.batching.maxSize", "spec.batching.maxWaitMilliseconds"),
 }

@@ -111,6 +111,10 @@ def _tool_problems(
         message = f'{tool.spec.tool} has no backend "{tool.spec.backend}" in this installation'
         remedy = suggestion(tool.spec.backend, available[tool.spec.tool])
         yield manifest.problem(_document(tool), ("spec", "backend"), message, remedy)
+    if tool.spec.weights is not None and tool.spec.weights.uri and scheme_of(tool.spec.weights.uri) == "pvc":
+        remedy = "Name a hub repository, or give the path of a folder as options.weights."
+        message = "a volume of a cluster cannot be read here"
+        yield manifest.problem(_document(tool), ("spec", "weights", "uri"), message, remedy)
 
 
 def _job_problems(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:

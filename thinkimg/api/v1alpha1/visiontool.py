@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -40,6 +40,9 @@ ToolName = Literal[
     "DrawVerticalLineByX",
     "ZoominSubplot",
     "SegmentRegionAroundPoint",
+    "GroundedSAM",
+    "AdjustImage",
+    "EstimateDepth",
     "Custom",
 ]
 CUSTOM = "Custom"
@@ -186,6 +189,23 @@ class VisionToolSpec(Block):
     """PriorityClass of the pods."""
     pod_template_patch: Object = Field(default_factory=dict)
     """Strategic merge patch of the pod template, applied last: for everything that has no field here."""
+
+    def server_options(self, claim_folder: str = "") -> dict[str, Any]:
+        """`options` as the server gets them: what `weights` says about where they are is among them.
+
+        Args:
+            claim_folder: where the claim of a `pvc://claim/path` is mounted.
+        """
+        if self.weights is None:
+            return dict(self.options)
+        found: dict[str, Any] = {}
+        if self.weights.uri:
+            scheme, _, rest = self.weights.uri.partition("://")
+            path = rest.partition("/")[2]
+            found["weights"] = f"{claim_folder}/{path}".rstrip("/") if scheme == "pvc" else self.weights.uri
+        if self.weights.revision:
+            found["revision"] = self.weights.revision
+        return {**found, **self.options}
 
     @model_validator(mode="after")
     def _can_be_served(self, info: ValidationInfo) -> VisionToolSpec:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from thinkimg.tools.backends.rapidocr import TextItem
+from thinkimg.tools.backends.reading import TextItem, most_frequent_color
 
 Box = tuple[float, float, float, float]  # pixels: left, top, right, bottom
 
@@ -120,15 +120,92 @@ class Panel:
 
 
 def find_panels(picture: Pillow.Image, items: Sequence[TextItem]) -> list[Panel]:
-    """The sub-plots in reading order: framed ones, else those that white space separates, else the whole picture."""
+    """The sub-plots in reading order, by the first of these that shows at least two: filled grounds, frames, corners of
+    axes, white space between them; else the whole picture."""
     ink = _ink(picture)
-    frames = find_frames(ink)
-    if len(frames) >= 2:
-        boxes = _with_outer_texts(frames, items, picture.size)
-    else:
-        boxes = _split_at_gaps((0, 0, picture.width, picture.height), ink, items)
-    panels = [Panel(box, title_of(box, items)) for box in boxes]
-    return _in_reading_order(panels)
+    for frames in (_filled_grounds(picture), find_frames(ink), _axes_corners(ink)):
+        if len(frames) >= 2:
+            grown = _with_outer_texts(frames, items, picture.size)
+            return _in_reading_order(
+                [Panel(box, title_of(whole, items)) for box, whole in zip(_apart(grown, frames), grown, strict=True)]
+            )
+    boxes = _split_at_gaps((0, 0, picture.width, picture.height), ink, items)
+    return _in_reading_order([Panel(box, title_of(box, items)) for box in boxes])
+
+
+def _filled_grounds(picture: Pillow.Image) -> list[Box]:
+    """Large rectangles a little off the ground between them, with something drawn on them: axes of many styles."""
+    import cv2
+
+    pixels = np.asarray(picture)
+    ground = background(pixels)
+    mask: Any = _ink(picture, contrast=7).astype(np.uint8)
+    height, width = mask.shape
+    # A grid in the colour of the ground is closed; what is thinner than axes are, such as ticks and words, is cut off.
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones([max(9, min(height, width) // 16)] * 2, np.uint8))
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    found = []
+    for x, y, w, h, area in stats[1:count].tolist():
+        large = w > 0.12 * width and h > 0.12 * height and w * h < 0.85 * width * height
+        if large and area > 0.93 * w * h and _is_ground(pixels[y : y + h, x : x + w], ground):
+            found.append((float(x), float(y), float(x + w), float(y + h)))
+    return _of_one_size(found)
+
+
+def _is_ground(part: np.ndarray, around: np.ndarray) -> bool:
+    """Axes differ a little from what is around them, and bars or lines stand on them; a bar is strong and plain."""
+    step = max(1, min(part.shape[:2]) // 128)
+    colors = part[::step, ::step].reshape(-1, 3)
+    color = most_frequent_color(colors)
+    drawn = float((np.abs(colors.astype(np.int16) - color).max(axis=1) > 24).mean())
+    return bool(np.abs(color - around).max() <= 70) and drawn > 0.01
+
+
+def _axes_corners(ink: np.ndarray) -> list[Box]:
+    """Where a long upright line ends at the left end of a long lying one: the axes of plots without frames."""
+    import cv2
+
+    height, width = ink.shape
+    mask = ink.astype(np.uint8)
+    upright = _long_lines(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((max(9, height // 8), 1), np.uint8)), 0)
+    lying = _long_lines(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((1, max(9, width // 8)), np.uint8)), 1)
+    near = max(4.0, 0.012 * max(height, width))
+    found = []
+    for x1, top, _, bottom in upright:
+        floors = [line for line in lying if abs(line[0] - x1) < near and abs((line[1] + line[3]) / 2 - bottom) < near]
+        if floors:
+            longest = max(floors, key=lambda line: line[2] - line[0])
+            found.append((x1, top, longest[2], bottom))
+    return _of_one_size(found)
+
+
+def _long_lines(mask: np.ndarray, across: int) -> list[Box]:
+    """Components that are at most 6 pixels thick; `across` is the axis of the thickness, 0 for x."""
+    import cv2
+
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    return [
+        (float(x), float(y), float(x + w), float(y + h))
+        for x, y, w, h, _ in stats[1:count].tolist()
+        if (w, h)[across] <= 6
+    ]
+
+
+def _of_one_size(boxes: Sequence[Box]) -> list[Box]:
+    """Those with at least a quarter of the largest one's area, without those that lie in another."""
+    ordered = sorted(boxes, key=_area, reverse=True)
+    kept: list[Box] = []
+    for box in ordered:
+        if _area(box) > 0.25 * _area(ordered[0]) and not any(contains(other, centre(box)) for other in kept):
+            kept.append(box)
+    return kept
+
+
+def _apart(grown: list[Box], frames: list[Box]) -> list[Box]:
+    """The boxes with their texts, or those without where texts make them overlap."""
+    overlap = any(_overlap(a, b) > 0.02 * _area(a) for i, a in enumerate(grown) for b in grown[i + 1 :])
+    return frames if overlap else grown
 
 
 def title_of(box: Box, items: Sequence[TextItem]) -> str:
@@ -146,16 +223,9 @@ def background(pixels: np.ndarray) -> np.ndarray:
     border = np.concatenate([border, pixels[:, :2].reshape(-1, 3), pixels[:, -2:].reshape(-1, 3)])
     step = max(1, min(pixels.shape[:2]) // 256)
     everywhere = pixels[::step, ::step].reshape(-1, 3)
-    color = _mode(border)
+    color = most_frequent_color(border)
     share = float((np.abs(everywhere.astype(np.int16) - color).max(axis=1) <= 16).mean())
-    return color if share > 0.15 else _mode(everywhere)
-
-
-def _mode(colors: np.ndarray) -> np.ndarray:
-    """The median of the most frequent colours, which are counted coarsely; shape (3,)."""
-    coarse, where = np.unique(colors // 16, axis=0, return_inverse=True)
-    most = int(np.bincount(where.ravel(), minlength=len(coarse)).argmax())
-    return np.asarray(np.median(colors[where.ravel() == most], axis=0))
+    return color if share > 0.15 else most_frequent_color(everywhere)
 
 
 def _ink(picture: Pillow.Image, contrast: int = 24) -> np.ndarray:
@@ -175,13 +245,7 @@ def find_frames(ink: np.ndarray) -> list[Box]:
         x, y, w, h = cv2.boundingRect(contour)
         if w > 0.12 * width and h > 0.12 * height and w * h < 0.85 * width * height and _is_frame(ink, x, y, w, h):
             found.append((float(x), float(y), float(x + w), float(y + h)))
-    found.sort(key=lambda box: -(box[2] - box[0]) * (box[3] - box[1]))
-    outer: list[Box] = []
-    for box in found:
-        if not any(contains(other, centre(box)) for other in outer):
-            outer.append(box)
-    largest = max((_area(box) for box in outer), default=0)
-    return [_inset(box, ink) for box in outer if _area(box) > 0.25 * largest]
+    return [_inset(box, ink) for box in _of_one_size(found)]
 
 
 def _area(box: Box) -> float:
@@ -218,9 +282,17 @@ def _with_outer_texts(frames: list[Box], items: Sequence[TextItem], size: tuple[
         nearest = int(np.argmin(distances))
         if 0 < distances[nearest] < 0.25 * min(size):
             members[nearest].append(item.box)
-    grown = [union(boxes) for boxes in members]
-    overlap = any(_overlap(a, b) > 0.02 * _area(a) for i, a in enumerate(grown) for b in grown[i + 1 :])
-    return frames if overlap else grown
+    return [
+        _with_margin(union(boxes), size) if len(boxes) > 1 else frame
+        for frame, boxes in zip(frames, members, strict=True)
+    ]
+
+
+def _with_margin(box: Box, size: tuple[int, int]) -> Box:
+    """A little room around texts, so that none touches the edge of what is cut out."""
+    room = 0.01 * max(size)
+    x1, y1, x2, y2 = box
+    return max(0.0, x1 - room), max(0.0, y1 - room), min(float(size[0]), x2 + room), min(float(size[1]), y2 + room)
 
 
 def _distance(frame: Box, box: Box) -> float:
@@ -295,7 +367,7 @@ def _in_reading_order(panels: list[Panel]) -> list[Panel]:
 def describe_position(box: Box, boxes: Sequence[Box], size: tuple[int, int]) -> str:
     """Where `box` stands among `boxes`: `top left`, `bottom`, `right`, `whole image` …"""
     if len(boxes) == 1:
-        return "whole image"
+        return "whole image" if _area(box) > 0.8 * size[0] * size[1] else "a part of the image"
     spread: Any = [max(centre(b)[axis] for b in boxes) - min(centre(b)[axis] for b in boxes) for axis in (0, 1)]
     x, y = (centre(box)[axis] / size[axis] for axis in (0, 1))
     vertical = ("top" if y < 0.4 else "bottom" if y > 0.6 else "middle") if spread[1] > 0.2 * size[1] else ""

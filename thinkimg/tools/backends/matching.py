@@ -23,10 +23,21 @@ _MIDDLE = frozenset({"middle", "center", "centre", "central"})
 _ORDINALS = {
     word: number
     for number, words in enumerate(
-        ("first 1st", "second 2nd", "third 3rd", "fourth 4th", "fifth 5th", "sixth 6th", "seventh 7th", "eighth 8th")
+        (
+            "first 1st",
+            "second 2nd",
+            "third 3rd",
+            "fourth 4th",
+            "fifth 5th",
+            "sixth 6th",
+            "seventh 7th",
+            "eighth 8th",
+            "ninth 9th",
+        )
     )
     for word in words.split()
 }
+_CELL = re.compile(r"\brow\s*(\d)\b.*\bcol(?:umn)?\s*(\d)\b")
 _SAME = 0.8  # similarity from which a misread word counts as the same
 
 
@@ -63,21 +74,35 @@ def best_texts(description: str, texts: Sequence[str]) -> list[int]:
 def by_position(description: str, boxes: Sequence[Box], size: tuple[int, int]) -> list[int]:
     """Indices of the boxes (in reading order) that `description` names: `top left`, `second`, `last`, `panel b`."""
     said = set(words(description))
+    if cell := _CELL.search(description.casefold()):
+        rows = _rows(boxes)
+        row, column = int(cell[1]) - 1, int(cell[2]) - 1
+        return [rows[row][column]] if row < len(rows) and column < len(rows[row]) else []
     if ordinal := _ordinal(description, len(boxes)):
         return [ordinal - 1] if ordinal <= len(boxes) else []
     chosen = list(range(len(boxes)))
     named = False
     for axis, low, high in ((0, _LEFT, _RIGHT), (1, _TOP, _BOTTOM)):
         places = [centre(box)[axis] / size[axis] for box in boxes]
-        if said & low or said & high:
-            named = True
-            edge = min(places) if said & low else max(places)
-            if max(places) - min(places) > 0.2:
-                chosen = [index for index in chosen if abs(places[index] - edge) < 0.15]
-    if not named and said & _MIDDLE:
+        if not said & (low | high | _MIDDLE):
+            continue
         named = True
-        chosen = [i for i in chosen if all(abs(centre(boxes[i])[axis] / size[axis] - 0.5) < 0.15 for axis in (0, 1))]
+        if max(places) - min(places) > 0.2:
+            wanted = min(places) if said & low else max(places) if said & high else 0.5
+            chosen = [index for index in chosen if abs(places[index] - wanted) < 0.15]
     return chosen if named else []
+
+
+def _rows(boxes: Sequence[Box]) -> list[list[int]]:
+    """Indices of boxes that come in reading order, row by row: a new row begins where the next box is not further
+    right."""
+    rows: list[list[int]] = []
+    for index, box in enumerate(boxes):
+        if rows and centre(box)[0] > centre(boxes[rows[-1][-1]])[0] and centre(box)[1] < boxes[rows[-1][-1]][3]:
+            rows[-1].append(index)
+        else:
+            rows.append([index])
+    return rows
 
 
 def _ordinal(description: str, count: int) -> int:
@@ -89,7 +114,7 @@ def _ordinal(description: str, count: int) -> int:
         if word == "last":
             return count
     if match := re.search(
-        r"(?:plot|panel|figure|chart|graph|^)\s*\(?(?:no\.?\s*|#\s*)?(\d|[a-h])\)?\s*$", description.casefold()
+        r"(?:plot|panel|figure|chart|graph|^)\s*\(?(?:no\.?\s*|#\s*)?(\d|[a-i])\)?\s*$", description.casefold()
     ):
         return int(match[1]) if match[1].isdigit() else ord(match[1]) - ord("a") + 1
     return 0

@@ -2,15 +2,11 @@
 
 One engine per process, with one cache: OCR, ZoominSubplot and Point read the same picture once.
 
-Settings, chosen on 256x256 charts for speed: detection at the picture's own size (RapidOCR would enlarge it to 736),
-each string recognised by itself at its own width (RapidOCR pads batches to 320), no angle classifier.
+Settings, chosen for speed: detection at the picture's own size up to 320 pixels (RapidOCR would enlarge it to 736), at
+twice its size up to 1000; each string recognised by itself at its own width (RapidOCR pads batches to 320), no angle
+classifier, but tall boxes are read in every direction.
 """
 
-import os
-import threading
-from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,35 +14,23 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from thinkimg.image import Image
+from thinkimg.tools.backends.reading import CACHE_SIZE, TextItem, TextReader, border_color, clip, kept_pictures
 
-CACHE_VARIABLE = "THINKIMG_OCR_CACHE"
-CACHE_SIZE = 2048  # pictures; the strings of one take about a kilobyte
 _SMALLEST = 256  # pixels; smaller pictures are laid on a ground of this size
 _LARGEST = 1600  # pixels; larger pictures are reduced
 _UNCLIP_RATIO = 1.6  # how far the detector widens its boxes (RapidOCR's default)
 _STEP = 32  # the detector's; other sizes would be distorted
+_ENLARGED = range(
+    320, 1000
+)  # pixels of the longer side; such pictures are doubled: their letters may be 10 pixels high
+_TALL = 1.5  # height to width from which a box may hold rotated text
 
 
-@dataclass(frozen=True)
-class TextItem:
-    """A string found in a picture.
-
-    Attributes:
-        text: verbatim; whoever drew the picture wrote it, so it is never to be trusted.
-        box: left, top, right, bottom in pixels of the picture.
-        confidence: 0 to 1.
-    """
-
-    text: str
-    box: tuple[float, float, float, float]
-    confidence: float
-
-
-class TextReader:
-    """An engine and its cache. Thread-safe: one picture is read at a time, and a picture only once."""
+class RapidReader(TextReader):
+    """RapidOCR's engine."""
 
     def __init__(self, threads: int = 1, cache_size: int = CACHE_SIZE) -> None:
+        super().__init__(cache_size)
         import cv2
         from rapidocr import RapidOCR
 
@@ -66,9 +50,6 @@ class TextReader:
                 "EngineConfig.onnxruntime.inter_op_num_threads": 1,
             }
         )
-        self._lock = threading.Lock()
-        self._cache: OrderedDict[str, tuple[TextItem, ...]] = OrderedDict()
-        self._cache_size = cache_size
         self._load_models()
 
     def _load_models(self) -> None:
@@ -77,61 +58,63 @@ class TextReader:
         ImageDraw.Draw(picture).text((20, 16), "Ready 10", fill="black", font_size=28)
         self._recognise(picture)
 
-    def read(self, image: Image) -> tuple[TextItem, ...]:
-        """All strings of `image`, whatever their confidence, in no particular order.
-
-        Raises:
-            ImageDecodeError: the picture is broken.
-        """
-        with self._lock:
-            if image.sha256 in self._cache:
-                self._cache.move_to_end(image.sha256)
-                return self._cache[image.sha256]
-            items = self._recognise(image.pixels())
-            self._cache[image.sha256] = items
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-            return items
-
     def _recognise(self, picture: Pillow.Image) -> tuple[TextItem, ...]:
         prepared, scale, (left, top) = _prepare(picture)
-        found: Any = self._engine(np.asarray(prepared)[:, :, ::-1].copy())
+        found: Any = self._engine(
+            _bgr(prepared), use_det=True, use_cls=False, use_rec=True
+        )  # each call sets it for all
         if found.boxes is None or found.txts is None:
             return ()
         items = []
         for corners, text, score in zip(found.boxes, found.txts, found.scores, strict=True):
             x1, y1, x2, y2 = _tighten(*corners.min(axis=0), *corners.max(axis=0))
+            if y2 - y1 >= _TALL * (x2 - x1):
+                text, score = self._read_turned(prepared, corners, text, float(score))
             box = ((x1 - left) / scale, (y1 - top) / scale, (x2 - left) / scale, (y2 - top) / scale)
-            item = TextItem(text, _clip(box, picture.size), round(float(score), 4))
+            item = TextItem(text, clip(box, picture.size), round(float(score), 4))
             if not _is_blob(item, picture):
                 items.append(item)
         return tuple(items)
 
+    def _read_turned(self, picture: Pillow.Image, corners: np.ndarray, text: str, score: float) -> tuple[str, float]:
+        """Of a tall box the engine has read the turn against the clock. Labels of a y-axis want the other one, and a
+        single digit none."""
+        x1, y1 = (max(0, int(value)) for value in corners.min(axis=0))
+        x2, y2 = (int(value) + 1 for value in corners.max(axis=0))
+        part = picture.crop((x1, y1, min(x2, picture.width), min(y2, picture.height)))
+        best = (text, score)
+        for turned in (part.transpose(Pillow.Transpose.ROTATE_270), part):
+            read: Any = self._engine(_bgr(turned), use_det=False, use_cls=False, use_rec=True)
+            if read.txts and float(read.scores[0]) > best[1]:
+                best = (read.txts[0], float(read.scores[0]))
+        return best
 
-def legible(items: Iterable[TextItem], min_confidence: float = 0.5) -> list[TextItem]:
-    """Without what the detector took for text and the recogniser did not."""
-    return [item for item in items if item.confidence >= min_confidence]
+
+def _bgr(picture: Pillow.Image) -> np.ndarray:
+    """As OpenCV has it."""
+    return np.asarray(picture)[:, :, ::-1].copy()
 
 
 def shared_reader(threads: int = 1) -> TextReader:
-    """The process's engine. The cache's size is the environment's THINKIMG_OCR_CACHE (pictures; 0 switches it off)."""
-    return _reader(threads, int(os.environ.get(CACHE_VARIABLE, CACHE_SIZE)))
+    """The process's engine."""
+    return _reader(threads, kept_pictures())
 
 
-_reader = lru_cache(maxsize=4)(TextReader)
+_reader = lru_cache(maxsize=4)(RapidReader)
 
 
 def _prepare(picture: Pillow.Image) -> tuple[Pillow.Image, float, tuple[int, int]]:
-    """Reduce a large picture, lay it on a ground whose size suits the detector; return ground, scale, place."""
-    scale = min(1.0, _LARGEST / max(picture.size))
-    if scale < 1:
+    """Bring a picture to a size at which letters are found, on a ground whose size suits the detector; return ground,
+    scale, place."""
+    scale = 2.0 if max(picture.size) in _ENLARGED else min(1.0, _LARGEST / max(picture.size))
+    if scale != 1:
         size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
         picture = picture.resize(size, Pillow.Resampling.LANCZOS)
     wide, high = (max(_SMALLEST, -(-side // _STEP) * _STEP) for side in picture.size)
     if (wide, high) == picture.size:
         return picture, scale, (0, 0)
     place = (wide - picture.width) // 2, (high - picture.height) // 2
-    ground = Pillow.new("RGB", (wide, high), _border_color(picture))
+    ground = Pillow.new("RGB", (wide, high), border_color(picture))
     ground.paste(picture, place)
     return ground, scale, place
 
@@ -168,17 +151,3 @@ def _tighten(x1: float, y1: float, x2: float, y2: float) -> tuple[float, float, 
         w, h = width - 2 * d, height - 2 * d
         low, high = (d, high) if _UNCLIP_RATIO * w * h > 2 * d * (w + h) else (low, d)
     return x1 + low, y1 + low, x2 - low, y2 - low
-
-
-def _border_color(picture: Pillow.Image) -> tuple[int, int, int]:
-    """Median of the outermost pixels, so that the pasted picture has no edge."""
-    pixels = np.asarray(picture)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    red, green, blue = np.median(border, axis=0).astype(int).tolist()
-    return red, green, blue
-
-
-def _clip(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    width, height = size
-    x1, y1, x2, y2 = (float(value) for value in box)
-    return max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)

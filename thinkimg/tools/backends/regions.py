@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from thinkimg.tools.backends.layout import Box, background
-from thinkimg.tools.backends.rapidocr import TextItem
+from thinkimg.tools.backends.reading import TextItem, most_frequent_color
 
 _NAMED: dict[str, tuple[tuple[int, int, int], ...]] = {
     "red": ((214, 39, 40), (240, 20, 30), (225, 80, 75), (170, 20, 30)),
@@ -45,12 +45,14 @@ class Region:
         area: in pixels.
         inside: a pixel (x, y) well inside the region, near its centroid.
         color: its name.
+        rgb: the colour itself, 0 to 255.
     """
 
     box: Box
     area: int
     inside: tuple[float, float]
     color: str
+    rgb: tuple[int, int, int]
 
 
 def color_in(words: Sequence[str]) -> str | None:
@@ -95,8 +97,31 @@ def colored_regions(picture: Pillow.Image, items: Sequence[TextItem], least_shar
             if min(w, h) >= 3 and area >= max(9.0, least_share * ink.size):
                 part = (labels[y : y + h, x : x + w] == index).astype(np.uint8)
                 dx, dy = _inner_point(part)
-                regions.append(Region((float(x), float(y), float(x + w), float(y + h)), area, (x + dx, y + dy), name))
+                box = (float(x), float(y), float(x + w), float(y + h))
+                regions.append(Region(box, area, (x + dx, y + dy), name, (int(color[0]), int(color[1]), int(color[2]))))
     return sorted(regions, key=lambda region: -region.area)
+
+
+def key_color(pixels: np.ndarray, item: TextItem) -> np.ndarray | None:
+    """The colour of the legend's key at the left of a string, None if nothing coloured is there; shape (3,).
+
+    Args:
+        pixels: the picture, uint8, shape (height, width, 3).
+    """
+    x1, y1, x2, y2 = item.box
+    line = min(y2 - y1, x2 - x1)
+    left = max(0, int(x1 - 5 * line))
+    beside = pixels[int(y1 + line / 4) : int(y2 - line / 4) + 1, left : max(left, int(x1 - line / 5))]
+    if not beside.size:
+        return None
+    ground = most_frequent_color(pixels[int(y1) : int(y2) + 1, int(x1) : int(x2) + 1].reshape(-1, 3))
+    colors = beside.reshape(-1, 3)
+    other = colors[np.abs(colors.astype(np.int16) - ground).max(axis=1) > 24]
+    if len(other) < 9:
+        return None
+    color = most_frequent_color(other)
+    share = float((np.abs(other.astype(np.int16) - color).max(axis=1) <= 24).mean())
+    return color if share > 0.4 else None
 
 
 def _plain_colors(pixels: np.ndarray, ink: np.ndarray, most: int = 24) -> list[np.ndarray]:
