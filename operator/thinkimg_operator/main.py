@@ -204,6 +204,19 @@ def _watch_kind(registry: kopf.OperatorRegistry, hub: Hub, kind: str) -> None:
         hub.event(kind, event["type"], body)
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """kopf copies every object it sees several times over, to tell handlers of changes what changed. There are none."""
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
+
 class _Backoffs:
     """Pauses of kopf between tries of a request: for ever, as an API server that is down comes back some time."""
 
@@ -224,6 +237,7 @@ def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.watching.chunk_size = 500
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = _Backoffs()
+    settings.persistence.diffbase_storage = _NoDiffs()
     for kind, selector in WATCHED.items():
         if selector:
             settings.watching.label_selectors[KINDS[kind].group, KINDS[kind].plural] = selector
