@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config as credentials
@@ -404,7 +405,16 @@ async def read_credentials(kubeconfig: Path | None = None, context: str | None =
     else:
         file = str(kubeconfig) if kubeconfig else None
         await credentials.load_kube_config(config_file=file, context=context, client_configuration=configuration)
+    # The client would ask the environment for a proxy, and .netrc for a password, in a thread for each request.
+    configuration.proxy = configuration.proxy or _proxy_for(configuration.host)
+    configuration.client_session_kwargs = {"trust_env": False}
     return configuration
+
+
+def _proxy_for(url: str) -> str | None:
+    """What HTTPS_PROXY and NO_PROXY say of an address."""
+    address = urlsplit(url)
+    return None if proxy_bypass(address.hostname or "") else getproxies().get(address.scheme)
 
 
 def stamp(body: Body, owner: Body | None) -> Body:

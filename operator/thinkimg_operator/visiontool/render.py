@@ -115,9 +115,13 @@ def _deployment(tool: VisionTool, settings: Settings) -> Body:
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "progressDeadlineSeconds": 3600 if spec.weights else 600,
             "revisionHistoryLimit": 3,
-            "template": merge_pod_template(_pod_template(tool, settings), spec.pod_template_patch),
+            "template": _patched(_pod_template(tool, settings), spec.pod_template_patch),
         },
     }
+
+
+def _patched(template: Body, patch: Body) -> Body:
+    return merge_pod_template(template, patch) if patch else template
 
 
 def _pod_template(tool: VisionTool, settings: Settings) -> Body:
