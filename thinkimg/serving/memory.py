@@ -11,7 +11,7 @@ _SECONDS = 5.0
 def _find_trim() -> Callable[[int], int] | None:
     """glibc's `malloc_trim`; other C libraries have none."""
     try:
-        return ctypes.CDLL(None).malloc_trim  # type: ignore[no-any-return]
+        return ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):
         return None
 
