@@ -69,8 +69,13 @@ def stage(
     tool_cache: bool = True,
 ) -> None:
     """Run one stage. `thinkimg run`, torchrun and pods execute this; ranks are read from RANK and WORLD_SIZE."""
+    from thinkimg.jobs.launch import launch, wants_torchrun
+
+    if wants_torchrun(os.environ):
+        raise typer.Exit(launch(sys.argv[1:]))
     _end_with_parent()
     from thinkimg.api.v1alpha1 import load_manifest
+    from thinkimg.jobs.environment import tool_keys
     from thinkimg.jobs.layout import Run
     from thinkimg.jobs.stage import Context, join_ranks, run_stage
     from thinkimg.tools.registry import own_tools
@@ -90,6 +95,7 @@ def stage(
             Run(folder.resolve()),
             tools,
             endpoints,
+            tool_keys(endpoints, os.environ),
             data_folder or loaded.folder,
             cache_tools=tool_cache,
             rank=rank,

@@ -34,7 +34,7 @@ def ask_model(
     with tempfile.TemporaryDirectory() as logs:
         tools = trained_with_tools(job, name)
         with Supervisor(servers_of(manifest, job, secrets) if tools else [], Path(logs)) as servers:
-            context = Context(job, run, (), servers.endpoints, manifest.folder)
+            context = Context(job, run, (), servers.endpoints, data_folder=manifest.folder)
             trajectory = asyncio.run(_answer(context, name, task, tools))
     if out is not None:
         write_trajectories([trajectory], out)

@@ -1,12 +1,33 @@
 """Environment variables that a manifest gives to its processes, secrets included (files `DIR/<name>/<key>` here)."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from thinkimg.api.v1alpha1.toolrljob import ToolRLJobSpec
+from thinkimg.errors import UserError
 from thinkimg.serving.vision_tools import environment_of, read_secret, secret_files
 
 PLANNER_KEY = "THINKIMG_PLANNER_API_KEY"
 """The planner's API key, for the Synthesize stage that asks it."""
+TOOL_KEY = "THINKIMG_TOOL_KEY_"
+"""Prefix of the tool servers' keys: `THINKIMG_TOOL_KEY_0` is that of the first address in THINKIMG_TOOL_ENDPOINTS."""
+CLAIMS = "THINKIMG_CLAIMS"
+"""Folder below which a pod has the claims of `pvc://` URIs, each under its name."""
+
+
+def tool_keys(endpoints: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Endpoint -> key, for the servers that want one."""
+    names = {endpoint: f"{TOOL_KEY}{number}" for number, endpoint in enumerate(endpoints)}
+    return {endpoint: environment[name] for endpoint, name in names.items() if environment.get(name)}
+
+
+def mounted_path(uri: str, field: str) -> Path:
+    """Where `pvc://claim/path` is in this pod. Raises `UserError` anywhere else."""
+    root = os.environ.get(CLAIMS)
+    if root is None or not uri.startswith("pvc://"):
+        raise UserError(f"{uri} cannot be read here: claims are mounted in pods only", field)
+    return Path(root) / uri.removeprefix("pvc://")
 
 
 def environment_of_stage(spec: ToolRLJobSpec, name: str, secrets: Path | None) -> dict[str, str]:

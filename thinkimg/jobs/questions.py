@@ -8,6 +8,7 @@ from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
 from thinkimg.data.datasets import Example, load_questions
 from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
+from thinkimg.jobs.environment import mounted_path
 from thinkimg.trajectory import Trajectory, read_trajectories
 
 TRAJECTORIES = "cold-start.jsonl"
@@ -28,8 +29,9 @@ def load_tasks(data: Data, split: str, seed: int, folder: Path, count: int | Non
     source = source_of(data, split)
     if source is None:
         raise UserError(f"there is no data for {split}", field)
+    uri = _uri(source, folder, f"{field}.uri")
     try:
-        examples = load_questions(_uri(source, folder), split, seed)
+        examples = load_questions(uri, split, seed)
     except ValueError as error:
         raise UserError(str(error), f"{field}.uri") from error
     return list(_tasks(examples[:count], f"{field}.uri", decode=not source.uri.startswith("charts://")))
@@ -42,16 +44,18 @@ def load_trajectories(data: Data, folder: Path) -> list[Trajectory]:
         UserError: it is not a file of trajectories.
     """
     try:
-        return list(read_trajectories(folder / data.train.uri))
+        return list(read_trajectories(Path(_uri(data.train, folder, "spec.data.train.uri"))))
     except (OSError, ValueError) as error:
         raise UserError(
             f"trajectories are needed, as a Synthesize stage writes them: {error}", "spec.data.train.uri"
         ) from (error)
 
 
-def _uri(source: Dataset, folder: Path) -> str:
+def _uri(source: Dataset, folder: Path, field: str) -> str:
     if "://" not in source.uri:
         return str(folder / source.uri)
+    if source.uri.startswith("pvc://"):
+        return str(mounted_path(source.uri, field))
     if source.revision is None:
         return source.uri
     return f"{source.uri}{'&' if '?' in source.uri else '?'}revision={source.revision}"

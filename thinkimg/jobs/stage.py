@@ -10,7 +10,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from thinkimg.errors import UserError
 from thinkimg.evaluation.metrics import exact_match
 from thinkimg.evaluation.report import summarise
 from thinkimg.image import Image
-from thinkimg.jobs.environment import PLANNER_KEY
+from thinkimg.jobs.attempt import attempt_number, begin_attempt, check_attempt
+from thinkimg.jobs.environment import PLANNER_KEY, mounted_path
 from thinkimg.jobs.layout import BASE, Run, write_json
 from thinkimg.jobs.models import LoadedModel, load_model
 from thinkimg.jobs.questions import TRAJECTORIES, load_tasks, load_trajectories
@@ -36,6 +38,7 @@ from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, synthesize
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
 from thinkimg.tools.tool import ToolSchema
+from thinkimg.training.checkpoints import CheckpointCallback, asked_to_end, newest_checkpoint, remove_checkpoints
 from thinkimg.training.collator import encode_samples
 from thinkimg.training.grpo import GRPOSettings, train_grpo
 from thinkimg.training.rewards import make_rewards
@@ -44,6 +47,8 @@ from thinkimg.trajectory import Trajectory, read_trajectories, write_trajectorie
 
 DEFAULT_CHAINS = {"zoom-ocr": 0.22, "ocr": 0.28, "zoom": 0.2, "point": 0.1, "point-line": 0.1, "none": 0.1}
 TINY = "preset://tiny"
+_EXTENDED = "extended"
+"""Below an SFT stage's folder: checkpoints of the second training, which a gate asked for."""
 
 
 class GateClosed(UserError):
@@ -57,6 +62,7 @@ class Context:
     Attributes:
         tools: names of the built-in tools that the job uses.
         endpoints: addresses of the tool servers; empty for stages without tools.
+        tool_keys: endpoint -> key, where a server wants one.
         cache_tools: keep tool results in this process's memory, from an empty start.
         rank, world_size: of this process.
     """
@@ -65,6 +71,7 @@ class Context:
     run: Run
     tools: Sequence[str] = ()
     endpoints: Sequence[str] = ()
+    tool_keys: Mapping[str, str] = field(default_factory=dict)
     data_folder: Path = Path(".")
     model_cache: Path = Path.home() / ".cache" / "thinkimg" / "models"
     cache_tools: bool = True
@@ -82,7 +89,7 @@ class Context:
         return load_tasks(self.job.spec.data, split, self.job.spec.seed, self.data_folder, count)
 
     def client(self) -> ToolClient:
-        return ToolClient(self.endpoints, cache=ResultCache() if self.cache_tools else None)
+        return ToolClient(self.endpoints, self.tool_keys, cache=ResultCache() if self.cache_tools else None)
 
     def agent(self, model: ChatModel, tools: Tools, **limits: Any) -> Agent:
         spec = self.job.spec.agent
@@ -96,15 +103,20 @@ class Context:
     def load(self, name: str) -> LoadedModel:
         model = self.job.spec.model
         if name == BASE and model.uri != TINY:
-            return load_model(_hub_name(model.uri), model.revision, model.trust_remote_code)
+            return load_model(_model_source(model.uri), model.revision, model.trust_remote_code)
         return load_model(self.run.model(name))
 
+    def save(self, name: str, loaded: LoadedModel) -> None:
+        """Rank 0 saves a stage's model, if no later attempt has taken over."""
+        if self.rank == 0:
+            check_attempt(self.run.stage(name))
+            loaded.save(self.run.model(name))
 
-def _hub_name(uri: str) -> str:
+
+def _model_source(uri: str) -> str | Path:
+    """The hub's name of a model, or its folder on a mounted claim."""
     scheme, _, name = uri.partition("://")
-    if scheme != "hf":
-        raise UserError(f"{uri} cannot be loaded here; hf:// and preset:// can", "spec.model.uri")
-    return name
+    return name if scheme == "hf" else mounted_path(uri, "spec.model.uri")
 
 
 def run_stage(context: Context, name: str) -> None:
@@ -115,19 +127,35 @@ def run_stage(context: Context, name: str) -> None:
     """
     began = time.monotonic()
     with last_words(name, context.rank) as words:
-        folder = context.run.stage(name)
-        folder.mkdir(parents=True, exist_ok=True)
+        if (done := context.run.done(name)) is not None:
+            words |= done  # an earlier attempt finished it, and its end went unnoticed
+            return
+        _take_over(context, name)
         threads = os.environ.get("OMP_NUM_THREADS", "")
         torch.set_num_threads(int(threads) if threads.isdigit() else _fair_share(context.world_size))
         record = _base(context) if name == BASE else _work_of(context, name)(context, name)
         words |= record
         if context.rank == 0:
+            check_attempt(context.run.stage(name))
             context.run.finish(name, {"seconds": round(time.monotonic() - began, 1)} | record)
+            for folder in (context.run.stage(name), context.run.stage(name) / _EXTENDED):
+                remove_checkpoints(folder)
+
+
+def _take_over(context: Context, name: str) -> None:
+    """The stage's folder, ready for this attempt before any rank writes into it."""
+    folder = context.run.stage(name)
+    if context.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        begin_attempt(folder)
+    if context.world_size > 1:
+        torch.distributed.barrier()
 
 
 def _fair_share(world_size: int) -> int:
     """Threads of each of the processes that share this machine's cores."""
-    return max(1, (os.cpu_count() or 1) // world_size)
+    here = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, (os.cpu_count() or 1) // (int(here) if here.isdigit() else world_size))
 
 
 def _work_of(context: Context, name: str) -> Callable[[Context, str], dict[str, Any]]:
@@ -221,17 +249,67 @@ class _tools:
                 write_json(self.path, self.client.stats())
 
 
+# ---- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Saving:
+    """How a training stage saves, where it goes on, and its newest complete checkpoint; empty in a local run."""
+
+    every: int | None = None
+    resume_from: Path | None = None
+    newest: dict[str, Any] | None = None
+    callbacks: Sequence[TrainerCallback] = ()
+
+
+@contextmanager
+def _checkpoints(context: Context, name: str, folder: Path) -> Iterator[_Saving]:
+    """The checkpoints of one training that writes into `folder`. SIGTERM in the block ends it after one more.
+
+    Raises:
+        KeyboardInterrupt: at the block's end, when SIGTERM came.
+    """
+    if attempt_number() is None:
+        yield _Saving()
+        return
+    settings = context.job.spec.checkpoint
+    saving = _Saving(settings.every_steps, newest_checkpoint(folder))
+    if saving.resume_from is not None:
+        context.progress(name, message=f"going on from {saving.resume_from.name}")
+
+    def saved(step: int, path: Path) -> None:
+        where = os.path.relpath(path, context.data_folder.resolve())
+        saving.newest = {"step": step, "path": where, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+
+    with asked_to_end() as asked:
+        callback = CheckpointCallback(settings.keep, lambda: check_attempt(context.run.stage(name)), saved, asked)
+        saving.callbacks = [callback]
+        yield saving
+    if callback.ended:
+        raise KeyboardInterrupt
+
+
 # ---- SFT ------------------------------------------------------------------------------------------------------------
 
 
 class _Progress(TrainerCallback):
-    def __init__(self, context: Context, name: str, every: int = 10) -> None:
-        self.context, self.name, self.every = context, name, every
+    """Every line says all that is known: whoever reads the log may see the last one only."""
+
+    def __init__(self, context: Context, name: str, saving: _Saving, every: int = 10) -> None:
+        self.context, self.name, self.saving, self.every = context, name, saving, every
+        self.shown: dict[str, Any] = {}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if logs and state.is_world_process_zero and state.global_step % self.every == 0:
-            shown = {key: logs[key] for key in ("loss", "reward") if key in logs}
-            self.context.progress(self.name, step=state.global_step, total_steps=state.max_steps, **shown)
+        if logs and state.global_step % self.every == 0:
+            self.shown = {key: logs[key] for key in ("loss", "reward") if key in logs}
+            self._say(state)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._say(state)
+
+    def _say(self, state: Any) -> None:
+        saved = {"checkpoint": self.saving.newest} if self.saving.newest else {}
+        self.context.progress(self.name, step=state.global_step, total_steps=state.max_steps, **self.shown, **saved)
 
 
 def _sft(context: Context, name: str) -> dict[str, Any]:
@@ -253,15 +331,17 @@ def _sft(context: Context, name: str) -> dict[str, Any]:
         settings.max_steps,
         seconds,
         settings.seed if settings.seed is not None else context.job.spec.seed,
-        settings.args,
+        args=settings.args,
     )
     folder = context.run.stage(name)
     gate, record, closed = settings.gate, {"samples": len(samples), "dropped": dropped}, None
     for attempt in range(2 if gate and gate.extend_once else 1):
-        record["loss"] = train_sft(
-            loaded.model, loaded.processor, loaded.family, samples, options, folder, folder / "log.jsonl",
-            [_Progress(context, name)],
-        )  # fmt: skip
+        output = folder / _EXTENDED if attempt else folder
+        with _checkpoints(context, name, output) as saving:
+            record["loss"] = train_sft(
+                loaded.model, loaded.processor, loaded.family, samples, replace(options, save_steps=saving.every),
+                output, folder / "log.jsonl", [*saving.callbacks, _Progress(context, name, saving)], saving.resume_from,
+            )  # fmt: skip
         if gate is None:
             break
         accuracy = _gate_accuracy(context, name, loaded, gate.questions, settings.tool_use == "Enabled")
@@ -270,8 +350,7 @@ def _sft(context: Context, name: str) -> dict[str, Any]:
         context.progress(name, message=f"cold start: {accuracy:.1%} of sampled answers right on validation questions")
         if not closed:
             break
-    if context.rank == 0:
-        loaded.save(context.run.model(name))
+    context.save(name, loaded)
     if gate and closed:
         raise GateClosed(
             f"after SFT only {record['gate_accuracy']:.1%} of sampled answers are right on validation questions, "
@@ -353,22 +432,25 @@ def _grpo(context: Context, name: str) -> dict[str, Any]:
         refill=grpo.refill,
         mask_truncated=grpo.mask_truncated,
         micro_batch=grpo.rollouts_per_process(context.world_size) if passes > 1 else None,
+        save_total_limit=None,
         trl=args,
         **known,
     )
     rewards = make_rewards({reward.name: reward.weight for reward in grpo.rewards}, _score)
     folder = context.run.stage(name)
     try:
-        train_grpo(
-            loaded.model, loaded.processor, loaded.family, agent, context.tasks("train"), rewards, settings, folder,
-            image_features=loaded.features, world_size=context.world_size, callbacks=[_Progress(context, name, 5)],
-            connect=client.connect if client else None, disconnect=client.close if client else None,
-        )  # fmt: skip
+        with _checkpoints(context, name, folder) as saving:
+            train_grpo(
+                loaded.model, loaded.processor, loaded.family, agent, context.tasks("train"), rewards,
+                settings.model_copy(update={"save_steps": saving.every}), folder,
+                image_features=loaded.features, resume_from=saving.resume_from, world_size=context.world_size,
+                callbacks=[*saving.callbacks, _Progress(context, name, saving, 5)],
+                connect=client.connect if client else None, disconnect=client.close if client else None,
+            )  # fmt: skip
     finally:
         if client is not None and context.rank == 0:
             write_json(folder / "tools.json", client.stats())
-    if context.rank == 0:
-        loaded.save(context.run.model(name))
+    context.save(name, loaded)
     return {}
 
 
@@ -470,6 +552,8 @@ def join_ranks() -> Iterator[tuple[int, int]]:
     if world_size == 1:
         yield 0, 1
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield torch.distributed.get_rank(), world_size

@@ -29,6 +29,7 @@ class SFTSettings:
     """Attributes:
     batch_size: samples per optimiser step, over all processes.
     max_steps, epochs, max_seconds: whichever is given and comes first ends the training.
+    save_steps: steps between two checkpoints; None saves none. They all stay (see `CheckpointCallback`).
     args: further arguments of TRL's `SFTConfig`.
     """
 
@@ -38,6 +39,7 @@ class SFTSettings:
     max_steps: int | None = None
     max_seconds: float | None = None
     seed: int = 0
+    save_steps: int | None = None
     args: dict[str, Any] = field(default_factory=dict)
 
 
@@ -48,6 +50,18 @@ class StepLog(TrainerCallback):
         self.path = path
         self.max_seconds = max_seconds
         self.began = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After a resume: forget the lines of steps that are done again, and go on counting the time."""
+        if not state.global_step or self.path is None or not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        while lines and (not lines[-1].endswith("\n") or json.loads(lines[-1])["step"] > state.global_step):
+            lines.pop()
+        if state.is_world_process_zero:
+            self.path.write_text("".join(lines), encoding="utf-8")
+        if lines:
+            self.began = time.monotonic() - json.loads(lines[-1])["seconds"]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or self.path is None or not state.is_world_process_zero or "loss" not in logs:
@@ -77,8 +91,9 @@ def train_sft(
     output_dir: Path,
     log: Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    resume_from: Path | None = None,
 ) -> float:
-    """Train `model` in place; returns the mean loss.
+    """Train `model` in place, from the checkpoint `resume_from` on if given; returns the mean loss.
 
     Raises:
         UserError: no samples, or a batch size that the processes cannot share.
@@ -98,7 +113,10 @@ def train_sft(
         processing_class=processor,
         callbacks=[StepLog(log, settings.max_seconds), *callbacks],
     )
-    return float(trainer.train().training_loss)
+    trained = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    # After a resume the trainer's own mean leaves out what came before.
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry] if resume_from else []
+    return sum(losses) / len(losses) if losses else float(trained.training_loss)
 
 
 def _world_size() -> int:
@@ -117,7 +135,9 @@ def _config(settings: SFTSettings, output_dir: Path, world: int) -> SFTConfig:
         "lr_scheduler_type": "cosine" if settings.max_seconds is None else "constant",
         "logging_steps": 10,
         "report_to": "none",
-        "save_strategy": "no",
+        "save_strategy": "steps" if settings.save_steps else "no",
+        "save_steps": settings.save_steps or 500,
+        "save_total_limit": None,
         "max_length": None,
         "remove_unused_columns": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},

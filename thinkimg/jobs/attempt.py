@@ -1,0 +1,75 @@
+"""Attempts of a stage: each leaves its number in the stage's folder, and one that finds a higher number saves nothing.
+
+A node that was given up may still run a rank; what it computes must not mix with the attempt that took over.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from thinkimg.errors import InfrastructureError
+from thinkimg.training.checkpoints import complete_checkpoints
+
+VARIABLE = "THINKIMG_ATTEMPT"
+"""The attempt's number, counted from 1. Without it (a local run) there is one attempt, and nothing to keep apart."""
+_FILE = "attempt"
+_BESIDE_CHECKPOINTS = {"log.jsonl", "trajectories", "extended"}
+"""What training goes on writing after a resume."""
+
+
+class SupersededError(InfrastructureError):
+    """A later attempt works on this stage."""
+
+
+def begin_attempt(folder: Path) -> None:
+    """Take the folder over: leave the number, and remove what an earlier attempt left but for complete checkpoints and
+    what belongs to them. For one process of the attempt.
+
+    Raises:
+        SupersededError: a later attempt has begun.
+    """
+    number = attempt_number()
+    if number is None:
+        return
+    check_attempt(folder)
+    before = _seen(folder)
+    partial = folder / f"{_FILE}.{os.getpid()}.partial"
+    partial.write_text(f"{number}\n")
+    partial.replace(folder / _FILE)  # first: from now on the earlier attempt saves nothing
+    if before < number:
+        for path in _left_over(folder):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _left_over(folder: Path) -> list[Path]:
+    complete = {path.name for path in complete_checkpoints(folder)}
+    kept = {_FILE} | complete | (_BESIDE_CHECKPOINTS if complete else set())
+    return [path for path in folder.iterdir() if path.name not in kept]
+
+
+def check_attempt(folder: Path) -> None:
+    """To be called before anything is saved.
+
+    Raises:
+        SupersededError: a later attempt has begun.
+    """
+    number, seen = attempt_number(), _seen(folder)
+    if number is not None and seen > number:
+        raise SupersededError(f"attempt {number} ends without saving: attempt {seen} works on {folder}")
+
+
+def attempt_number() -> int | None:
+    """This process's attempt; None in a local run, which starts an interrupted stage from its beginning."""
+    text = os.environ.get(VARIABLE, "")
+    return int(text) if text.isdigit() else None
+
+
+def _seen(folder: Path) -> int:
+    try:
+        text = (folder / _FILE).read_text().strip()
+    except FileNotFoundError:
+        return 0
+    return int(text) if text.isdigit() else 0
