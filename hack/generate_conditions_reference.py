@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from thinkimg_operator.toolrljob import reasons as toolrljob
 from thinkimg_operator.visiontool import status as visiontool
 
 TARGET = Path(__file__).parent.parent / "docs" / "reference" / "conditions.md"
 KINDS: Mapping[str, tuple[Mapping[str, Mapping[str, str]], Collection[str]]] = {
     "VisionTool": (visiontool.REASONS, visiontool.EVENTS),
+    "ToolRLJob": (toolrljob.REASONS, toolrljob.EVENTS),
 }
 
 INTRODUCTION = """\
@@ -42,9 +44,16 @@ def section(kind: str) -> str:
     lines = [f"## {kind}", ""]
     for type_, meanings in reasons.items():
         lines += [f"### {type_}", "", "| Reason | Meaning | |", "|---|---|---|"]
-        lines += [f"| `{name}` | {text} | {'event' if name in events else ''} |" for name, text in meanings.items()]
+        lines += [f"| `{name}` | {text} | {_told(name, events)} |" for name, text in meanings.items()]
         lines.append("")
+    if isinstance(events, Mapping):  # they are not told by reasons of conditions
+        lines += ["### Events", "", "| Reason | Meaning |", "|---|---|"]
+        lines += [*(f"| `{name}` | {text} |" for name, text in events.items()), ""]
     return "\n".join(lines)
+
+
+def _told(reason: str, events: Collection[str]) -> str:
+    return "event" if reason in events and not isinstance(events, Mapping) else ""
 
 
 def generate() -> str:

@@ -138,7 +138,11 @@ class Cache:
         self._inbox[key_of(body)] = {**body, "metadata": metadata}
 
     def take(self, key: Key) -> Body | None:
-        return self._inbox.pop(key, None)
+        """The body that was left, unless a newer one has been seen since, as the answer to a write of ours."""
+        body, seen = self._inbox.pop(key, None), self._seen.get(key)
+        if body is None or (seen is not None and int(body["metadata"]["resourceVersion"]) < seen.resource_version):
+            return None
+        return body
 
     def _look(self, kind: str, body: Body) -> Seen:
         metadata = body["metadata"]

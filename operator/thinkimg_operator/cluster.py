@@ -228,6 +228,13 @@ class Cluster:
         status, data = await self._exchange("PATCH", path, query, body, _APPLY)
         return status, json.loads(data)
 
+    async def check_create(self, body: Body, owner: Body) -> None:
+        """Have the API server check a `create` without carrying it out. Raises as it would."""
+        stamped = stamp(body, owner)
+        key = key_of(stamped)
+        query = {"fieldManager": MANAGER, "dryRun": "All"}
+        await self._request("POST", KINDS[key.kind].path(key.namespace), query, body=stamped)
+
     async def create(self, body: Body, owner: Body | None = None) -> Applied:
         """Create an object that is never changed afterwards (a Job). One of that name and owner that exists is fine.
 

@@ -129,8 +129,11 @@ class Hub:
             del self.unseen[key]
         gone = type_ == "DELETED"
         news = self.cache.forget(key, uid=body["metadata"]["uid"]) if gone else self.cache.observe(body)
+        priority = Priority.CHANGE if type_ else Priority.RESYNC
         if news or type_ is None:
-            self.notify(key, body, Priority.CHANGE if type_ else Priority.RESYNC, gone=gone)
+            self.notify(key, body, priority, gone=gone)
+        else:  # the echo of our own write: others may wait for it, as jobs do for a tool's status
+            self._tell_interested(body, priority)
 
     def notify(self, key: Key, body: Body, priority: Priority, *, gone: bool = False) -> None:
         """Have the object, or its owner, reconciled; and whoever else asked to hear of the kind."""
@@ -143,6 +146,9 @@ class Hub:
             owner = owner_of(body)
             if owner is not None and owner.kind in self.controllers:
                 self.controllers[owner.kind].queue.add_after(owner, _COALESCE_SECONDS, priority)
+        self._tell_interested(body, priority)
+
+    def _tell_interested(self, body: Body, priority: Priority) -> None:
         for other in self.controllers.values():
             for interested in other.reconciler.interested(body):
                 other.queue.add_after(interested, _COALESCE_SECONDS, priority)

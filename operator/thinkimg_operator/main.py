@@ -28,12 +28,14 @@ from .logs import configure_logging
 from .metrics import Metrics
 from .probes import Probes
 from .settings import Settings, parse_settings
+from .toolrljob.reconcile import ToolRLJobReconciler
+from .toolrljob.render import JOB_LABEL
 from .visiontool.reconcile import VisionToolReconciler
 from .workqueue import Reconciler
 
 log = logging.getLogger(__name__)
 
-WATCHED = {"VisionTool": "", "Deployment": SELECT_OURS}
+WATCHED = {"VisionTool": "", "Deployment": SELECT_OURS, "ToolRLJob": "", "Job": SELECT_OURS, "Pod": JOB_LABEL}
 """Kinds that are watched, with the label selector that the API server applies. The resync sees to the others."""
 _FINISH_SECONDS = 1.0
 """How long reconciliations may take to finish when the process stops."""
@@ -192,7 +194,7 @@ class Process:
 
 def reconcilers(cluster: Cluster, settings: Settings, metrics: Metrics) -> Sequence[Reconciler]:
     """One for each kind."""
-    return [VisionToolReconciler(cluster, settings)]
+    return [VisionToolReconciler(cluster, settings), ToolRLJobReconciler(cluster, settings, metrics)]
 
 
 def _watch_kind(registry: kopf.OperatorRegistry, hub: Hub, kind: str) -> None:

@@ -111,6 +111,15 @@ def test_a_body_is_taken_once_and_without_managed_fields():
     assert cache.take(KEY) is None
 
 
+def test_a_body_is_not_taken_when_a_newer_one_was_seen_since():
+    cache = Cache()
+    cache.deliver(deployment(7, OURS))
+    cache.observe(deployment(8, OURS))  # the answer to a write of ours
+    assert cache.take(KEY) is None
+    cache.deliver(deployment(8, OURS))
+    assert cache.take(KEY) is not None
+
+
 def test_a_kinds_summary_is_kept():
     cache = Cache()
     cache.summarise("Deployment", lambda body: body["metadata"]["name"].upper())

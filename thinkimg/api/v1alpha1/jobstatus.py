@@ -52,8 +52,12 @@ class StageStatus(Block):
     """Where it stands."""
     attempt: NonNegative = 0
     """Number of the current attempt."""
+    restarts: NonNegative = 0
+    """Restarts after failures, counted or not; the pause before the next one grows with them."""
     job_name: str = ""
     """Job of the current attempt."""
+    attempt_start_time: Time | None = None
+    """When that Job was made."""
     start_time: Time | None = None
     """Start of the first attempt."""
     completion_time: Time | None = None

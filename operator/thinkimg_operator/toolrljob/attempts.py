@@ -1,0 +1,330 @@
+"""What pods and Jobs say about an attempt, and what follows from its failure. Pure.
+
+All ranks of a stage live and die together: the first pod that fails, is deleted, or is lost with its node ends the
+attempt. The next one has a higher number and starts when no pod of the earlier ones is left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from thinkimg.api.v1alpha1.toolrljob import FailurePolicy, FailureRule
+
+from ..conditions import find_condition, is_true, parse_timestamp
+from .render import ATTEMPT_LABEL, CONTAINER, INDEX_ANNOTATION, STAGE_LABEL
+
+Body = Mapping[str, Any]
+Action = Literal["Restart", "RestartUncounted", "Fail"]
+
+USER_ERROR, INFRASTRUCTURE, INTERRUPTED = 2, 70, 75
+"""Exit codes of `thinkimg stage`: never retried; retried; retried without counting."""
+FROM_OUTSIDE = {"Deleted", "Drained", "Preempted", "NodeLost"}
+"""Reasons of a pod's end that are no failure of the job: restarted without counting, unless a rule says otherwise."""
+
+_DISRUPTIONS = {
+    "PreemptionByScheduler": "Preempted",
+    "EvictionByEvictionAPI": "Drained",
+    "DeletionByTaintManager": "NodeLost",
+    "DeletionByPodGC": "NodeLost",
+}
+"""Reasons of the condition DisruptionTarget, in the words that `onPodReasons` knows. `TerminationByKubelet` is not
+among them: a node under pressure evicts those that use more than they asked for; such pods say `Evicted`."""
+_SYNONYMS = {"Drained": "Evicted"}
+"""A rule on the right word fits the left one too: for people, draining a node evicts its pods."""
+_BLOCKED = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError",
+            "CreateContainerError", "RunContainerError", "ErrImageNeverPull"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class JobSeen:
+    """A Job as it stands."""
+
+    name: str
+    uid: str
+    stage: str
+    attempt: int
+    created: datetime | None = None
+    complete: bool = False
+    failed: str = ""
+    """Why it failed or is failing; empty when it does not."""
+    suspended: bool = False
+    deleting: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.complete or bool(self.failed)
+
+
+@dataclass(frozen=True)
+class PodSeen:
+    """A pod as it stands."""
+
+    name: str
+    uid: str
+    stage: str
+    attempt: int
+    index: int
+    phase: str = "Pending"
+    ready: bool = False
+    exit_code: int | None = None
+    """Of the first container that ended with another code than 0, else 0 when the stage's container ended."""
+    message: str = ""
+    """Termination message."""
+    reasons: frozenset[str] = frozenset()
+    """Why it ended or will end; empty while all is well."""
+    failed_at: datetime | None = None
+    """The earliest sign that it will not succeed; None while there is none."""
+    lost_since: datetime | None = None
+    """Since when its node has not been heard of."""
+    gone_by: datetime | None = None
+    """It is being deleted, and should be gone by then."""
+    blocked: tuple[str, str] | None = None
+    """Reason and message when it cannot start as things are."""
+
+    @property
+    def finished(self) -> bool:
+        """No process of it runs any more."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt ended."""
+
+    text: str
+    """A sentence for people."""
+    reasons: frozenset[str]
+    exit_code: int | None = None
+
+    @property
+    def user_error(self) -> bool:
+        return self.exit_code == USER_ERROR
+
+
+# ---- reading objects -------------------------------------------------------------------------------------------------
+
+
+def observe_job(body: Body) -> JobSeen:
+    labels = body["metadata"].get("labels", {})
+    failed = next((c for t in ("FailureTarget", "Failed") if (c := _true_condition(body, t))), None)
+    return JobSeen(
+        body["metadata"]["name"],
+        body["metadata"]["uid"],
+        labels.get(STAGE_LABEL, ""),
+        _number(labels.get(ATTEMPT_LABEL)),
+        parse_timestamp(body["metadata"]["creationTimestamp"]),
+        is_true(body, "Complete"),
+        f"{failed.get('reason', '')}: {failed.get('message', '')}" if failed else "",
+        bool(body.get("spec", {}).get("suspend")),
+        "deletionTimestamp" in body["metadata"],
+    )
+
+
+def observe_pod(body: Body) -> PodSeen:
+    metadata, status = body["metadata"], body.get("status", {})
+    labels = metadata.get("labels", {})
+    phase = status.get("phase", "Pending")
+    ended = _ended_container(status)
+    lost = _lost_since(body)
+    gone_by = parse_timestamp(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None
+    signs = _signs(body, phase, ended, lost)
+    return PodSeen(
+        metadata["name"],
+        metadata["uid"],
+        labels.get(STAGE_LABEL, ""),
+        _number(labels.get(ATTEMPT_LABEL)),
+        _number(metadata.get("annotations", {}).get(INDEX_ANNOTATION)),
+        phase,
+        is_true(body, "Ready"),
+        ended.get("exitCode") if ended else None,
+        ended.get("message", "") if ended else status.get("message", ""),
+        frozenset(signs),
+        min(signs.values(), default=None),
+        lost,
+        gone_by,
+        _blocked(body) if phase == "Pending" else None,
+    )
+
+
+def _signs(body: Body, phase: str, ended: Body | None, lost: datetime | None) -> dict[str, datetime]:
+    """Reason → moment, for everything that says that the pod will not succeed."""
+    metadata, status = body["metadata"], body.get("status", {})
+    created = parse_timestamp(metadata["creationTimestamp"])
+    signs: dict[str, datetime] = {}
+    if phase == "Succeeded":
+        return signs
+    exit_time = None
+    if ended and ended.get("exitCode"):
+        exit_time = parse_timestamp(ended["finishedAt"]) if ended.get("finishedAt") else created
+        signs[ended.get("reason") or "Error"] = exit_time
+    if phase == "Failed":
+        signs[status.get("reason") or "Error"] = exit_time or created
+    if lost is not None:
+        signs["NodeLost"] = lost
+    disruption = _true_condition(body, "DisruptionTarget")
+    if disruption:
+        reason = disruption.get("reason", "")
+        signs[_DISRUPTIONS.get(reason, reason)] = _since(disruption, created)
+    if "deletionTimestamp" in metadata:
+        asked = _deletion_asked(metadata)
+        if exit_time is None or asked <= exit_time:
+            signs["Deleted"] = asked
+    return signs
+
+
+def _deletion_asked(metadata: Body) -> datetime:
+    """`deletionTimestamp` is when the grace is over; it was asked for that much earlier."""
+    return parse_timestamp(metadata["deletionTimestamp"]) - timedelta(
+        seconds=metadata.get("deletionGracePeriodSeconds") or 0
+    )
+
+
+def _lost_since(body: Body) -> datetime | None:
+    """A node that is not heard of makes its pods unready, although their containers, as last seen, are ready."""
+    status = body.get("status", {})
+    condition = find_condition(body, "Ready")
+    if status.get("phase") != "Running" or condition is None or condition["status"] == "True":
+        return None
+    containers = status.get("containerStatuses") or []
+    if not containers or not all(c.get("ready") for c in containers) or body.get("spec", {}).get("readinessGates"):
+        return None
+    return _since(condition, parse_timestamp(body["metadata"]["creationTimestamp"]))
+
+
+def _ended_container(status: Body) -> Body | None:
+    """What a pod's end is judged by: the first container with another code than 0, else the stage's own."""
+    containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    ended = [(c["name"], c["state"]["terminated"]) for c in containers if c.get("state", {}).get("terminated")]
+    failed = [terminated for _, terminated in ended if terminated.get("exitCode")]
+    return next(iter(failed), next((terminated for name, terminated in ended if name == CONTAINER), None))
+
+
+def _blocked(body: Body) -> tuple[str, str] | None:
+    scheduled = find_condition(body, "PodScheduled")
+    if scheduled and scheduled["status"] == "False" and scheduled.get("reason") in ("Unschedulable", "SchedulingGated"):
+        return scheduled["reason"], scheduled.get("message", "")
+    status = body.get("status", {})
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        waiting = container.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") in _BLOCKED:
+            return waiting["reason"], waiting.get("message", "")
+    return None
+
+
+def _true_condition(body: Body, type_: str) -> dict[str, Any] | None:
+    condition = find_condition(body, type_)
+    return condition if condition and condition["status"] == "True" else None
+
+
+def _since(condition: Body, otherwise: datetime) -> datetime:
+    return parse_timestamp(condition["lastTransitionTime"]) if condition.get("lastTransitionTime") else otherwise
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdigit() else 0
+
+
+# ---- what follows ----------------------------------------------------------------------------------------------------
+
+
+def failure_of(job: JobSeen | None, pods: Iterable[PodSeen]) -> Failure | None:
+    """The first failure among the pods of a running attempt, or the Job's own; None while all is well.
+
+    A user's error counts before everything else: it will be there in the next attempt too.
+    """
+    if job is not None and job.suspended:
+        return None  # whoever suspended it (Kueue) deletes the pods
+    failed = sorted((pod for pod in pods if pod.failed_at), key=_order_of_failures)
+    if failed:
+        return _failure_of_pod(failed[0])
+    if job is None or job.deleting:
+        return Failure("its Job was deleted", frozenset({"Deleted"}))
+    if job.failed:
+        return Failure(f"its Job failed: {job.failed}", frozenset({job.failed.partition(":")[0]}))
+    return None
+
+
+def _order_of_failures(pod: PodSeen) -> tuple[object, ...]:
+    """By time, which has whole seconds; a pod that was deleted in the second in which another failed follows from it,
+    as the Job's controller then deletes the others."""
+    return pod.exit_code != USER_ERROR, pod.failed_at, "Deleted" in pod.reasons, pod.index
+
+
+def still_runs(job: JobSeen, pods: Iterable[PodSeen]) -> bool:
+    """Whether somebody has to delete a Job to end it. One with a failed pod ends its others by itself, and its pods
+    stay, so that their logs can be read."""
+    mine = [pod for pod in pods if (pod.stage, pod.attempt) == (job.stage, job.attempt)]
+    return not job.finished and not any(pod.phase == "Failed" for pod in mine)
+
+
+def _failure_of_pod(pod: PodSeen) -> Failure:
+    said = last_words(pod.message)
+    text = f"pod {pod.name} "
+    if pod.exit_code:
+        kind = {USER_ERROR: ", the user's error", INFRASTRUCTURE: ", infrastructure", INTERRUPTED: ", interrupted"}
+        text += f"ended with exit code {pod.exit_code}{kind.get(pod.exit_code, '')}"
+    else:
+        text += "failed"
+    outside = sorted(pod.reasons - {"Error", "Completed"})
+    text += f" ({', '.join(outside)})" if outside else ""
+    return Failure(f"{text}: {said}" if said else text, pod.reasons, pod.exit_code)
+
+
+def last_words(message: str) -> str:
+    """What a termination message says for people: the last line, of our own JSON the field `message`."""
+    record = parse_last_line(message)
+    if record:
+        return str(record.get("message", ""))
+    return message.strip().rpartition("\n")[2][:300]
+
+
+def parse_last_line(text: str) -> dict[str, Any]:
+    """The JSON object in the last line of a termination message; empty when there is none."""
+    try:
+        record = json.loads(text.strip().rpartition("\n")[2])
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def action_after(failure: Failure, stage: str, policy: FailurePolicy) -> Action:
+    """What the failure policy says. The user's error (exit code 2) always ends the job; then the first rule that fits
+    decides; then interruptions from outside restart without counting, and everything else counts."""
+    if failure.user_error:
+        return "Fail"
+    for rule in policy.rules:
+        if (not rule.stages or stage in rule.stages) and _fits(rule, failure):
+            return rule.action
+    outside = failure.exit_code == INTERRUPTED or failure.reasons & FROM_OUTSIDE
+    return "RestartUncounted" if outside else "Restart"
+
+
+def _fits(rule: FailureRule, failure: Failure) -> bool:
+    """Both criteria, where both are given."""
+    if rule.on_exit_codes is not None:
+        among = failure.exit_code in rule.on_exit_codes.values
+        if not failure.exit_code or among != (rule.on_exit_codes.operator == "In"):
+            return False
+    words = failure.reasons | {_SYNONYMS[reason] for reason in failure.reasons if reason in _SYNONYMS}
+    return not rule.on_pod_reasons or bool(words & set(rule.on_pod_reasons))
+
+
+def backoff_seconds(restart: int, policy: FailurePolicy) -> int:
+    """Pause before the `restart`-th restart of a stage: none before the first, then doubling."""
+    if restart <= 1:
+        return 0
+    return min(policy.backoff_seconds * 2 ** min(restart - 2, 30), policy.max_backoff_seconds)
+
+
+def overdue_at(pod: PodSeen, node_lost_seconds: int) -> datetime | None:
+    """When a pod that is being deleted is given up and removed by force; None when it is not being deleted.
+
+    On a lost node nothing confirms its end, so that it would stay for ever.
+    """
+    if pod.gone_by is None:
+        return None
+    return (pod.lost_since or pod.gone_by) + timedelta(seconds=node_lost_seconds)

@@ -1,0 +1,372 @@
+"""Reconciling a ToolRLJob: observe, decide (pure), write the status, then do what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from thinkimg.api.v1alpha1 import ToolRLJob, VisionTool
+from thinkimg.api.v1alpha1.explain import explain
+from thinkimg.api.v1alpha1.jobstatus import ToolRLJobStatus
+from thinkimg.api.v1alpha1.resource import path_of
+
+from ..cluster import ApiError, Cluster, NameTakenError
+from ..conditions import find_condition, is_true
+from ..kinds import Body, Key, key_of
+from ..metrics import Metrics
+from ..settings import Settings
+from ..strategic_merge import PatchError
+from ..visiontool.render import PORT, headless_name
+from ..workqueue import Requeue
+from .attempts import PodSeen, observe_job, observe_pod
+from .metrics import JobMetrics, state_of
+from .render import (
+    CONTAINER,
+    JOB_LABEL,
+    UID_LABEL,
+    ToolEndpoint,
+    claim_name,
+    foreign_claims,
+    render_attempt,
+    render_claim,
+    render_manifest,
+    render_service,
+)
+from .stages import (
+    PROGRESS_SECONDS,
+    Decision,
+    ToolSeen,
+    World,
+    decide,
+    dump,
+    refused,
+    terminal,
+    transitions,
+)
+
+log = logging.getLogger(__name__)
+
+CONTROLLER = "thinkimg.dev/operator"
+"""Who works on a job whose `spec.managedBy` is not set, or names this."""
+REFUSED_RETRY_SECONDS = 30.0
+STALE_RETRY_SECONDS = 0.2
+_KEPT_METADATA = ("name", "namespace", "labels", "annotations", "uid", "generation")
+
+
+class ToolRLJobReconciler:
+    """Makes ToolRLJobs true. What it keeps in memory (the last progress line of each job) decides nothing."""
+
+    kind = "ToolRLJob"
+    child_kinds = ("Service", "ConfigMap", "Job")
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._cluster = cluster
+        cluster.cache.summarise(self.kind, lambda body: state_of(_status_of(body)))
+        self._metrics = JobMetrics(
+            metrics.registry, lambda: [seen.summary for _, seen in cluster.cache.of_kind(self.kind)]
+        )
+        self._image = settings.runtime_image
+        self._clock = clock
+        self._logs = _ProgressLogs(cluster)
+        self._waiting: dict[Key, set[str]] = {}
+        """Jobs that wait for tools, with the tools' names: whom to tell when a tool changes. A job that is missing
+        here asks again by itself."""
+
+    def interested(self, body: Body) -> Iterable[Key]:
+        """A pod tells its job by a label, because its owner is an attempt's Job; a tool, those that wait for it."""
+        namespace, name = body["metadata"].get("namespace", ""), body["metadata"]["name"]
+        if body["kind"] == "Pod":
+            job = body["metadata"].get("labels", {}).get(JOB_LABEL)
+            return [Key(self.kind, namespace, job)] if job else []
+        if body["kind"] == "VisionTool":
+            return [key for key, tools in self._waiting.items() if key.namespace == namespace and name in tools]
+        return []
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        body = await self._cluster.latest(key)
+        if body is None or "deletionTimestamp" in body["metadata"]:
+            self._forget(key)
+            return None  # owner references clean up
+        if (body["spec"].get("managedBy") or CONTROLLER) != CONTROLLER:
+            return None
+        status = _status_of(body)
+        try:
+            job = _parse(body)
+        except ValidationError as error:
+            message = " ".join(f"{path_of(v.loc)}: {v.message}. {v.remedy}" for v in explain(error, ToolRLJob))
+            return await self._refuse(body, "Invalid", message)
+        job.status = status
+        world, tools = await self._observe(job, key)
+        decision = decide(job, world, self._clock())
+        if decision.stale:
+            return Requeue(STALE_RETRY_SECONDS)
+        self._note_waiting(key, job, decision)
+        if decision.create is not None and (status is None or status.start_time is None):
+            refusal = await self._refusal(body, job, decision.create, tools)
+            if refusal:  # before the job has started, while its spec can still be corrected
+                await self._refuse(body, "Refused", refusal)
+                return Requeue(REFUSED_RETRY_SECONDS)
+        await self._tell(body, status, decision.status)
+        if await self._cluster.patch_status(body, dump(decision.status)):
+            self._metrics.observe(status, decision.status, self._clock())
+        return await self._act(body, job, decision, tools)
+
+    def _forget(self, key: Key) -> None:
+        self._logs.forget(key)
+        self._waiting.pop(key, None)
+
+    def _note_waiting(self, key: Key, job: ToolRLJob, decision: Decision) -> None:
+        if any(c.type == "ToolsReady" and c.status == "False" for c in decision.status.conditions):
+            self._waiting[key] = {tool.name for tool in job.spec.tools}
+        else:
+            self._waiting.pop(key, None)
+
+    # ---- observe ----------------------------------------------------------------------------------------------------
+
+    async def _observe(self, job: ToolRLJob, key: Key) -> tuple[World, list[VisionTool]]:
+        """The world, read from the API server and not from memory: whether old pods are gone must not be guessed."""
+        ours = f"{UID_LABEL}={job.metadata.uid}"
+        jobs = [observe_job(body) async for body in self._cluster.list("Job", key.namespace, labels=ours)]
+        pods = [observe_pod(body) async for body in self._cluster.list("Pod", key.namespace, labels=ours)]
+        world = World(jobs=jobs, pods=pods)
+        if terminal(job.status):
+            return world, []
+        running = next((s for s in job.status.stages if s.state != "Succeeded"), None) if job.status else None
+        if running is not None and running.state == "Running":
+            master = next(
+                (p for p in pods if (p.stage, p.attempt, p.index) == (running.name, running.attempt, 0)), None
+            )
+            world = replace(world, progress=self._logs.latest(key, running.name, master))
+            if not any(seen.complete and seen.stage == running.name for seen in jobs):
+                return world, []
+        bodies = {
+            tool.name: await self._cluster.get(Key("VisionTool", key.namespace, tool.name)) for tool in job.spec.tools
+        }
+        known = {name: body for name, body in bodies.items() if body is not None}
+        names: list[str] = []
+        if len(known) < len(bodies):
+            names = [body["metadata"]["name"] async for body in self._cluster.list("VisionTool", key.namespace)]
+        missing = [
+            claim
+            for claim in foreign_claims(job)
+            if await self._cluster.get(Key("PersistentVolumeClaim", key.namespace, claim)) is None
+        ]
+        code = job.spec.code.config_map_ref.name if job.spec.code else ""
+        if code and await self._cluster.get(Key("ConfigMap", key.namespace, code)) is not None:
+            code = ""
+        seen_tools = {name: _see_tool(name, body) for name, body in known.items()}
+        world = replace(world, tools=seen_tools, known_tools=names, missing_claims=missing, missing_code=code)
+        return world, [tool for body in known.values() if (tool := _parse_tool(body)) is not None]
+
+    # ---- write ------------------------------------------------------------------------------------------------------
+
+    async def _tell(self, body: Body, before: ToolRLJobStatus | None, after: ToolRLJobStatus) -> None:
+        for transition in transitions(before, after):
+            await self._cluster.event(
+                body, transition.reason, transition.note, occurrence=transition.occurrence, warning=transition.warning
+            )
+
+    async def _refuse(self, body: Body, reason: str, message: str) -> Requeue | None:
+        before = _status_of(body)
+        after = refused(before, reason, message, body["metadata"].get("generation", 0), self._clock())
+        await self._tell(body, before, after)
+        await self._cluster.patch_status(body, dump(after))
+        return None
+
+    async def _refusal(self, body: Body, job: ToolRLJob, first: tuple[str, int], tools: Sequence[VisionTool]) -> str:
+        """Why the API server would refuse the first attempt; empty when it would not."""
+        try:
+            attempt = render_attempt(job, *first, [_endpoint(tool) for tool in tools], self._image)
+            await self._cluster.check_create(attempt, body)
+        except (ApiError, PatchError) as error:
+            if not _is_final(error):
+                raise
+            return _advice(error)
+        return ""
+
+    async def _act(self, body: Body, job: ToolRLJob, decision: Decision, tools: Sequence[VisionTool]) -> Requeue | None:
+        namespace = body["metadata"]["namespace"]
+        for seen in decision.delete_jobs:
+            # Foreground: the Job is gone only when its pods are.
+            await self._gone_already(Key("Job", namespace, seen.name), seen.uid, propagation="Foreground")
+        for pod in decision.delete_pods:
+            await self._gone_already(Key("Pod", namespace, pod.name), pod.uid)
+        for pod in decision.force_pods:
+            log.warning("pod %s/%s is removed by force: nothing confirms its end", namespace, pod.name)
+            note = f"pod {pod.name} was removed by force: its node has not confirmed its end"
+            await self._cluster.event(body, "PodForceDeleted", note, occurrence=pod.uid, warning=True)
+            await self._gone_already(Key("Pod", namespace, pod.name), pod.uid, grace_seconds=0)
+        if decision.delete_self:
+            await self._gone_already(Key(self.kind, namespace, job.name), body["metadata"]["uid"])
+            return None
+        if any(stage.state == "Running" for stage in decision.status.stages):
+            await self._cluster.apply(render_service(job), owner=body)  # ranks find each other by it
+        if decision.create is not None:
+            try:
+                if not await self._create(body, job, *decision.create, tools):
+                    return Requeue(STALE_RETRY_SECONDS)
+            except (ApiError, NameTakenError, PatchError) as error:
+                if not _is_final(error):
+                    raise
+                current = await self._cluster.get(Key(self.kind, namespace, job.name))
+                if current is not None:
+                    await self._refuse(current, "Refused", _advice(error))
+                return Requeue(REFUSED_RETRY_SECONDS)
+        return None if decision.requeue_after is None else Requeue(decision.requeue_after)
+
+    async def _gone_already(self, key: Key, uid: str, **options: Any) -> None:
+        try:
+            await self._cluster.delete(key, uid=uid, **options)
+        except ApiError as error:
+            if not error.conflict:  # another object of that name: the one that was meant is gone
+                raise
+
+    async def _create(self, body: Body, job: ToolRLJob, stage: str, attempt: int, tools: Sequence[VisionTool]) -> bool:
+        """Make the Job of an attempt and what its pods need. False when meanwhile the job says something else."""
+        namespace = body["metadata"]["namespace"]
+        attempt_body = render_attempt(job, stage, attempt, [_endpoint(tool) for tool in tools], self._image)
+        for child in (render_service(job), render_manifest(job, tools)):
+            self._cluster.cache.forget(key_of(child))  # nobody watches them: what is remembered may be gone
+            await self._cluster.apply(child, owner=body)
+        claim = render_claim(job)
+        key = Key("PersistentVolumeClaim", namespace, claim_name(job))
+        if claim is not None and await self._cluster.get(key) is None:
+            owner = body if job.spec.storage.retention_policy == "Delete" else None
+            await self._cluster.create(claim, owner=owner)
+        current = await self._cluster.get(Key(self.kind, namespace, job.name))
+        if current is None or not _wants(current, body["metadata"]["uid"], stage, attempt):
+            return False
+        await self._cluster.create(attempt_body, owner=body)
+        return True
+
+
+def _wants(body: Body, uid: str, stage: str, attempt: int) -> bool:
+    """Whether the job, read again, still waits for this attempt to begin."""
+    metadata, status = body["metadata"], _status_of(body)
+    if metadata["uid"] != uid or "deletionTimestamp" in metadata or status is None or terminal(status):
+        return False
+    stands = next((seen for seen in status.stages if seen.name == stage), None)
+    waits = stands is not None and stands.attempt == attempt and stands.state in ("Pending", "Restarting")
+    return waits and not body["spec"].get("suspend")
+
+
+def _parse(body: Body) -> ToolRLJob:
+    metadata = {name: body["metadata"][name] for name in _KEPT_METADATA if name in body["metadata"]}
+    document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
+    return ToolRLJob.model_validate(document, by_alias=True, by_name=False)
+
+
+def _status_of(body: Body) -> ToolRLJobStatus | None:
+    status = body.get("status")
+    return ToolRLJobStatus.model_validate(status, by_alias=True, by_name=False) if status else None
+
+
+def _parse_tool(body: Body) -> VisionTool | None:
+    """None when it is not valid; then it is not Available either."""
+    metadata = {name: body["metadata"][name] for name in _KEPT_METADATA if name in body["metadata"]}
+    try:
+        tool = VisionTool.model_validate(
+            {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]},
+            by_alias=True, by_name=False,
+        )  # fmt: skip
+    except ValidationError:
+        return None
+    return tool
+
+
+def _see_tool(name: str, body: Body) -> ToolSeen:
+    condition = find_condition(body, "Available")
+    accepted = find_condition(body, "Accepted")
+    worst = accepted if accepted and accepted["status"] == "False" else condition
+    return ToolSeen(name, is_true(body, "Available"), worst.get("message", "") if worst else "")
+
+
+def _endpoint(tool: VisionTool) -> ToolEndpoint:
+    """All ready servers of the tool by one name: stages balance their calls themselves."""
+    url = f"dns+http://{headless_name(tool.name)}.{tool.metadata.namespace or ''}.svc:{PORT}"
+    return ToolEndpoint(tool.name, url, tool.spec.auth.secret_ref if tool.spec.auth else None)
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether somebody has to change something before it can succeed."""
+    return not isinstance(error, ApiError) or error.refused or error.forbidden or error.reason == "AlreadyExists"
+
+
+def _advice(error: Exception) -> str:
+    """What the API server said, and what to do."""
+    if isinstance(error, NameTakenError) or (isinstance(error, ApiError) and error.reason == "AlreadyExists"):
+        return f"{_plain(error)}, and it is somebody else's. Delete it, or rename the job."
+    return f"{_plain(error).rstrip('.')}. Correct the job, or what forbids it."
+
+
+def _plain(error: Exception) -> str:
+    return error.message if isinstance(error, ApiError) else str(error)
+
+
+class _ProgressLogs:
+    """The last progress line of each running job, read beside the reconciliation: a log that hangs delays nothing."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._lines: dict[Key, tuple[str, dict[str, Any]]] = {}
+        """Pod's uid and line."""
+        self._read_at: dict[Key, float] = {}
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+
+    def latest(self, key: Key, stage: str, pod: PodSeen | None) -> dict[str, Any] | None:
+        """What is known of that pod; starts another reading when the last is long enough ago."""
+        if pod is None:
+            return None
+        due = time.monotonic() - self._read_at.get(key, float("-inf")) >= PROGRESS_SECONDS
+        if due and pod.phase == "Running" and key not in self._tasks:
+            self._read_at[key] = time.monotonic()
+            self._tasks[key] = asyncio.create_task(self._read(key, stage, pod))
+        uid, line = self._lines.get(key, ("", {}))
+        return line if uid == pod.uid and line else None
+
+    def forget(self, key: Key) -> None:
+        self._lines.pop(key, None)
+        self._read_at.pop(key, None)
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+
+    async def _read(self, key: Key, stage: str, pod: PodSeen) -> None:
+        try:
+            text = await self._cluster.pod_log(key.namespace, pod.name, container=CONTAINER, tail=50)
+        except ApiError as error:
+            log.debug("no log of pod %s/%s: %s", key.namespace, pod.name, error)
+            return
+        finally:
+            self._tasks.pop(key, None)
+        line = last_progress(text, stage)
+        if line is not None:
+            self._lines[key] = (pod.uid, line)
+
+
+def last_progress(text: str, stage: str) -> dict[str, Any] | None:
+    """The last line of a log that tells a stage's step."""
+    for line in reversed(text.splitlines()):
+        if not line.startswith("{"):
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and record.get("stage") == stage and "step" in record:
+            return record
+    return None

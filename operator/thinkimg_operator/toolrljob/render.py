@@ -1,0 +1,358 @@
+"""What a ToolRLJob looks like as Kubernetes objects. Pure: the same job gives the same bodies.
+
+Per job one ConfigMap (the manifest that the stages read), one headless Service (names of the pods) and one claim;
+per attempt of a stage one Indexed Job. A pod runs `thinkimg stage`, the same command as everywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from thinkimg.api.v1alpha1 import ToolRLJob, VisionTool
+from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef
+from thinkimg.api.v1alpha1.stages import BASE, Stage
+from thinkimg.api.v1alpha1.uris import scheme_of
+
+from ..strategic_merge import merge_pod_template
+
+Body = dict[str, Any]
+
+JOB_LABEL = "thinkimg.dev/job"
+UID_LABEL = "thinkimg.dev/job-uid"
+STAGE_LABEL = "thinkimg.dev/stage"
+ATTEMPT_LABEL = "thinkimg.dev/attempt"
+INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+KUEUE_PREFIX = "kueue.x-k8s.io/"
+
+CONTAINER = "stage"
+MASTER_PORT = 29400
+STORAGE = "/storage"
+"""Where a pod has the storage root: relative data, the hub's cache, and `runs/` with a folder for each job."""
+CLAIMS = "/claims"
+"""Where a pod has the claims of `pvc://` URIs, each under its name."""
+MANIFEST = "/etc/thinkimg/manifest.yaml"
+CODE = "/etc/thinkimg-code"
+TERMINATION_LOG = "/dev/termination-log"
+GRACE_SECONDS = 60
+"""What a stage has after SIGTERM to save and end."""
+USER = 65532
+"""Numeric, because `runAsNonRoot` cannot check a name."""
+
+PLANNER_KEY = "THINKIMG_PLANNER_API_KEY"
+ENDPOINTS = "THINKIMG_TOOL_ENDPOINTS"
+KEYS_PREFIX = "THINKIMG_TOOL_KEY_"
+
+
+@dataclass(frozen=True)
+class ToolEndpoint:
+    """A VisionTool as a stage sees it."""
+
+    name: str
+    url: str
+    key: SecretRef | None = None
+    """Where the key is that its server wants."""
+
+
+def plan(job: ToolRLJob) -> list[str]:
+    """Names of everything that is run, in order: a preset's base model is made first."""
+    first = [BASE] if scheme_of(job.spec.model.uri) == "preset" else []
+    return first + [stage.name for stage in job.spec.stages]
+
+
+def stage_of(job: ToolRLJob, name: str) -> Stage | None:
+    """The stage; None for `base`, which has no settings."""
+    return None if name == BASE else job.spec.stage(name)
+
+
+def calls_tools(job: ToolRLJob, name: str) -> bool:
+    """Whether the stage asks tools while it runs."""
+    stage = stage_of(job, name)
+    if stage is None or not job.spec.tools:
+        return False
+    gated = stage.sft is not None and stage.sft.gate is not None and stage.sft.tool_use == "Enabled"
+    return stage.uses_tools or gated or stage.evaluate is not None
+
+
+def pods_of(job: ToolRLJob, name: str) -> int:
+    """How many pods the stage has. Stages that do not train are one process."""
+    stage = stage_of(job, name)
+    return stage.nodes if stage is not None and stage.type in ("SFT", "GRPO") else 1
+
+
+def job_name(job: ToolRLJob, stage: str, attempt: int) -> str:
+    return f"{job.name}-{stage}-{attempt}"
+
+
+def claim_name(job: ToolRLJob) -> str:
+    """The claim that all stages share."""
+    return job.spec.storage.claim_name or f"{job.name}-storage"
+
+
+def foreign_claims(job: ToolRLJob) -> list[str]:
+    """Claims that must exist already: the storage's if it is named, and those of `pvc://` URIs."""
+    named = [job.spec.storage.claim_name] if job.spec.storage.claim_name else []
+    return sorted({*named, *_mounted_claims(job)})
+
+
+def run_folder(job: ToolRLJob) -> str:
+    """The job's folder below the storage root. With the uid, so that a new job of an old name starts afresh."""
+    return f"runs/{job.name}-{(job.metadata.uid or '')[:8]}"
+
+
+def labels_of(job: ToolRLJob, stage: str | None = None, attempt: int | None = None) -> dict[str, str]:
+    labels = {
+        "app.kubernetes.io/name": "thinkimg",
+        "app.kubernetes.io/component": "stage",
+        "app.kubernetes.io/instance": job.name,
+        JOB_LABEL: job.name,
+        UID_LABEL: job.metadata.uid or "",
+    }
+    if stage is not None:
+        labels[STAGE_LABEL] = stage
+    if attempt is not None:
+        labels[ATTEMPT_LABEL] = str(attempt)
+    return labels
+
+
+# ---- objects of the whole job ----------------------------------------------------------------------------------------
+
+
+def render_service(job: ToolRLJob) -> Body:
+    """Names of the pods, also before they are ready: ranks look for each other while they start."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(job, job.name),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {JOB_LABEL: job.name},
+            "ports": [{"name": "rendezvous", "port": MASTER_PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def render_manifest(job: ToolRLJob, tools: Sequence[VisionTool]) -> Body:
+    """The manifest with every default written out, as stages read it.
+
+    Only what decides the experiment is in it: fields that may be changed while the job runs would change the file
+    under the feet of a running stage.
+    """
+    spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for field in ("failurePolicy", "suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "managedBy"):
+        spec.pop(field, None)
+    documents: list[Body] = [_document("ToolRLJob", job.name, spec)]
+    for tool in sorted(tools, key=lambda tool: tool.name):
+        kept = {"tool": tool.spec.tool, "backend": tool.spec.backend, "image": tool.spec.image}
+        documents.append(_document("VisionTool", tool.name, {k: v for k, v in kept.items() if v is not None}))
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(job, f"{job.name}-manifest"),
+        "data": {"manifest.yaml": yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True)},
+    }
+
+
+def render_claim(job: ToolRLJob) -> Body | None:
+    """The claim to make; None when the job names one."""
+    storage = job.spec.storage
+    if storage.claim_name is not None:
+        return None
+    spec: Body = {
+        "accessModes": list(storage.access_modes),
+        "resources": {"requests": {"storage": storage.size or "100Gi"}},
+    }
+    if storage.storage_class_name is not None:
+        spec["storageClassName"] = storage.storage_class_name
+    metadata = _metadata(job, claim_name(job))
+    metadata["labels"].pop(UID_LABEL)  # a retained claim serves the next job of this name too
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+# ---- one attempt -----------------------------------------------------------------------------------------------------
+
+
+def render_attempt(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[ToolEndpoint], image: str) -> Body:
+    """The Indexed Job of one attempt. It never restarts anything itself: that is decided by `attempts`, for all ranks
+    together.
+
+    Raises:
+        PatchError: `spec.podTemplatePatch` cannot be merged.
+    """
+    name, pods = job_name(job, stage, attempt), pods_of(job, stage)
+    kueue = {key: value for key, value in job.metadata.labels.items() if key.startswith(KUEUE_PREFIX)}
+    template = merge_pod_template(_template(job, stage, attempt, endpoints, image), job.spec.pod_template_patch)
+    spec: Body = {
+        "completionMode": "Indexed",
+        "completions": pods,
+        "parallelism": pods,
+        "backoffLimit": 0,
+        "podReplacementPolicy": "Failed",
+        "template": template,
+    }
+    if kueue:
+        spec["suspend"] = True  # from here on it is Kueue that starts and stops it
+    metadata = _metadata(job, name, stage, attempt)
+    metadata["labels"] |= kueue
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def _template(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[ToolEndpoint], image: str) -> Body:
+    lost = job.spec.failure_policy.node_lost_seconds
+    spec: Body = {
+        "restartPolicy": "Never",
+        "subdomain": job.name,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "tolerations": [
+            {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute",
+             "tolerationSeconds": lost} for taint in ("not-ready", "unreachable")
+        ],
+        "containers": [_container(job, stage, attempt, endpoints, image)],
+        "volumes": _volumes(job),
+    }  # fmt: skip
+    if job.spec.service_account_name:
+        spec["serviceAccountName"] = job.spec.service_account_name
+    if job.spec.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": reference.name} for reference in job.spec.image_pull_secrets]
+    return {"metadata": {"labels": labels_of(job, stage, attempt)}, "spec": spec}
+
+
+def _container(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[ToolEndpoint], image: str) -> Body:
+    settings = stage_of(job, stage)
+    container: Body = {
+        "name": CONTAINER,
+        "image": job.spec.image or image,
+        "command": ["thinkimg"],
+        "args": ["stage", MANIFEST, stage, "--run", f"{STORAGE}/{run_folder(job)}", "--data-folder", STORAGE],
+        "env": _environment(job, stage, attempt, endpoints),
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": _mounts(job),
+    }
+    if settings is not None:
+        resources = {"limits": settings.resources.limits, "requests": settings.resources.requests}
+        container["resources"] = {name: dict(amounts) for name, amounts in resources.items() if amounts}
+    if job.spec.secret_refs:
+        container["envFrom"] = [{"secretRef": {"name": reference.name}} for reference in job.spec.secret_refs]
+    return container
+
+
+def _environment(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[ToolEndpoint]) -> list[Body]:
+    values = {
+        "HOME": "/tmp",
+        "HF_HOME": f"{STORAGE}/.cache/huggingface",  # downloaded once for all stages, attempts and jobs of this claim
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "NCCL_DEBUG": "WARN",
+        "THINKIMG_ATTEMPT": str(attempt),
+        "THINKIMG_CLAIMS": CLAIMS,
+        "THINKIMG_TERMINATION_LOG": TERMINATION_LOG,
+    }
+    if job.spec.code is not None:
+        values["PYTHONPATH"] = CODE
+    secrets: dict[str, SecretRef] = {}
+    if job.spec.model.secret_ref is not None:
+        secrets["HF_TOKEN"] = job.spec.model.secret_ref
+    settings = stage_of(job, stage)
+    planner = settings.synthesize.planner if settings and settings.synthesize else None
+    if planner and planner.model and planner.model.secret_ref is not None:
+        secrets[PLANNER_KEY] = planner.model.secret_ref
+    if calls_tools(job, stage):
+        values[ENDPOINTS] = ",".join(tool.url for tool in endpoints)
+        secrets |= {f"{KEYS_PREFIX}{n}": tool.key for n, tool in enumerate(endpoints) if tool.key is not None}
+    variables = [{"name": name, "value": value} for name, value in values.items()]
+    variables += [_from_secret(name, reference) for name, reference in secrets.items()]
+    given = {variable.name for variable in job.spec.env}
+    ours = [variable for variable in variables if variable["name"] not in given]
+    return ours + _ranks(job, stage, attempt) + [_given(variable) for variable in job.spec.env]
+
+
+def _ranks(job: ToolRLJob, stage: str, attempt: int) -> list[Body]:
+    """What torchrun reads: the pod's index is the node's rank, and pod 0 is the master."""
+    settings = stage_of(job, stage)
+    if settings is None or settings.type not in ("SFT", "GRPO") or settings.world_size == 1:
+        return []
+    values = {
+        "PET_NNODES": str(settings.nodes),
+        "PET_NPROC_PER_NODE": str(settings.procs_per_node),
+        "PET_MASTER_ADDR": f"{job_name(job, stage, attempt)}-0.{job.name}",
+        "PET_MASTER_PORT": str(MASTER_PORT),
+    }
+    index = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX_ANNOTATION}']"}}
+    return [{"name": n, "value": v} for n, v in values.items()] + [{"name": "PET_NODE_RANK", "valueFrom": index}]
+
+
+def _given(variable: EnvVar) -> Body:
+    if variable.value_from is not None:
+        return {"name": variable.name, "valueFrom": variable.value_from}
+    return {"name": variable.name, "value": variable.value or ""}
+
+
+def _from_secret(name: str, reference: SecretRef) -> Body:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}}
+
+
+def _volumes(job: ToolRLJob) -> list[Body]:
+    volumes: list[Body] = [
+        {"name": "storage", "persistentVolumeClaim": {"claimName": claim_name(job)}},
+        {"name": "manifest", "configMap": {"name": f"{job.name}-manifest"}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory"}},  # NCCL and data loaders; the runtime's 64 MiB are too few
+    ]
+    if job.spec.code is not None:
+        volumes.append({"name": "code", "configMap": {"name": job.spec.code.config_map_ref.name}})
+    volumes += [
+        {"name": f"claim-{n}", "persistentVolumeClaim": {"claimName": claim}}
+        for n, claim in enumerate(_mounted_claims(job))
+    ]
+    return volumes
+
+
+def _mounts(job: ToolRLJob) -> list[Body]:
+    mounts: list[Body] = [
+        {"name": "storage", "mountPath": STORAGE},
+        {"name": "manifest", "mountPath": MANIFEST.rpartition("/")[0], "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "shm", "mountPath": "/dev/shm"},
+    ]
+    if job.spec.code is not None:
+        mounts.append({"name": "code", "mountPath": CODE, "readOnly": True})
+    mounts += [
+        {"name": f"claim-{n}", "mountPath": f"{CLAIMS}/{claim}", "readOnly": True}
+        for n, claim in enumerate(_mounted_claims(job))
+    ]
+    return mounts
+
+
+def _mounted_claims(job: ToolRLJob) -> list[str]:
+    """Claims of `pvc://` URIs, sorted."""
+    sources = [job.spec.data.train, job.spec.data.validation, job.spec.data.test]
+    uris = [job.spec.model.uri, *(source.uri for source in sources if source is not None)]
+    return sorted({uri.split("://", 1)[1].split("/")[0] for uri in uris if scheme_of(uri) == "pvc"})
+
+
+def _metadata(job: ToolRLJob, name: str, stage: str | None = None, attempt: int | None = None) -> Body:
+    return {"name": name, "namespace": job.metadata.namespace or "", "labels": labels_of(job, stage, attempt)}
+
+
+def _document(kind: str, name: str, spec: Mapping[str, Any]) -> Body:
+    return {"apiVersion": "thinkimg.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": dict(spec)}
