@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, NoReturn
 
 import typer
@@ -231,6 +232,100 @@ def up(
     for note in notes:
         console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True, highlight=False)
     run_fleet(specs, logs or Path("logs") / file.stem, Console())
+
+
+# ---- on a cluster ----------------------------------------------------------------------------------------------------
+
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Default: kubectl's current one.")]
+KubeContext = Annotated[str | None, typer.Option("--context", help="Of the kubeconfig. Default: the current one.")]
+ClusterJob = Annotated[str, typer.Argument(metavar="NAME", help="A ToolRLJob.")]
+
+
+def _cluster() -> ModuleType:
+    """The client side, which an extra brings."""
+    try:
+        from thinkimg.jobs import cluster
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "kubernetes":
+            raise
+        raise UserError("this command needs the extra `cluster`: pip install 'thinkimg[cluster]'", "thinkimg") from None
+    return cluster
+
+
+@app.command()
+def submit(manifest: Manifest, namespace: Namespace = None, context: KubeContext = None) -> None:
+    """Apply a file's VisionTools and ToolRLJob to a cluster, checked before anything is sent."""
+    cluster = _cluster()
+    for name in cluster.submit(cluster.Place.find(namespace, context), manifest):
+        console.print(f"{name} applied")
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="A ToolRLJob. Default: list all.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Until the job is over.")] = False,
+    namespace: Namespace = None,
+    context: KubeContext = None,
+) -> None:
+    """Show how far a job on a cluster is: its stages, what they wait for, what to do."""
+    cluster = _cluster()
+    place = cluster.Place.find(namespace, context)
+    screen = Console()
+    if name is None:
+        screen.print(cluster.job_list(place.jobs()))
+    elif watch:
+        cluster.watch(place, name, screen)
+    else:
+        screen.print(cluster.stage_tree(place.job(name)))
+
+
+@app.command()
+def logs(
+    name: ClusterJob,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job is over.")] = False,
+    stage: Annotated[str | None, typer.Option(help="Default: the newest; with -f, all from now on.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Only the pod of this rank. Default: all.")] = None,
+    tail: Annotated[int | None, typer.Option(help="Only the last lines of what is there. Default: all.")] = None,
+    namespace: Namespace = None,
+    context: KubeContext = None,
+) -> None:
+    """Print the logs of a job's pods on a cluster, all ranks together."""
+    cluster = _cluster()
+    cluster.print_logs(cluster.Place.find(namespace, context), name, stage, rank, follow, tail)
+
+
+@app.command()
+def results(
+    name: ClusterJob,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    namespace: Namespace = None,
+    context: KubeContext = None,
+) -> None:
+    """Print the table of a job on a cluster, as far as it is there."""
+    cluster = _cluster()
+    found = cluster.status_of(cluster.Place.find(namespace, context).job(name)).results
+    if as_json:
+        print(json.dumps([row.model_dump(by_alias=True) for row in found], indent=2))
+    elif not found:
+        raise UserError(f"{name} has no results yet; `thinkimg status {name}` says how far it is", "NAME")
+    else:
+        Console().print(cluster.results_table(found))
+
+
+@app.command()
+def suspend(name: ClusterJob, namespace: Namespace = None, context: KubeContext = None) -> None:
+    """Stop a job's pods on a cluster, after they have saved; `resume` goes on from there."""
+    cluster = _cluster()
+    cluster.Place.find(namespace, context).set_suspend(name, True)
+    console.print(f"{name} is asked to stop; `thinkimg resume {name}` goes on from its newest checkpoint")
+
+
+@app.command()
+def resume(name: ClusterJob, namespace: Namespace = None, context: KubeContext = None) -> None:
+    """Go on with a suspended job on a cluster."""
+    cluster = _cluster()
+    cluster.Place.find(namespace, context).set_suspend(name, False)
+    console.print(f"{name} goes on")
 
 
 def _end_with_parent() -> None:
