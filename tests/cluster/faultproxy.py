@@ -4,6 +4,7 @@ answers with errors of its own, hangs, and drops watches."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import ssl
@@ -60,7 +61,8 @@ class FaultProxy:
         self.writes = 0
         cluster = json.loads(kubeconfig.read_text())["clusters"][0]["cluster"]
         self._upstream = cluster["server"]
-        self._trust = ssl.create_default_context(cafile=cluster["certificate-authority"])
+        inline = base64.b64decode(cluster.get("certificate-authority-data", "")).decode()
+        self._trust = ssl.create_default_context(cafile=cluster.get("certificate-authority"), cadata=inline or None)
         self._watches: set[asyncio.Task[None]] = set()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -105,6 +107,8 @@ class FaultProxy:
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self._session:
             self._started.set()
             await self._stop.wait()
+            for task in self._watches:
+                task.cancel()
             await runner.cleanup()
 
     async def _handle(self, given: web.Request) -> web.StreamResponse:

@@ -23,12 +23,14 @@ def grant(namespace: Namespace) -> list[str]:
     """Make the ServiceAccount with the chart's Role; returns the operator's arguments to work in that namespace."""
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT}
     subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace.name}
-    rbac = "rbac.authorization.k8s.io/v1"
-    metadata = {"name": ACCOUNT, "namespace": namespace.name}
-    objects = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        {"apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": rules("rules.yaml", "leader-rules.yaml")},
-        {"apiVersion": rbac, "kind": "RoleBinding", "metadata": metadata, "roleRef": role, "subjects": [subject]},
-    ]
-    namespace.apply({"apiVersion": "v1", "kind": "List", "items": objects})
+    scope = f"namespaces/{namespace.name}"
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/{scope}"
+    objects = {
+        f"/api/v1/{scope}/serviceaccounts": {},
+        f"{rbac}/roles": {"rules": rules("rules.yaml", "leader-rules.yaml")},
+        f"{rbac}/rolebindings": {"roleRef": role, "subjects": [subject]},
+    }
+    for path, body in objects.items():
+        status, answer = namespace.cluster.request("POST", path, {"metadata": {"name": ACCOUNT}, **body})
+        assert status in (201, 409), answer  # it may be there already
     return [f"--namespace={namespace.name}", f"--lease-namespace={namespace.name}", "--listen=127.0.0.1:0"]

@@ -6,11 +6,13 @@ It runs last, and only when the whole folder does.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shipped_access import rules
 from testcluster import Cluster
-from thinkimg_operator.visiontool.status import EVENTS, REASONS
+from thinkimg_operator.toolrljob import reasons as toolrljob
+from thinkimg_operator.visiontool import status as visiontool
 from witness import used_verbs, verbs_of
 
 HERE = Path(__file__).parent
@@ -46,12 +48,9 @@ def test_secrets_are_neither_read_nor_allowed(cluster: Cluster) -> None:
         assert [verb for verb in verbs if verb[1].startswith("secrets")] == []
 
 
-def test_every_reason_of_a_visiontool_was_reached_and_is_declared(cluster: Cluster) -> None:
+@pytest.mark.parametrize(("kind", "said"), [("VisionTool", visiontool), ("ToolRLJob", toolrljob)])
+def test_every_reason_and_every_event_was_reached_and_is_declared(cluster: Cluster, kind: str, said: Any) -> None:
     assert cluster.witness is not None
-    reached = {(type_, reason) for kind, type_, reason in cluster.witness.reasons if kind == "VisionTool"}
-    assert reached == {(type_, reason) for type_, reasons in REASONS.items() for reason in reasons}
-
-
-def test_every_event_of_a_visiontool_was_reached_and_is_declared(cluster: Cluster) -> None:
-    assert cluster.witness is not None
-    assert {reason for kind, reason in cluster.witness.events if kind == "VisionTool"} == set(EVENTS)
+    reached = {(type_, reason) for name, type_, reason in cluster.witness.reasons if name == kind}
+    assert reached == {(type_, reason) for type_, reasons in said.REASONS.items() for reason in reasons}
+    assert {reason for name, reason in cluster.witness.events if name == kind} == set(said.EVENTS)

@@ -94,14 +94,25 @@ class Cluster:
         """kubectl, as the admin or with that kubeconfig."""
         return [str(binaries.ensure(["kubectl"])["kubectl"]), f"--kubeconfig={kubeconfig or self.kubeconfig}"]
 
-    def request(self, method: str, path: str, body: Object | None = None) -> tuple[int, Object]:
+    def request(
+        self, method: str, path: str, body: Object | None = None, *, content_type: str = "application/json"
+    ) -> tuple[int, Object]:
         """One call of the API as admin: status code and answer. Far cheaper than a process of kubectl."""
         connection = http.client.HTTPConnection("127.0.0.1", self.proxy_port, timeout=30)
         try:
-            headers = {"Content-Type": "application/json", "Accept": "application/json"}
+            headers = {"Content-Type": content_type, "Accept": "application/json"}
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def answers(self, path: str) -> bool:
+        """Whether a GET succeeds, whatever it brings."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.proxy_port, timeout=30)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
         finally:
             connection.close()
 
