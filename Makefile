@@ -6,7 +6,7 @@ DEMO := manifests/toolrljob-cpu.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds crds cluster-binaries test \
-	chromium bench bench-operator bench-rollout soak gpu-check images images-test e2e clean
+	chromium bench bench-dispatch bench-operator bench-rollout soak gpu-check images images-test e2e clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,13 +56,16 @@ chromium:
 bench: setup ## Every benchmark in bench/; each ends with one JSON line
 	@set -e; for file in bench/*.py; do echo "$$file"; $(BIN)/python -P "$$file"; done
 
+bench-dispatch: setup ## Calls of a tool: our client, the gateway, a plain service (12 minutes; nothing else may run)
+	$(BIN)/python -P bench/dispatch.py
+
 bench-rollout: setup ## Rollouts with a slow tool: TRL's own loop and ours
-	$(BIN)/python bench/rollout.py
+	$(BIN)/python -P bench/rollout.py
 
 bench-operator: setup ## The operator under load on a real API server, beside a bare writer (15 minutes)
 	$(BIN)/python -P bench/operator.py
 
-soak: setup ## 10,000 hostile requests to servers; RL without tool cache: 1,000 calls, none may fail (about 25 minutes)
+soak: setup ## 10,000 hostile requests to a server and a gateway each; RL without tool cache, no call may fail (40 minutes)
 	$(BIN)/python hack/fuzz_servers.py --requests 10000
 	$(BIN)/python hack/soak.py --run runs/soak
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
-from fuzz_pictures import hostile_picture
+from fuzz_pictures import encoded, hostile_picture
+from PIL import Image, ImageDraw
 
 Random = random.Random
 
@@ -319,9 +320,6 @@ def _ref(data: bytes) -> dict[str, Any]:
 
 
 def _small() -> bytes:
-    from fuzz_pictures import encoded
-    from PIL import Image, ImageDraw
-
     picture = Image.new("RGB", (160, 120), "white")
     pen = ImageDraw.Draw(picture)
     pen.rectangle((20, 40, 60, 110), fill="#1f77b4")
@@ -330,3 +328,8 @@ def _small() -> bytes:
 
 
 _SMALL = _small()
+
+
+def small_picture() -> bytes:
+    """One that is as it should be."""
+    return _SMALL

@@ -1,11 +1,11 @@
 """Hostile requests against running servers: none may crash them, be answered 5xx, or make them touch files or network.
 
-    python hack/fuzz_servers.py [--requests 10000] [--seed 0] [--only NUMBER]
+    python hack/fuzz_servers.py [--target server|gateway|both] [--requests 10000] [--seed 0] [--only NUMBER]
 
-Starts a tool server with the audit hook of hack/audit, warms it up, sends the requests over eight connections at a
-time, and looks at every answer, at the process's log and memory, and at what the hook has seen. Request NUMBER of a
-seed is always the same, so that a finding can be repeated alone. The last line is one JSON object; the exit code is 1
-if anything was found.
+Starts a tool server, or a gateway before a tool server, with the audit hook of hack/audit, warms it up, sends the
+requests over eight connections at a time, and looks at every answer, at the processes' logs and memory, and at what
+the hook has seen. Request NUMBER of a seed is always the same, so that a finding can be repeated alone. The last line
+is one JSON object; the exit code is 1 if anything was found.
 """
 
 import argparse
@@ -22,15 +22,19 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from fuzz_gateway import MODEL, GatewayFace, hostile_model
 from fuzz_requests import Bait, Face, Sent, ToolsFace, http
 
+from thinkimg.gateway.fleet import with_gateway
 from thinkimg.serving import ServerConfig, ServerSpec, Supervisor
+from thinkimg.serving.fleet import Plan
 
 AUDIT = Path(__file__).parent / "audit"
 CONNECTIONS = 8
@@ -55,6 +59,7 @@ SERVER: dict[str, Any] = {
     "max_image_bytes": 2 * 1024 * 1024,
     "max_image_pixels": 4_000_000,
     "image_store_bytes": 8 * 1024 * 1024,
+    "decoded_bytes": 8 * 1024 * 1024,
     "client_seconds": 5,
 }
 """Small limits, so that they are met often."""
@@ -68,12 +73,13 @@ class Findings:
     statuses: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    rss_start: int = 0
-    rss_end: int = 0
+    rss_start: dict[str, int] = field(default_factory=dict)
+    rss_end: dict[str, int] = field(default_factory=dict)
 
     @property
     def growth(self) -> float:
-        return self.rss_end / max(self.rss_start, 1)
+        """Of the process that has grown most."""
+        return max(self.rss_end.get(name, 0) / max(start, 1) for name, start in self.rss_start.items())
 
     @property
     def passed(self) -> bool:
@@ -84,41 +90,69 @@ class Findings:
             "requests": self.requests,
             "statuses": dict(sorted(self.statuses.items())),
             "kinds": dict(sorted(self.kinds.items())),
-            "rss_start_mib": round(self.rss_start / 2**20, 1),
-            "rss_end_mib": round(self.rss_end / 2**20, 1),
+            "rss_start_mib": {name: round(size / 2**20, 1) for name, size in self.rss_start.items()},
+            "rss_end_mib": {name: round(size / 2**20, 1) for name, size in self.rss_end.items()},
             "growth": round(self.growth, 3),
             "findings": len(self.wrong),
             "passed": self.passed,
         }
 
 
-def fuzz(spec: ServerSpec, face: Face, requests: int, folder: Path, seed: int = 0, warm_up: int = 200) -> Findings:
-    """Run one server and fuzz it.
+@dataclass(frozen=True)
+class Target:
+    """What is fuzzed.
+
+    Attributes:
+        specs: the processes; requests go to the last one.
+    """
+
+    specs: Sequence[ServerSpec]
+    face: Face
+
+
+def fuzz(target: Target, requests: int, folder: Path, seed: int = 0, warm_up: int = 200) -> Findings:
+    """Run the processes and fuzz them.
 
     Args:
         warm_up: requests before memory is measured for the first time and the hook is armed.
     """
     findings = Findings()
-    audit = folder / "audit.log"
-    env = {**spec.env, "PYTHONPATH": os.pathsep.join([str(AUDIT), spec.env.get("PYTHONPATH", "")])}
-    env["THINKIMG_AUDIT_LOG"] = str(audit)
-    supervisor = Supervisor([ServerSpec(spec.name, spec.config, env)], folder, ready_seconds=300)
+    watched = [_watched(spec, folder) for spec in target.specs]
+    supervisor = Supervisor(watched, folder, ready_seconds=300)
     with supervisor, Baited() as baited:
-        (url,), (pid,) = supervisor.endpoints, supervisor.pids.values()
+        url, pids = supervisor.endpoints[-1], supervisor.pids
         warm = Findings()
-        _send_all(url, face, baited.bait, range(-warm_up, 0), seed, warm)
+        _send_all(url, target.face, baited.bait, range(-warm_up, 0), seed, warm)
         findings.wrong += [f"while warming up: {text}" for text in warm.wrong]
-        findings.rss_start = _settled_rss(pid)
-        os.kill(pid, signal.SIGUSR1)
-        _send_all(url, face, baited.bait, range(requests), seed, findings)
-        findings.rss_end = _settled_rss(pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGUSR2)
-        findings.wrong += _state(url, supervisor, pid)
+        findings.rss_start = {name: _settled_rss(pid) for name, pid in pids.items()}
+        _signal(pids, signal.SIGUSR1)
+        _send_all(url, target.face, baited.bait, range(requests), seed, findings)
+        findings.rss_end = {name: _settled_rss(pid) for name, pid in pids.items()}
+        _signal(pids, signal.SIGUSR2)
+        findings.wrong += _state(url, supervisor, pids)
         findings.wrong += [f"bait taken: {text}" for text in baited.taken()]
-    findings.wrong += [f"it touched: {line}" for line in audit.read_text(errors="replace").splitlines()]
-    findings.wrong += [f"its log says: {line}" for line in _errors_of(supervisor.log_path(spec.name))]
+    for spec in target.specs:
+        touched = _audit_log(spec, folder).read_text(errors="replace").splitlines()
+        findings.wrong += [f"{spec.name} touched: {line}" for line in touched]
+        findings.wrong += [
+            f"the log of {spec.name} says: {line}" for line in _errors_of(supervisor.log_path(spec.name))
+        ]
     return findings
+
+
+def _watched(spec: ServerSpec, folder: Path) -> ServerSpec:
+    env = {**spec.env, "PYTHONPATH": os.pathsep.join([str(AUDIT), spec.env.get("PYTHONPATH", "")])}
+    return replace(spec, env={**env, "THINKIMG_AUDIT_LOG": str(_audit_log(spec, folder))})
+
+
+def _audit_log(spec: ServerSpec, folder: Path) -> Path:
+    return folder / f"{spec.name}.audit"
+
+
+def _signal(pids: Mapping[str, int], number: signal.Signals) -> None:
+    for pid in pids.values():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def request_of(face: Face, bait: Bait, seed: int, number: int) -> Sent:
@@ -179,11 +213,9 @@ def _status(answer: bytes) -> str:
     return words[1].decode() if len(words) > 1 and words[1].isdigit() else "no HTTP"
 
 
-def _state(url: str, supervisor: Supervisor, pid: int) -> list[str]:
-    """What is wrong with the process after the run."""
-    found = []
-    if supervisor.restarts or pid not in supervisor.pids.values():
-        found.append("the process has ended")
+def _state(url: str, supervisor: Supervisor, pids: Mapping[str, int]) -> list[str]:
+    """What is wrong with the processes after the run."""
+    found = [f"{name} has ended" for name, pid in pids.items() if supervisor.pids.get(name) != pid]
     if exchange(url, Sent("health", (http("GET", "/readyz"),))) != "200":
         found.append("it is not ready any more")
     return found
@@ -196,7 +228,7 @@ def _errors_of(log: Path) -> list[str]:
 
 
 def _settled_rss(pid: int) -> int:
-    """Bytes, after the server has given back what it does not use (`thinkimg.serving.memory`), and no longer fall."""
+    """Bytes, after the servers have given back what they do not use (`thinkimg.serving.memory`), and no longer fall."""
     time.sleep(_GIVING_BACK_SECONDS)
     smallest = _rss(pid)
     for _ in range(10):
@@ -266,29 +298,57 @@ def _folder_for_logs(chosen: Path | None) -> Iterator[Path]:
             yield Path(folder)
 
 
-def tool_server() -> tuple[ServerSpec, Face]:
+def tool_server() -> Target:
     config = ServerConfig.model_validate({"tools": [{"name": name} for name in TOOLS], **SERVER})
-    return ServerSpec("tools", config), ToolsFace(TOOLS, SLOW, config.max_body_bytes)
+    return Target([ServerSpec("tools", config)], ToolsFace(TOOLS, SLOW, config.max_body_bytes))
+
+
+@contextlib.contextmanager
+def gateway(seed: int = 0) -> Iterator[Target]:
+    """Before one tool server and a model that writes hostile calls."""
+    (server,) = tool_server().specs
+    limits = {"body_bytes": server.config.max_body_bytes, "held_bytes": 8 * 1024 * 1024, "rounds": 2}  # type: ignore[attr-defined]
+    limits |= {
+        "image_bytes": SERVER["max_image_bytes"],
+        "image_pixels": SERVER["max_image_pixels"],
+        "client_seconds": 5,
+    }
+    bait = Bait("/etc/hostname", "http://127.0.0.1:9/")
+    with hostile_model(bait, seed) as model:
+        models = [{"name": MODEL, "base_url": model}]
+        plan = with_gateway(Plan([server], gateway={"port": 0, "models": models, "limits": limits}), Path())
+        *servers, front = plan.servers
+        called = [f"127.0.0.1:{spec.config.port}" for spec in servers] + [urlsplit(model).netloc]
+        front = replace(front, env={**front.env, "THINKIMG_AUDIT_CONNECT": ",".join(called)})
+        face = GatewayFace(ToolsFace(TOOLS, SLOW, limits["body_bytes"]))
+        yield Target([*servers, front], face)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Hostile requests against running servers.")
-    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--target", choices=("server", "gateway", "both"), default="both")
+    parser.add_argument("--requests", type=int, default=10_000, help="to each target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="print this request's bytes and send nothing")
     parser.add_argument("--logs", type=Path, help="keep logs here")
     options = parser.parse_args()
-    spec, face = tool_server()
-    if options.only is not None:
-        sent = request_of(face, Bait("/tmp/bait.png", "http://127.0.0.1:9/bait.png"), options.seed, options.only)
-        sys.stdout.buffer.write(b"".join(sent.parts))
-        return 0
-    with _folder_for_logs(options.logs) as folder:
-        findings = fuzz(spec, face, options.requests, folder, options.seed)
-    for text in findings.wrong[:_SHOWN]:
-        print(text)
-    print(json.dumps(findings.as_document()))
-    return 0 if findings.passed else 1
+    documents = {}
+    for name in ("server", "gateway") if options.target == "both" else (options.target,):
+        with gateway(options.seed) if name == "gateway" else contextlib.nullcontext(tool_server()) as target:
+            if options.only is not None:
+                sent = request_of(
+                    target.face, Bait("/tmp/bait.png", "http://127.0.0.1:9/bait.png"), options.seed, options.only
+                )
+                sys.stdout.buffer.write(b"".join(sent.parts))
+                continue
+            with _folder_for_logs(options.logs) as folder:
+                findings = fuzz(target, options.requests, folder / name, options.seed)
+        for text in findings.wrong[:_SHOWN]:
+            print(f"{name}: {text}")
+        documents[name] = findings.as_document()
+    if options.only is None:
+        print(json.dumps(documents))
+    return 0 if all(document["passed"] for document in documents.values()) else 1
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import signal
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -21,6 +22,10 @@ app = typer.Typer(
     help="Teach vision-language models to think with images.", no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False,
 )  # fmt: skip
+gateway_app = typer.Typer(help="Serve tools and models to outsiders.", invoke_without_command=True)
+keys_app = typer.Typer(help="Add, list and remove the keys that callers of a gateway need.", no_args_is_help=True)
+gateway_app.add_typer(keys_app, name="keys")
+app.add_typer(gateway_app, name="gateway")
 console = Console(stderr=True)
 
 USER, INFRASTRUCTURE, INTERRUPTED = 2, 70, 75
@@ -218,20 +223,95 @@ def up(
         Path | None, typer.Option(help="Folder for logs, one file a process. Default: logs/<file>.")
     ] = None,
     secrets_dir: Secrets = None,
+    keys_file: Annotated[Path | None, typer.Option(help="Of the gateway: what `gateway keys` wrote.")] = None,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="The gateway serves a public interface without keys.")
+    ] = False,
 ) -> None:
-    """Start every tool server of a file, restart those that die, show how they are; Ctrl-C stops all."""
+    """Start every server of a file, restart those that die, show how they are; Ctrl-C stops all."""
     from thinkimg.serving.fleet import read_fleet
     from thinkimg.serving.openthinkimg_services import read_openthinkimg
     from thinkimg.serving.up import run_fleet
 
-    if from_openthinkimg:
-        fleet, notes = read_openthinkimg(file)
-        specs = fleet.specs()
-    else:
-        specs, notes = read_fleet(file, secrets_dir)
-    for note in notes:
+    plan = read_openthinkimg(file) if from_openthinkimg else read_fleet(file, secrets_dir)
+    if plan.gateway is not None or keys_file or allow_anonymous:
+        from thinkimg.gateway.fleet import on_this_machine_unless_guarded, with_gateway
+
+        if from_openthinkimg:
+            plan = on_this_machine_unless_guarded(plan, keys_file, allow_anonymous)
+        plan = with_gateway(plan, file.parent, keys_file, allow_anonymous)
+    for note in plan.notes:
         console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True, highlight=False)
-    run_fleet(specs, logs or Path("logs") / file.stem, Console())
+    run_fleet(plan.servers, logs or Path("logs") / file.stem, Console())
+
+
+@gateway_app.callback()
+def gateway(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="YAML of a gateway; the options below are stronger.")] = None,
+    server: Annotated[list[str] | None, typer.Option(help="A tool server's URL; may be given several times.")] = None,
+    host: Annotated[str | None, typer.Option(help="Where to listen. Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: 8700; 0 takes a free one.")] = None,
+    keys_file: Annotated[
+        Path | None, typer.Option(help="What `gateway keys` wrote; every call then needs one.")
+    ] = None,
+    allow_anonymous: Annotated[bool, typer.Option(help="Serve a public interface without keys.")] = False,
+    ready_file: Annotated[Path | None, typer.Option(help="Written when ready, beside the line on stdout.")] = None,
+) -> None:
+    """Serve tools and models at one address: tools API, OpenAI-compatible chat, MCP, OpenThinkIMG's protocol."""
+    if context.invoked_subcommand is not None:
+        return
+    from thinkimg.gateway.config import parse_config, read_config
+    from thinkimg.gateway.process import serve
+
+    overrides: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "keys_file": keys_file,
+        "allow_anonymous": allow_anonymous or None,
+    }
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    if server:
+        overrides["servers"] = [{"url": url} for url in server]
+    serve(read_config(config, **overrides) if config else parse_config(overrides), ready_file)
+
+
+KeysFile = Annotated[Path, typer.Option("--file", help="The file of keys.")]
+
+
+@keys_app.command("add")
+def add_gateway_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    file: KeysFile,
+    days: Annotated[int | None, typer.Option(help="It expires after so many days.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="HTTP requests.")] = None,
+    calls_per_day: Annotated[int | None, typer.Option(help="Tool calls and chat completions of a UTC day.")] = None,
+    in_flight: Annotated[int | None, typer.Option(help="Requests under way at once.")] = None,
+) -> None:
+    """Make a key and print it, once: the file holds its hash only."""
+    from thinkimg.gateway.keys import add_key
+
+    limits = {"requests_per_minute": requests_per_minute, "calls_per_day": calls_per_day, "in_flight": in_flight}
+    expires = datetime.now(UTC) + timedelta(days=days) if days is not None else None
+    print(add_key(file, name, expires=expires, **limits))
+
+
+@keys_app.command("list")
+def list_gateway_keys(file: KeysFile) -> None:
+    """Show names, ids and limits."""
+    from thinkimg.gateway.keys import read_keys
+
+    for key in read_keys(file):
+        document = key.model_dump(mode="json", exclude_none=True, exclude={"id", "name", "sha256"})
+        print(f"{key.id}  {key.name}  {'  '.join(f'{field}={value}' for field, value in document.items())}")
+
+
+@keys_app.command("remove")
+def remove_gateway_key(name: Annotated[str, typer.Argument(help="Name or id.")], file: KeysFile) -> None:
+    """Revoke a key. A gateway that runs notices within a second."""
+    from thinkimg.gateway.keys import remove_key
+
+    remove_key(file, name)
 
 
 # ---- on a cluster ----------------------------------------------------------------------------------------------------

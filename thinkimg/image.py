@@ -7,9 +7,13 @@ import hashlib
 import io
 import re
 import struct
+import threading
+import zlib
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from PIL import Image as Pillow
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -79,10 +83,8 @@ class Image:
 
     @classmethod
     def from_pixels(cls, pixels: Pillow.Image) -> "Image":
-        """Encode as PNG: lossless, so that a tool's output is the same bytes on every machine."""
-        buffer = io.BytesIO()
-        pixels.save(buffer, "PNG", compress_level=1)
-        data = buffer.getvalue()
+        """Encode as PNG: lossless, so that a tool's output is the same pixels on every machine."""
+        data = _png(pixels)
         return cls(data, hashlib.sha256(data).hexdigest(), pixels.width, pixels.height, "image/png")
 
     @classmethod
@@ -93,9 +95,19 @@ class Image:
     def pixels(self) -> Pillow.Image:
         """The decoded picture: mode RGB, EXIF rotation applied, transparency laid on white, 16 bit scaled to 8.
 
+        A copy of the caller's own. Where `keep_decoded_pictures` was called, pictures that were decoded lately are not
+        decoded again.
+
         Raises:
             ImageDecodeError: the data is broken behind a good header.
         """
+        picture = _decoded.get(self.sha256)
+        if picture is None:
+            picture = self._decode()
+            _decoded.put(self.sha256, picture)
+        return picture.copy()
+
+    def _decode(self) -> Pillow.Image:
         try:
             with Pillow.open(io.BytesIO(self.data), formats=FORMATS) as opened:
                 orientation = _orientation(opened)  # before `load`, so that size and picture follow the same header
@@ -115,6 +127,74 @@ class Image:
     def suffix(self) -> str:
         """File name ending, with the dot."""
         return "." + self.media_type.rpartition("/")[2].replace("jpeg", "jpg")
+
+
+class _DecodedPictures:
+    """Least recently used out first. Safe to use from several threads.
+
+    Args:
+        max_bytes: of all pixels together.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._pictures: OrderedDict[str, Pillow.Image] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, sha256: str) -> Pillow.Image | None:
+        with self._lock:
+            picture = self._pictures.get(sha256)
+            if picture is not None:
+                self._pictures.move_to_end(sha256)
+            return picture
+
+    def put(self, sha256: str, picture: Pillow.Image) -> None:
+        with self._lock:
+            if sha256 in self._pictures or _size(picture) > self._max_bytes // 4:
+                return
+            self._pictures[sha256] = picture
+            self._bytes += _size(picture)
+            while self._bytes > self._max_bytes:
+                _, dropped = self._pictures.popitem(last=False)
+                self._bytes -= _size(dropped)
+
+
+_decoded = _DecodedPictures(0)
+
+
+def keep_decoded_pictures(max_bytes: int) -> None:
+    """Let this process keep pixels of pictures: tools look at one picture many times."""
+    global _decoded
+    _decoded = _DecodedPictures(max_bytes)
+
+
+def _size(picture: Pillow.Image) -> int:
+    return 3 * picture.width * picture.height
+
+
+def _png(pixels: Pillow.Image) -> bytes:
+    """Pillow tries every filter on every row, which costs twice as much as compressing. Here each row is stored as its
+    difference from the one above, which suits drawn pictures: a third of the time, and files as small."""
+    if pixels.mode != "RGB":
+        buffer = io.BytesIO()
+        pixels.save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+    width, height = pixels.size
+    rows = np.asarray(pixels).reshape(height, 3 * width)
+    filtered = np.empty((height, 3 * width + 1), np.uint8)
+    filtered[:, 0] = _PNG_UP
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, _PNG_RGB, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered.data, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+_PNG_UP, _PNG_RGB = 2, 2
+"""Of the PNG specification: the filter that subtracts the row above, and the colour type without palette or alpha."""
 
 
 def _orientation(opened: Pillow.Image) -> int:

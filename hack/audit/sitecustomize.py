@@ -3,7 +3,8 @@
 Python runs this file at its start if its folder is on PYTHONPATH. Between SIGUSR1 and SIGUSR2, each event of the audit
 hooks that touches files, network or processes becomes a line of the file that THINKIMG_AUDIT_LOG names. Modules that
 are imported late are no such event: reading below the interpreter's and the project's own folders is allowed, writing
-is not. C libraries raise no events; the fuzzer has a file and an address of its own that nobody may touch.
+is not. THINKIMG_AUDIT_CONNECT lists addresses that may be called. C libraries raise no events; the fuzzer has a file
+and an address of its own that nobody may touch.
 """
 
 import os
@@ -25,6 +26,8 @@ _FORBIDDEN = (
     *("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chdir"),
     *("tempfile.mkstemp", "tempfile.mkdtemp", "glob.glob", "urllib.Request", "sqlite3.connect"),
 )
+_CONNECT = {tuple(place.rsplit(":", 1)) for place in os.environ.get("THINKIMG_AUDIT_CONNECT", "").split(",") if place}
+"""Addresses that the process is configured to call."""
 _armed = False
 
 
@@ -38,6 +41,8 @@ def _is_allowed(event: str, arguments: tuple[Any, ...]) -> bool:
         writes = any(letter in str(mode or "") for letter in "wax+") or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         full = os.path.join(os.getcwd(), os.fsdecode(path))
         return not writes and (os.path.normpath(full) + os.sep).startswith(_READABLE)
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        return (arguments[1][0], str(arguments[1][1])) in _CONNECT
     return event not in _FORBIDDEN
 
 

@@ -86,7 +86,7 @@ if sys.argv[1].endswith("job.yaml"):
     job_run = prepare(Path(sys.argv[1]), Path("run"))
     servers = servers_of(job_run.manifest, job_run.job)
 else:
-    servers, _ = read_fleet(Path(sys.argv[1]))
+    servers = read_fleet(Path(sys.argv[1])).servers
 with Supervisor(servers, Path("logs"), ready_seconds=200) as running:
     print(asyncio.run(measure(running.endpoints)))
 """

@@ -115,7 +115,10 @@ class Agent:
         Raises:
             UserError: a picture that cannot be decoded, or is too thin to be shown.
         """
-        trajectory = self.start(task)
+        return await self.resume(self.start(task), seed, temperature)
+
+    async def resume(self, trajectory: Trajectory, seed: int = 0, temperature: float = 1.0) -> Trajectory:
+        """Go on with a conversation whose last turn is not the model's, in place, as `run` does."""
         sampling = SamplingParameters(temperature, self.limits.tokens_per_turn, self.limits.tokens)
         began = time.monotonic()
         limit = asyncio.timeout(self.limits.seconds)
@@ -129,7 +132,8 @@ class Agent:
                 raise
             trajectory.status = "time"
         except ImageDecodeError as error:
-            raise UserError(f"a picture cannot be shown to the model: {error}", f"task {task.id}") from error
+            where = f"task {trajectory.meta.get('task', trajectory.id)}"
+            raise UserError(f"a picture cannot be shown to the model: {error}", where) from error
         except InfrastructureError as error:
             trajectory.status = "infrastructure"
             trajectory.meta["error"] = str(error)

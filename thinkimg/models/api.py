@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -40,9 +40,17 @@ class Usage:
         """`reported` is the `usage` of one response, if it has one."""
         self.replies += 1
         if isinstance(reported, Mapping):
-            self.prompt_tokens += int(reported.get("prompt_tokens") or 0)
-            self.completion_tokens += int(reported.get("completion_tokens") or 0)
+            prompt, completion = _tokens(reported)
+            self.prompt_tokens += prompt
+            self.completion_tokens += completion
             self.cost += float(reported.get("cost") or 0.0)
+
+
+def _tokens(reported: Any) -> tuple[int, int]:
+    """Of the prompt and of the completion, from a response's `usage`, if it has one."""
+    if not isinstance(reported, Mapping):
+        return 0, 0
+    return int(reported.get("prompt_tokens") or 0), int(reported.get("completion_tokens") or 0)
 
 
 class _Passing(Exception):
@@ -186,7 +194,9 @@ class ApiModel:
             self.usage.add(body.get("usage"))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _Passing(f"the response is no chat completion: {response.text[:200]!r}") from error
-        return Reply(text, "length" if choice.get("finish_reason") == "length" else "stop")
+        prompt, completion = _tokens(body.get("usage"))
+        finish: Literal["length", "stop"] = "length" if choice.get("finish_reason") == "length" else "stop"
+        return Reply(text, finish, prompt_tokens=prompt, completion_tokens=completion)
 
 
 def to_messages(trajectory: Trajectory) -> list[dict[str, Any]]:

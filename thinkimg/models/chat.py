@@ -19,6 +19,7 @@ class Reply:
         finish: `stop` or `length` (cut off by the limit).
         context: per turn that had no tokens yet, the tokens it adds; None for a model without tokens.
         tokens, mask, logprobs: of the model's own turn, a closing token appended as masked when it was cut off.
+        prompt_tokens, completion_tokens: what the turn cost, pictures included; 0 if an endpoint does not say.
     """
 
     text: str
@@ -27,6 +28,8 @@ class Reply:
     tokens: list[int] | None = None
     mask: list[bool] | None = None
     logprobs: list[float] | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,4 +135,6 @@ class TokenModel:
             tokens=result.tokens + closing,
             mask=[True] * len(result.tokens) + [False] * len(closing),
             logprobs=result.logprobs + [0.0] * len(closing),
+            prompt_tokens=len(tokens),
+            completion_tokens=len(result.tokens),
         )

@@ -60,38 +60,57 @@ class ToolEntry(BaseModel):
         return value
 
 
-class ServerConfig(BaseModel):
-    """One process.
+class ProcessConfig(BaseModel):
+    """What every server process has.
 
     Attributes:
         port: 0 takes a free one.
+        drain_seconds: how long calls may still take after SIGTERM.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+    drain_seconds: int = Field(default=30, ge=0)
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Environment variables by which the process is told what must be in no file."""
+        return {}
+
+
+class ServerConfig(ProcessConfig):
+    """One process that serves tools.
+
+    Attributes:
         api_key: without it, calls are refused (but `/livez` and `/readyz`); None: the environment's
             `THINKIMG_TOOL_API_KEY`, and without that everybody may call.
         workers: threads that run tools.
         max_queue: calls that may wait for a thread; more are answered 429.
-        drain_seconds: how long calls may still take after SIGTERM.
         max_image_bytes, max_image_pixels: limits of one picture.
         image_store_bytes: memory for pictures that clients have sent or tools have made, least recently used out first.
+        decoded_bytes: memory for decoded pictures, so that several calls decode one only once.
         max_pending_bytes: of all requests together that are being read or run; more are answered 429.
         client_seconds: how long a client may take to send its headers, to send a body, or to take an answer.
         default_timeout_seconds: for calls that say no deadline.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     tools: list[ToolEntry] = Field(min_length=1)
-    host: str = "127.0.0.1"
-    port: int = Field(default=0, ge=0, le=65535)
     api_key: SecretStr | None = None
     workers: int = Field(default=4, ge=1, le=256)
     max_queue: int = Field(default=256, ge=0)
-    drain_seconds: int = Field(default=30, ge=0)
     max_image_bytes: int = Field(default=MAX_BYTES, ge=1)
     max_image_pixels: int = Field(default=MAX_PIXELS, ge=1)
     image_store_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
+    decoded_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
     max_pending_bytes: int = Field(default=1024 * 1024 * 1024, ge=1)
     client_seconds: float = Field(default=60, gt=0)
     default_timeout_seconds: float = Field(default=300, gt=0)
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        return {API_KEY_VARIABLE: self.api_key.get_secret_value()} if self.api_key else {}
 
     @property
     def max_body_bytes(self) -> int:
@@ -127,6 +146,6 @@ def first_fault(error: ValidationError) -> UserError:
     return UserError(first["msg"].removeprefix("Value error, "), path)
 
 
-def dump_config(config: ServerConfig) -> str:
-    """JSON for `read_config`, without the key."""
+def dump_config(config: ProcessConfig) -> str:
+    """JSON for `read_config`, without secrets."""
     return json.dumps(config.model_dump(mode="json", exclude={"api_key"}), indent=2)

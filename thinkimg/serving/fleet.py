@@ -1,6 +1,8 @@
-"""`Fleet`: the file of `thinkimg up`, which starts many tool servers, each as a process of its own."""
+"""`Fleet`: the file of `thinkimg up`, which starts many servers, each as a process of its own."""
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,16 @@ class ServiceEntry(ServerConfig):
 
 
 class Fleet(BaseModel):
-    """All services of one file."""
+    """All services of one file.
+
+    Attributes:
+        gateway: one address before all of them: fields of `thinkimg.gateway.config.GatewayConfig` but `servers`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     services: list[ServiceEntry] = Field(min_length=1)
+    gateway: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _apart(self) -> "Fleet":
@@ -83,14 +90,25 @@ class Fleet(BaseModel):
         return [spec for service in self.services for spec in service.specs()]
 
 
-def read_fleet(path: Path, secrets: Path | None = None) -> tuple[list[ServerSpec], list[str]]:
+@dataclass(frozen=True)
+class Plan:
+    """What a file says to start.
+
+    Attributes:
+        notes: what of the file has no effect, or another than one might think.
+        gateway: see `Fleet`.
+    """
+
+    servers: list[ServerSpec]
+    notes: list[str] = field(default_factory=list)
+    gateway: Mapping[str, Any] | None = None
+
+
+def read_fleet(path: Path, secrets: Path | None = None) -> Plan:
     """What to start for a file: a `Fleet`, or a manifest with `VisionTool`s.
 
     Args:
         secrets: where a manifest's secrets are files, `NAME/KEY`.
-
-    Returns:
-        The servers, and what of the file has no effect.
 
     Raises:
         UserError, ManifestError: the file cannot be read or is wrong; the field is named.
@@ -105,7 +123,8 @@ def read_fleet(path: Path, secrets: Path | None = None) -> tuple[list[ServerSpec
         raise UserError(f"it has {len(documents)} documents; one with `services` is expected", str(path))
     if isinstance(documents[0], dict) and "tool_worker_config" in documents[0]:
         raise UserError("this is a service file of OpenThinkIMG: start it with --from-openthinkimg", str(path))
-    return parse_fleet(documents[0]).specs(), []
+    fleet = parse_fleet(documents[0])
+    return Plan(fleet.specs(), gateway=fleet.gateway)
 
 
 def parse_fleet(document: Any) -> Fleet:
@@ -132,7 +151,7 @@ def _check_tool(name: str, backend: str | None, path: str) -> None:
         raise UserError(f"{declaration.name} has no backend {backend!r}; known: {known}", f"{path}.backend")
 
 
-def _manifest(path: Path, secrets: Path | None) -> tuple[list[ServerSpec], list[str]]:
+def _manifest(path: Path, secrets: Path | None) -> Plan:
     manifest = load_manifest(path, own_tools())
     notes = [f"ToolRLJob/{job.name} is passed over: `thinkimg run` runs jobs" for job in manifest.jobs]
     manifest.jobs.clear()
@@ -142,4 +161,5 @@ def _manifest(path: Path, secrets: Path | None) -> tuple[list[ServerSpec], list[
     found = check_local(manifest, available_tools=backends_here(named), secrets_dir=secrets)
     if found.problems:
         raise ManifestError(found.problems, manifest.source)
-    return [server_of(tool, secrets) for tool in manifest.tools.values()], [*notes, *map(str, found.warnings)]
+    servers = [server_of(tool, secrets) for tool in manifest.tools.values()]
+    return Plan(servers, [*notes, *map(str, found.warnings)])

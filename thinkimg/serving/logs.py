@@ -24,9 +24,10 @@ class JsonLines(logging.Formatter):
 
 
 def configure_logging() -> None:
-    """Everything to standard error; uvicorn only from warnings on."""
+    """Everything to standard error; uvicorn only from warnings on, Pillow not at all."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of a caller's broken picture is no error of ours
     logging.captureWarnings(True)

@@ -1,9 +1,10 @@
-"""OpenThinkIMG's service file (`all_service.yaml`) read as a `Fleet`.
+"""OpenThinkIMG's service file (`all_service.yaml`): its workers as tool servers, its controller as a gateway.
 
 Its file lists a controller and workers; a worker is a script with flags and a place on a SLURM cluster. What is known
 of it, from the project's own launchers: `cmd.script-addr` is a file or a module, `cmd.port` and `cmd.host` where it
-listens, `cuda_visible_devices` its GPUs, `cmd.limit-model-concurrency` how many calls it takes at one time. Everything
-else speaks of SLURM, conda or one worker's own code; it is named and left out.
+listens, `cuda_visible_devices` its GPUs, `cmd.limit-model-concurrency` how many calls it takes at one time. The gateway
+takes the controller's port, so that the original's clients find the tools where they look for them. Everything else
+speaks of SLURM, conda or one worker's own code; it is named and left out.
 """
 
 import re
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 
 from thinkimg.errors import UserError
-from thinkimg.serving.fleet import Fleet, parse_fleet
+from thinkimg.serving.fleet import Plan, parse_fleet
 from thinkimg.tools.registry import TOOLS
 from thinkimg.tools.tool import normalise_name
 
@@ -36,10 +37,11 @@ _TOOL_OF_SCRIPT = {
 _HONOURED = {"worker_name", "cuda_visible_devices", "cmd"}
 _HONOURED_FLAGS = {"script-addr", "port", "host", "limit-model-concurrency"}
 _HONOURED_TOP = {"controller_config", "tool_worker_config"}
+_CONTROLLER_PORT = 20001
 
 
-def read_openthinkimg(path: Path) -> tuple[Fleet, list[str]]:
-    """The services of such a file, and a sentence for each thing in it that has no effect here.
+def read_openthinkimg(path: Path) -> Plan:
+    """What to start for such a file, and a sentence for each thing in it that has no effect here.
 
     Raises:
         UserError: the file cannot be read, is no such file, or names workers that have no tool here.
@@ -50,17 +52,18 @@ def read_openthinkimg(path: Path) -> tuple[Fleet, list[str]]:
         raise UserError(f"cannot be read: {error}", str(path)) from error
     if not isinstance(document, dict) or not isinstance(document.get("tool_worker_config"), list):
         raise UserError("it has no list `tool_worker_config`: this is no service file of OpenThinkIMG", str(path))
-    notes = [_ignored(str(key)) for key in document if key not in _HONOURED_TOP]
-    controller = document.get("controller_config")
-    if controller:
-        notes.append("controller_config: no controller is started; clients find the tools at their own addresses")
+    ignored = [str(key) for key in document if key not in _HONOURED_TOP]
     services = []
     for number, (key, worker) in enumerate(_workers(document["tool_worker_config"])):
         where = f"tool_worker_config[{number}].{key}"
         services.append(_service(key, worker, where))
-        notes += [_ignored(f"{where}.{name}") for name in worker if name not in _HONOURED]
-        notes += [_ignored(f"{where}.cmd.{flag}") for flag in worker["cmd"] if flag not in _HONOURED_FLAGS]
-    return parse_fleet({"services": services}), notes
+        ignored += _without_effect(worker, where)
+    gateway = _gateway(document.get("controller_config"))
+    if gateway is not None:
+        ignored += _without_effect(document["controller_config"], "controller_config")
+    fleet = parse_fleet({"services": services, "gateway": gateway})
+    said = "ignored, for they speak of OpenThinkIMG's scheduler, environments or own worker code: "
+    return Plan(fleet.specs(), [said + ", ".join(ignored)] if ignored else [], fleet.gateway)
 
 
 def _workers(entries: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -71,6 +74,23 @@ def _workers(entries: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(worker, dict) or not isinstance(worker.get("cmd"), dict):
             raise UserError("a worker has a mapping `cmd`", f"tool_worker_config[{number}].{key}")
         yield str(key), worker
+
+
+def _without_effect(entry: dict[str, Any], where: str) -> list[str]:
+    """Paths of what is not read."""
+    keys = [f"{where}.{name}" for name in entry if name not in _HONOURED]
+    return keys + [f"{where}.cmd.{flag}" for flag in entry.get("cmd", {}) if flag not in _HONOURED_FLAGS]
+
+
+def _gateway(controller: Any) -> dict[str, Any] | None:
+    """In the controller's place, if there is one. Like it, it needs no key; so it serves this machine only, until it is
+    given keys, or told that everybody may call."""
+    if not controller:
+        return None
+    if not isinstance(controller, dict) or not isinstance(controller.get("cmd", {}), dict):
+        raise UserError("it is a mapping with a mapping `cmd`", "controller_config")
+    command = controller.get("cmd", {})
+    return {"port": command.get("port", _CONTROLLER_PORT), "host": command.get("host", "127.0.0.1")}
 
 
 def _service(key: str, worker: dict[str, Any], where: str) -> dict[str, Any]:
@@ -97,7 +117,3 @@ def _tool(script: str, key: str, where: str) -> str:
         f"Scripts that are known: {', '.join(sorted(_TOOL_OF_SCRIPT))}",
         f"{where}.cmd.script-addr",
     )
-
-
-def _ignored(path: str) -> str:
-    return f"{path}: it is ignored; it speaks of OpenThinkIMG's scheduler, environments or own worker code"

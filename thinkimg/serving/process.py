@@ -1,15 +1,11 @@
 """One tool server as a process: binds, loads, announces itself, drains on SIGTERM, never outlives its supervisor."""
 
-import argparse
 import asyncio
 import contextlib
 import logging
-import os
-import select
 import signal
 import socket
 import threading
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -22,10 +18,10 @@ from thinkimg.serving.memory import give_memory_back
 from thinkimg.serving.server import create_app
 from thinkimg.serving.service import ToolService
 from thinkimg.serving.stalled import close_stalled
+from thinkimg.serving.supervised import read_start
 
 EXIT_USER_ERROR = 2
 EXIT_INFRASTRUCTURE = 70
-_PARENT_POLL_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -35,18 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 after a drain, 2 for the user's error, 70 when the tools could not be loaded.
     """
-    options = _parser().parse_args(arguments)
-    if options.supervised_by is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
-        _end_with_parent(options.supervised_by)
+    start = read_start("python -m thinkimg.serving", "Serve vision tools over HTTP.", arguments)
     configure_logging()
-    announce = Announcer(options.ready_file)
+    announce = Announcer(start.ready_file)
     try:
-        config = read_config(options.config)
+        config = read_config(start.config)
     except UserError as error:
         announce.failed(error)
         return EXIT_USER_ERROR
-    return _run(config, announce, options.supervised_by is not None)
+    return _run(config, announce, start.supervised)
 
 
 def serve(config: ServerConfig) -> int:
@@ -62,16 +55,6 @@ def _run(config: ServerConfig, announce: Announcer, supervised: bool) -> int:
         announce.failed(error)
         return EXIT_USER_ERROR
     return asyncio.run(_serve(config, listening, announce, supervised))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m thinkimg.serving", description="Serve vision tools over HTTP.")
-    parser.add_argument("--config", type=Path, required=True, help="YAML or JSON of a ServerConfig")
-    parser.add_argument("--ready-file", type=Path, help="written when ready, beside the line on standard output")
-    parser.add_argument(
-        "--supervised-by", type=int, metavar="PID", help="end when standard input closes or the parent is not PID"
-    )
-    return parser
 
 
 async def _serve(config: ServerConfig, listening: socket.socket, announce: Announcer, supervised: bool) -> int:
@@ -136,23 +119,3 @@ def _load_in_thread(service: ToolService, loop: asyncio.AbstractEventLoop, loade
             loop.call_soon_threadsafe(loaded, failure)
 
     threading.Thread(target=load, name="load", daemon=True).start()
-
-
-# ---- the parent -----------------------------------------------------------------------------------------------------
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this process at once when its supervisor is gone, however it went.
-
-    Standard input is a pipe whose other end only the supervisor holds; the parent's id is looked at too, because a
-    process forked from the supervisor may hold that end open.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            readable, _, _ = select.select([0], [], [], _PARENT_POLL_SECONDS)
-            if readable and not os.read(0, 1):
-                break
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()

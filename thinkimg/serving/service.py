@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from thinkimg.client import wire
 from thinkimg.errors import InfrastructureError, ModelError, UserError
-from thinkimg.image import Image, ImageDecodeError
+from thinkimg.image import Image, ImageDecodeError, keep_decoded_pictures
 from thinkimg.serving.batching import Batcher
 from thinkimg.serving.config import ServerConfig, ToolEntry
 from thinkimg.serving.image_store import ImageStore
@@ -43,6 +43,7 @@ class ToolService:
         self.config = config
         self.tools: dict[str, Tool] = {}
         self.images = ImageStore(config.image_store_bytes)
+        keep_decoded_pictures(config.decoded_bytes)
         self.metrics = ServerMetrics()
         self.draining = False
         self._loaded = False

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from thinkimg.errors import InfrastructureError, UserError
-from thinkimg.serving.config import API_KEY_VARIABLE, ServerConfig, dump_config
+from thinkimg.serving.config import ProcessConfig, dump_config
 
 _POLL_SECONDS = 0.05
 _FIRST_BACKOFF_SECONDS = 0.5
@@ -34,12 +34,14 @@ class ServerSpec:
 
     Attributes:
         name: unique; names the log file and the field in errors.
-        env: added to this process's environment. The configuration's key is handed over here, not in a file.
+        env: added to this process's environment. The configuration's secrets are handed over here, not in a file.
+        module: what `python -m` runs; it takes the arguments of `thinkimg.serving.supervised`.
     """
 
     name: str
-    config: ServerConfig
+    config: ProcessConfig
     env: Mapping[str, str] = field(default_factory=dict)
+    module: str = "thinkimg.serving"
 
 
 State = Literal["starting", "ready", "waiting", "refused", "stopped"]
@@ -216,7 +218,7 @@ class _Server:
     def start(self) -> None:
         self._ready_path.unlink(missing_ok=True)
         self._config_path.write_text(dump_config(self._config()), encoding="utf-8")
-        command = [sys.executable, "-m", "thinkimg.serving", "--config", str(self._config_path)]
+        command = [sys.executable, "-m", self.spec.module, "--config", str(self._config_path)]
         command += ["--ready-file", str(self._ready_path), "--supervised-by", str(os.getpid())]
         with self.log_path.open("ab") as output:
             self.process = subprocess.Popen(
@@ -225,17 +227,13 @@ class _Server:
         self._started = time.monotonic()
         self._enter("starting")
 
-    def _config(self) -> ServerConfig:
+    def _config(self) -> ProcessConfig:
         """After the first start the port is known, and kept."""
         config = self.spec.config
         return config.model_copy(update={"port": urlsplit(self.url).port}) if self.url else config
 
     def _environment(self) -> dict[str, str]:
-        environment = {**os.environ, **self.spec.env}
-        key = self.spec.config.api_key
-        if key is not None:
-            environment[API_KEY_VARIABLE] = key.get_secret_value()
-        return environment
+        return {**os.environ, **self.spec.env, **self.spec.config.secrets}
 
     def wait_ready(self, deadline: float) -> None:
         """Raises `UserError` or `InfrastructureError`, see `Supervisor.start`."""

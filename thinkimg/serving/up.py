@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,16 +112,16 @@ def table_of(specs: Sequence[ServerSpec], statuses: Sequence[ServerStatus], load
     for heading in ("calls", "errors", "busy", "restarts"):
         table.add_column(heading, justify="right", no_wrap=True)
     for spec, status in zip(specs, statuses, strict=True):
-        load = loads.get(status.name, Load())
+        load = loads.get(status.name)
         color = _COLORS[status.state]
         state = f"[{color}]{status.state}[/] [dim]{_duration(status.seconds)}[/]"
-        numbers = (load.calls, load.errors, load.in_flight, status.restarts)
+        numbers = (load.calls, load.errors, load.in_flight) if load else ("", "", "")
         table.add_row(
             escape(status.name),
             state,
             status.url.removeprefix("http://"),
             escape(spec.env.get(DEVICES_VARIABLE, "")),
-            *(str(number) for number in numbers),
+            *(str(number) for number in (*numbers, status.restarts)),
         )
     reasons = [f"{status.name}: {status.message}" for status in statuses if status.message]
     if reasons:
@@ -141,7 +142,7 @@ class _Readings:
 
     def __init__(self, specs: Sequence[ServerSpec], supervisor: Supervisor) -> None:
         self.loads: dict[str, Load] = {}
-        self._keys = {spec.name: spec.config.api_key for spec in specs}
+        self._keys = {spec.name: spec.config.secrets.get(API_KEY_VARIABLE) for spec in specs}
         self._supervisor = supervisor
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._read_all, name="readings", daemon=True)
@@ -162,20 +163,22 @@ class _Readings:
                             self.loads[status.name] = self._read(http, status)
 
     def _read(self, http: httpx.Client, status: ServerStatus) -> Load:
-        key = self._keys.get(status.name)
-        secret = key.get_secret_value() if key else os.environ.get(API_KEY_VARIABLE)
+        secret = self._keys.get(status.name) or os.environ.get(API_KEY_VARIABLE)
         headers = {"authorization": f"Bearer {secret.strip()}"} if secret else {}
-        return load_of(http.get(f"{status.url}/metrics", headers=headers).text)
+        return load_of(http.get(f"{status.url}/metrics", headers=headers).raise_for_status().text)
 
 
 def load_of(metrics: str) -> Load:
-    """Sums over the tools of one server, from the text of its `/metrics`."""
-    totals: dict[str, float] = {}
+    """Sums over the tools of one server, or of a gateway, from the text of its `/metrics`."""
+    totals: Counter[str] = Counter()
+    failed = 0
     for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
-            totals[sample.name] = totals.get(sample.name, 0) + sample.value
+            totals[sample.name] += int(sample.value)
+            if sample.name == "thinkimg_gateway_tool_calls_total" and sample.labels["outcome"] != "ok":
+                failed += int(sample.value)
     return Load(
-        int(totals.get("thinkimg_tool_calls_total", 0)),
-        int(totals.get("thinkimg_tool_errors_total", 0)),
-        int(totals.get("thinkimg_tool_calls_in_flight", 0)),
+        totals["thinkimg_tool_calls_total"] + totals["thinkimg_gateway_tool_calls_total"],
+        totals["thinkimg_tool_errors_total"] + failed,
+        totals["thinkimg_tool_calls_in_flight"] + totals["thinkimg_gateway_requests_in_flight"],
     )

@@ -1,17 +1,21 @@
 """Untrusted bytes become pictures, or a refusal that says why; nothing is decoded before its size is known."""
 
 import io
+import random
 import struct
 import zlib
 from collections.abc import Callable
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import ImageFile, ImageOps
 
+from thinkimg import image as image_module
 from thinkimg.image import MAX_PIXELS, Image, ImageDecodeError, handle
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow warns of what these files are on purpose
@@ -208,6 +212,42 @@ def test_pixels_made_into_an_image_come_back_unchanged_and_have_one_hash() -> No
     image = Image.from_pixels(flag())
     assert image.pixels().tobytes() == flag().tobytes()
     assert image == Image.from_pixels(flag()) == Image.from_bytes(image.data)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (7, 5), (256, 256), (2000, 3)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+def test_what_is_encoded_is_what_every_reader_of_png_sees(size: tuple[int, int], mode: str) -> None:
+    pixels = Pillow.frombytes("RGB", size, random.Random(0).randbytes(3 * size[0] * size[1])).convert(mode)
+    data = Image.from_pixels(pixels).data
+    with Pillow.open(io.BytesIO(data)) as opened:
+        opened.verify()
+    with Pillow.open(io.BytesIO(data)) as opened:
+        assert opened.convert(mode).tobytes() == pixels.tobytes()
+    seen = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert seen.shape[:2] == (size[1], size[0])
+
+
+def test_whoever_draws_on_pixels_draws_on_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_module, "_decoded", image_module._DecodedPictures(10**6))
+    image = Image.from_pixels(Pillow.new("RGB", (4, 4), "white"))
+    first = image.pixels()
+    first.putpixel((0, 0), (0, 0, 0))
+    assert image.pixels().getpixel((0, 0)) == (255, 255, 255)
+    assert image_module._decoded.get(image.sha256) is not None
+
+
+def test_decoded_pictures_are_kept_within_bounds() -> None:
+    kept = image_module._DecodedPictures(max_bytes=3 * 100)
+    pictures = {name: Pillow.new("RGB", (5, 5)) for name in "abcdef"}
+    for name, picture in pictures.items():
+        kept.put(name, picture)
+    assert [kept.get(name) is not None for name in "abcdef"] == [False, False, True, True, True, True]
+    kept.get("c")
+    kept.put("g", Pillow.new("RGB", (5, 5)))
+    assert kept.get("c") is not None
+    assert kept.get("d") is None
+    kept.put("large", Pillow.new("RGB", (6, 5)))
+    assert kept.get("large") is None
 
 
 def test_an_unreadable_file_is_an_error_of_the_file(tmp_path: Any) -> None:

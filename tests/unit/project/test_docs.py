@@ -93,6 +93,7 @@ def test_every_path_exists(page):
 def test_every_command_exists(page):
     code = "\n".join(code_on(page.read_text()))
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    commands |= {group.name for group in app.registered_groups}
     called = set(re.findall(r"(?:^|bin/)thinkimg ([a-z]+)\b", code, re.MULTILINE))
     assert called <= commands
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

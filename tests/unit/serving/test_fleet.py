@@ -65,16 +65,17 @@ def test_the_wrong_field_is_named(services: list[Any], field: str, said: str) ->
 def test_a_manifest_with_tools_is_a_fleet(tmp_path: Path) -> None:
     crop = {"apiVersion": "thinkimg.dev/v1alpha1", "kind": "VisionTool", "metadata": {"name": "crop"}}
     crop["spec"] = {"tool": "Crop", "callTimeoutSeconds": 7, "batching": {"maxSize": 3}, "replicas": 2}
-    (server,), notes = read_fleet(written(tmp_path, crop))
+    plan = read_fleet(written(tmp_path, crop))
+    (server,) = plan.servers
     assert (server.name, server.config.default_timeout_seconds) == ("crop", 7)
     assert server.config.tools[0].batching.max_size == 3
-    assert any("spec.replicas" in note for note in notes)
+    assert any("spec.replicas" in note for note in plan.notes)
 
 
 def test_the_demos_tools_can_be_started_and_its_job_is_passed_over() -> None:
-    servers, notes = read_fleet(Path(__file__).parents[3] / "manifests" / "toolrljob-cpu.yaml")
-    assert [server.name for server in servers] == ["ocr", "crop", "zoom", "point", "hline"]
-    assert notes == ["ToolRLJob/demo is passed over: `thinkimg run` runs jobs"]
+    plan = read_fleet(Path(__file__).parents[3] / "manifests" / "toolrljob-cpu.yaml")
+    assert [server.name for server in plan.servers] == ["ocr", "crop", "zoom", "point", "hline"]
+    assert plan.notes == ["ToolRLJob/demo is passed over: `thinkimg run` runs jobs"]
 
 
 def test_a_manifest_that_cannot_be_served_is_refused(tmp_path: Path) -> None:
@@ -128,17 +129,20 @@ tool_worker_config:
 
 
 def test_openthinkimgs_file_is_read_and_what_is_left_out_is_named(tmp_path: Path) -> None:
-    fleet, notes = read_openthinkimg(written(tmp_path, OPENTHINKIMG, "all_service.yaml"))
-    point, ocr, line = fleet.specs()
+    plan = read_openthinkimg(written(tmp_path, OPENTHINKIMG, "all_service.yaml"))
+    point, ocr, line = plan.servers
     assert [spec.config.tools[0].name for spec in (point, ocr, line)] == ["Point", "OCR", "DrawHorizontalLineByY"]
     assert (point.name, point.config.host, point.config.port) == ("Point", "0.0.0.0", 20027)
     assert dict(point.env) == {"CUDA_VISIBLE_DEVICES": "0,1"}
     assert (ocr.config.port, ocr.config.workers, dict(ocr.env)) == (20009, 3, {"CUDA_VISIBLE_DEVICES": "2"})
-    ignored = {note.partition(": ")[0] for note in notes}
-    assert {"base_dir", "log_folder", "partition", "controller_config"} <= ignored
+    assert plan.gateway == {"port": 20001, "host": "0.0.0.0"}
+    (note,) = plan.notes
+    ignored = set(note.partition(": ")[2].split(", "))
+    assert {"base_dir", "log_folder", "partition", "controller_config.job_name"} <= ignored
     assert {f"tool_worker_config[0].Point.{key}" for key in ("job_name", "conda_env", "srun_kwargs")} <= ignored
     assert "tool_worker_config[0].Point.cmd.model_path" in ignored
-    assert not any("cuda_visible_devices" in note or "cmd.port" in note for note in notes)
+    assert "cuda_visible_devices" not in note
+    assert "cmd.port" not in note
 
 
 def test_a_worker_without_a_tool_is_refused_with_its_name(tmp_path: Path) -> None:

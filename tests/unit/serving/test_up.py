@@ -152,7 +152,7 @@ def test_the_table_fits_a_terminal_and_says_what_is_wrong() -> None:
     console.print(table_of(specs, statuses, {"grounding-dino-1": Load(123_456, 78, 9)}))
     lines = console.export_text().rstrip().splitlines()
     assert lines[1].split() == ["grounding-dino-1", "ready", "1.0h", "127.0.0.1:20003", "0,1", "123456", "78", "9", "0"]
-    assert lines[2].split() == ["crop", "waiting", "3s", "0", "0", "0", "12"]
+    assert lines[2].split() == ["crop", "waiting", "3s", "12"], "nothing is known of its calls"
     assert lines[3].strip() == "crop: it was ended by SIGKILL; again in 8.0 s"
     assert all("…" not in line for line in lines)
 
@@ -168,3 +168,14 @@ thinkimg_tool_errors_total{family="model",kind="refused",tool="A"} 2.0
 thinkimg_tool_calls_in_flight 1.0
 """
     assert load_of(text) == Load(7, 2, 1)
+
+
+def test_a_gateways_load_is_told_by_its_own_metrics() -> None:
+    text = """
+# TYPE thinkimg_gateway_tool_calls_total counter
+thinkimg_gateway_tool_calls_total{face="mcp",outcome="ok",tool="A"} 3.0
+thinkimg_gateway_tool_calls_total{face="tools",outcome="refused",tool="A"} 4.0
+# TYPE thinkimg_gateway_requests_in_flight gauge
+thinkimg_gateway_requests_in_flight 2.0
+"""
+    assert load_of(text) == Load(7, 4, 2)

@@ -1,0 +1,116 @@
+"""The gateway as one ASGI app: all faces behind one gate."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from thinkimg.errors import UserError
+from thinkimg.gateway import openapi
+from thinkimg.gateway.config import GatewayConfig
+from thinkimg.gateway.core import Core
+from thinkimg.gateway.gate import Gate, face_of
+from thinkimg.gateway.mcp import McpFace
+from thinkimg.gateway.openai import ChatFace, ServedModel, upstream_model
+from thinkimg.gateway.openthinkimg import OpenThinkIMGFace
+from thinkimg.gateway.refusals import Refusal, problem_response, refuse
+from thinkimg.gateway.tools import ToolsFace
+
+
+def create_app(config: GatewayConfig, models: Sequence[ServedModel] = ()) -> Starlette:
+    """The app; `app.state.core` must be connected before it is ready.
+
+    Args:
+        models: served beside those of the configuration.
+
+    Raises:
+        UserError: the file of keys, or a key's variable, is missing; two models of one name.
+    """
+    core = Core(config)
+    upstreams = [upstream_model(upstream, config.limits.chat_seconds) for upstream in config.models]
+    served = [*upstreams, *models]
+    if len({model.name for model in served}) < len(served):
+        raise UserError(f"names must be unique, not {[model.name for model in served]}", "models")
+    mcp = McpFace(core)
+    faces = (_Pages(core), ToolsFace(core), ChatFace(core, served), mcp, OpenThinkIMGFace(core))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with mcp.running():
+            yield
+
+    app = Starlette(
+        routes=[route for face in faces for route in face.routes],
+        lifespan=lifespan,
+        middleware=_middleware(config, core),
+        exception_handlers={Refusal: _refused, HTTPException: _refused_by_router},
+    )
+    app.state.core = core
+    return app
+
+
+def _middleware(config: GatewayConfig, core: Core) -> list[Middleware]:
+    gate = Middleware(
+        Gate, config=config, callers=core.callers, metrics=core.metrics, is_draining=lambda: core.draining
+    )
+    if not config.cors_origins:
+        return [gate]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=config.cors_origins,
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id", "mcp-session-id"],
+    )
+    return [cors, gate]
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return problem_response(error.problem, face_of(request.url.path))
+
+
+async def _refused_by_router(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    response = problem_response(refuse(error.status_code, kind, error.detail).problem, face_of(request.url.path))
+    response.headers.update(error.headers or {})
+    return response
+
+
+class _Pages:
+    """Probes, metrics, and the description of the API."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.routes = [
+            Route("/livez", self.livez),
+            Route("/readyz", self.readyz),
+            Route("/metrics", self.metrics),
+            Route("/openapi.json", self.description),
+            Route("/docs", self.documentation),
+        ]
+
+    async def livez(self, request: Request) -> Response:
+        return Response("alive\n")
+
+    async def readyz(self, request: Request) -> Response:
+        ready = self._core.ready
+        return Response("ready\n" if ready else "not ready\n", status_code=200 if ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._core.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    async def description(self, request: Request) -> Response:
+        return JSONResponse(openapi.document(self._core.schemas.values(), secured=not self._core.callers.open))
+
+    async def documentation(self, request: Request) -> HTMLResponse:
+        """Swagger's page; the browser gets its script from a public host."""
+        return get_swagger_ui_html(openapi_url="openapi.json", title="ThinkIMG gateway")
