@@ -154,7 +154,7 @@ def train_sam(folder: Path, steps: int = 1500, batch: int = 4) -> float:
         loss = per_mask.min(dim=1).values.mean() + per_mask.mean() * 0.2
         loss = loss + 0.1 * functional.mse_loss(out.iou_scores[:, 0], overlap.float())
         loss.backward()
-        losses.append(float(loss))
+        losses.append(loss.item())
     model.save_pretrained(folder)
     SamProcessor(processor).save_pretrained(folder)
     return float(np.mean(losses[-50:]))
@@ -209,7 +209,7 @@ def train_detector(folder: Path, steps: int = 4000, batch: int = 4) -> float:
     model = GroundingDinoForObjectDetection(config)
     processor = GroundingDinoImageProcessor(size={"shortest_edge": 128, "longest_edge": 192})
     source, losses = scenes(2), []
-    for _ in _steps(model, steps, 1e-3):
+    for _ in _steps(model, steps, 5e-4):
         shown = [next(source) for _ in range(batch)]
         phrases = [_asked(each) for each in shown]
         pixels = processor(images=[each.picture for each in shown], return_tensors="pt")["pixel_values"]
@@ -225,7 +225,9 @@ def train_detector(folder: Path, steps: int = 4000, batch: int = 4) -> float:
             for row in range(batch)
         )
         loss.backward()
-        losses.append(float(loss) / batch)
+        losses.append(loss.item() / batch)
+        if len(losses) % 250 == 0:
+            print(f"  step {len(losses)}: loss {np.mean(losses[-100:]):.3f}", flush=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return float(np.mean(losses[-50:]))
@@ -319,7 +321,7 @@ def train_depth(folder: Path, steps: int = 500, batch: int = 4) -> float:
         wanted = functional.interpolate(truth, depth.shape[-2:], mode="bilinear")[:, 0]
         loss = (depth - wanted).abs().mean()
         loss.backward()
-        losses.append(float(loss))
+        losses.append(loss.item())
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return float(np.mean(losses[-50:]))

@@ -205,8 +205,9 @@ def _spread(regions: Sequence[Region], side: int) -> float:
 def _beside(region: Region, item: TextItem) -> bool:
     """Whether the region is the legend's key at the left of the text."""
     line = min(item.box[3] - item.box[1], item.box[2] - item.box[0])
-    _, y = centre(region.box)
-    return item.box[1] <= y <= item.box[3] and item.box[0] - 9 * line <= region.box[0] and region.box[2] <= item.box[0]
+    x, y = centre(region.box)
+    in_row = item.box[1] - line / 2 <= y <= item.box[3] + line / 2
+    return in_row and item.box[0] - 9 * line <= region.box[0] and x <= item.box[0]
 
 
 def _colored(color: str, said: list[str], scene: _Scene) -> list[_Point]:

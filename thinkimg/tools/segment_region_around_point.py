@@ -13,8 +13,10 @@ from thinkimg.image import Image
 from thinkimg.tools import markup
 from thinkimg.tools.arguments import Points
 from thinkimg.tools.backends.geometry import point_from_percent
+from thinkimg.tools.backends.layout import background
 from thinkimg.tools.backends.masks import encode_rle, mask_box
 from thinkimg.tools.backends.options import SegmenterOptions
+from thinkimg.tools.backends.reading import SMALL, most_frequent_color
 from thinkimg.tools.backends.segmenting import Prompt, load_segmenter
 from thinkimg.tools.crop import box_to_percent
 from thinkimg.tools.draw_line import percent_to_pixel
@@ -115,11 +117,11 @@ def _result(image: Image, points: Sequence[tuple[float, float]], mask: np.ndarra
 
 
 def region_around(pixels: np.ndarray, seeds: list[tuple[int, int]], tolerance: int) -> np.ndarray:
-    """The connected pixels that resemble a seed's colour, edges not crossed.
+    """The connected pixels that resemble a seed's colour, edges not crossed but for lines that are drawn over them.
 
     Args:
         pixels: uint8, shape (height, width, 3).
-        seeds: pixels (x, y).
+        seeds: pixels (x, y); one on a thin line stands for what the line is drawn over.
         tolerance: per channel, against the seed's own colour.
 
     Returns:
@@ -127,19 +129,100 @@ def region_around(pixels: np.ndarray, seeds: list[tuple[int, int]], tolerance: i
     """
     import cv2
 
-    height, width = pixels.shape[:2]
-    edges = cv2.Canny(pixels, 60, 160)
-    mask = np.zeros((height, width), bool)
+    edges = cv2.Canny(pixels, 60, 160) > 0
+    mask = np.zeros(pixels.shape[:2], bool)
     for seed in seeds:
-        # OpenCV wants a frame of one pixel around the mask; what is not zero there stops the fill.
-        barrier = np.pad((edges > 0).astype(np.uint8), 1)
-        barrier[seed[1] : seed[1] + 3, seed[0] : seed[0] + 3] = 0
-        flags = 4 | (2 << 8) | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY
-        limits = (tolerance,) * 3
-        cv2.floodFill(pixels.copy(), barrier, seed, 0, limits, limits, flags)
-        filled = barrier[1:-1, 1:-1] == 2
-        mask |= _with_rim(filled, pixels, seed, tolerance)
+        start = _off_line(pixels, seed, tolerance)
+        filled = _fill(pixels, edges, start, tolerance)
+        if max(pixels.shape) > SMALL:
+            filled = _across_lines(filled, pixels, edges, start, tolerance)
+        mask |= filled
+        mask[seed[1], seed[0]] = True
     return mask
+
+
+def _fill(pixels: np.ndarray, edges: np.ndarray, seed: tuple[int, int], tolerance: int) -> np.ndarray:
+    import cv2
+
+    # OpenCV wants a frame of one pixel around the mask; what is not zero there stops the fill.
+    barrier = np.pad(edges.astype(np.uint8), 1)
+    barrier[seed[1] : seed[1] + 3, seed[0] : seed[0] + 3] = 0
+    flags = 4 | (2 << 8) | cv2.FLOODFILL_FIXED_RANGE | cv2.FLOODFILL_MASK_ONLY
+    limits = (tolerance,) * 3
+    cv2.floodFill(pixels.copy(), barrier, seed, 0, limits, limits, flags)
+    return _with_rim(barrier[1:-1, 1:-1] == 2, pixels, seed, tolerance)
+
+
+def _off_line(pixels: np.ndarray, seed: tuple[int, int], tolerance: int) -> tuple[int, int]:
+    """The seed, or the nearest pixel of what surrounds it where the seed is on a thin line."""
+    if max(pixels.shape) <= SMALL:
+        return seed
+    x, y = seed
+    reach = 6
+    left, top = max(0, x - reach), max(0, y - reach)
+    part = pixels[top : y + reach + 1, left : x + reach + 1]
+    own = np.abs(part.astype(np.int16) - pixels[y, x].astype(np.int16)).max(axis=2) <= tolerance
+    if own.mean() > 0.3:
+        return seed
+    around = most_frequent_color(part.reshape(-1, 3))
+    rows, columns = np.nonzero(np.abs(part.astype(np.int16) - around).max(axis=2) <= tolerance / 2)
+    if len(rows) < 0.5 * own.size:
+        return seed
+    nearest = int(np.hypot(rows + top - y, columns + left - x).argmin())
+    return int(columns[nearest] + left), int(rows[nearest] + top)
+
+
+def _across_lines(
+    filled: np.ndarray, pixels: np.ndarray, edges: np.ndarray, seed: tuple[int, int], tolerance: int
+) -> np.ndarray:
+    """Goes on behind thin lines that are drawn over the region and run on beyond it, such as a grid.
+
+    A line in the colour of the ground is none of these: it keeps bars of a histogram or slices apart.
+    """
+    import cv2
+
+    ground = background(pixels)
+    color = pixels[seed[1], seed[0]].astype(np.int16)
+    if np.abs(color - ground).max() <= tolerance:
+        return filled
+    alike = np.abs(pixels.astype(np.int16) - color).max(axis=2) <= tolerance
+    closed: Any = cv2.morphologyEx(alike.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)).astype(bool)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((closed & ~alike).astype(np.uint8), connectivity=8)
+    for _ in range(20):
+        grown = cv2.dilate(filled.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+        bridges = [
+            index
+            for index in np.unique(labels[grown & ~filled]).tolist()
+            if index and _is_line(stats[index].tolist(), labels == index, pixels, ground)
+        ]
+        if not bridges:
+            return filled
+        bridge = np.isin(labels, bridges)
+        behind = cv2.dilate(bridge.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool) & alike & ~filled
+        filled = filled | bridge
+        rows, columns = np.nonzero(behind)
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            if not filled[row, column]:
+                filled = filled | _fill(pixels, edges, (column, row), tolerance)
+    return filled
+
+
+def _is_line(stats: list[int], line: np.ndarray, pixels: np.ndarray, ground: np.ndarray) -> bool:
+    """Thin, long, not in the colour of the ground, and going on in that colour beyond an end."""
+    x, y, w, h, _ = stats
+    if min(w, h) > 6 or max(w, h) < 8:
+        return False
+    color = np.median(pixels[line], axis=0)
+    if np.abs(color - ground).max() <= 24:
+        return False
+    height, width = line.shape
+    ends = ((x - 4, y + h // 2), (x + w + 3, y + h // 2)) if w > h else ((x + w // 2, y - 4), (x + w // 2, y + h + 3))
+    for column, row in ends:
+        if 1 <= column < width - 1 and 1 <= row < height - 1:
+            beyond = pixels[row - 1 : row + 2, column - 1 : column + 2].reshape(-1, 3).astype(np.int16)
+            if (np.abs(beyond - color).max(axis=1) <= 60).any() and (np.abs(beyond - ground).max(axis=1) > 24).any():
+                return True
+    return False
 
 
 def _with_rim(filled: np.ndarray, pixels: np.ndarray, seed: tuple[int, int], tolerance: int) -> np.ndarray:

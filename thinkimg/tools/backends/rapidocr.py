@@ -3,8 +3,8 @@
 One engine per process, with one cache: OCR, ZoominSubplot and Point read the same picture once.
 
 Settings, chosen for speed: detection at the picture's own size up to 320 pixels (RapidOCR would enlarge it to 736), at
-twice its size up to 1000; each string recognised by itself at its own width (RapidOCR pads batches to 320), no angle
-classifier, but tall boxes are read in every direction.
+twice its size or 1920 pixels beyond; each string recognised by itself at its own width (RapidOCR pads batches to 320),
+no angle classifier, but tall boxes are read in every direction.
 """
 
 from functools import lru_cache
@@ -14,15 +14,12 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from thinkimg.tools.backends.reading import CACHE_SIZE, TextItem, TextReader, border_color, clip, kept_pictures
+from thinkimg.tools.backends.reading import CACHE_SIZE, SMALL, TextItem, TextReader, border_color, clip, kept_pictures
 
 _SMALLEST = 256  # pixels; smaller pictures are laid on a ground of this size
-_LARGEST = 1600  # pixels; larger pictures are reduced
+_LARGEST = 1920  # pixels; larger pictures are reduced, smaller ones enlarged, at most twice
 _UNCLIP_RATIO = 1.6  # how far the detector widens its boxes (RapidOCR's default)
 _STEP = 32  # the detector's; other sizes would be distorted
-_ENLARGED = range(
-    320, 1000
-)  # pixels of the longer side; such pictures are doubled: their letters may be 10 pixels high
 _TALL = 1.5  # height to width from which a box may hold rotated text
 
 
@@ -106,7 +103,8 @@ _reader = lru_cache(maxsize=4)(RapidReader)
 def _prepare(picture: Pillow.Image) -> tuple[Pillow.Image, float, tuple[int, int]]:
     """Bring a picture to a size at which letters are found, on a ground whose size suits the detector; return ground,
     scale, place."""
-    scale = 2.0 if max(picture.size) in _ENLARGED else min(1.0, _LARGEST / max(picture.size))
+    longest = max(picture.size)
+    scale = 1.0 if longest <= SMALL else min(2.0, _LARGEST / longest)
     if scale != 1:
         size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
         picture = picture.resize(size, Pillow.Resampling.LANCZOS)

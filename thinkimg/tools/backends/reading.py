@@ -13,6 +13,8 @@ from PIL import Image as Pillow
 from thinkimg.image import Image
 
 CACHE_VARIABLE = "THINKIMG_OCR_CACHE"
+SMALL = 320
+"""Pixels of the longer side up to which a picture is looked at as it is; in larger ones lines and letters are thin."""
 CACHE_SIZE = 2048  # pictures; the strings of one take about a kilobyte
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
 
 from thinkimg.tools.backends.layout import Box, background
-from thinkimg.tools.backends.reading import TextItem, most_frequent_color
+from thinkimg.tools.backends.reading import SMALL, TextItem, most_frequent_color
 
 _NAMED: dict[str, tuple[tuple[int, int, int], ...]] = {
     "red": ((214, 39, 40), (240, 20, 30), (225, 80, 75), (170, 20, 30)),
@@ -88,8 +89,10 @@ def colored_regions(picture: Pillow.Image, items: Sequence[TextItem], least_shar
         ink[y1 + 1 : y2, x1 + 1 : x2] = False
     regions = []
     for color in _plain_colors(pixels, ink):
-        near = np.abs(pixels.astype(np.int16) - color).max(axis=2) <= 20
-        opened = cv2.morphologyEx((near & ink).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        near: Any = ((np.abs(pixels.astype(np.int16) - color).max(axis=2) <= 20) & ink).astype(np.uint8)
+        if max(picture.size) > SMALL:  # a grid over bars cuts them in pieces
+            near = cv2.morphologyEx(near, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+        opened = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
         name = color_name(color)
         for index in range(1, count):
