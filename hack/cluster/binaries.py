@@ -73,11 +73,22 @@ BUILDS = (
     Build(
         "kubernetes",
         ".",
-        ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"),
+        (
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kubelet",
+            "kube-proxy",
+            "kubectl",
+            "kubeadm",
+        ),
         minutes=7,
     ),
     Build("kwok", "sigs.k8s.io/kwok/cmd/kwok", ("kwok",), minutes=1),
     Build("helm", "helm.sh/helm/v4/cmd/helm", ("helm",), minutes=1.5),
+    Build("kind", "sigs.k8s.io/kind", ("kind",), minutes=0.5),
+    Build("coredns", "github.com/coredns/coredns", ("coredns",), minutes=2),
 )
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
 FOR_TESTS = (*CONTROL_PLANE, "helm")

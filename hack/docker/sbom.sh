@@ -4,10 +4,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 uv="${UV:-uv}"
 case "${1:?which image?}" in
-runtime) what=(--extra serving) ;;
-tool) what=(--extra serving --extra tools) ;;
-tool-*) what=(--extra serving --extra "${1#tool-}") ;;
-trainer) what=(--extra serving --extra train) ;;
+runtime) what=(--extra serving --extra gateway) ;;
+tool) what=(--extra serving --extra gateway --extra tools) ;;
+tool-*) what=(--extra serving --extra gateway --extra "${1#tool-}") ;;
+trainer) what=(--extra serving --extra gateway --extra train) ;;
 operator) what=(--package thinkimg-operator) ;;
 *) echo "sbom.sh: there is no image $1" >&2; exit 2 ;;
 esac

@@ -1,0 +1,3 @@
+module thinkimg.dev/hack/kind/pause
+
+go 1.26.0

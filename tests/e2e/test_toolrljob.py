@@ -1,0 +1,88 @@
+"""A ToolRLJob through all of its stages in real pods, two of them at once in one stage, and what it survives."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from e2ecluster import REPOSITORY, SYSTEM, VISION, Cluster
+
+SMOKE = REPOSITORY / "manifests" / "toolrljob-smoke.yaml"
+
+
+def conditions(job: dict[str, Any]) -> dict[str, str]:
+    return {c["type"]: c["status"] for c in job.get("status", {}).get("conditions", [])}
+
+
+def stage(job: dict[str, Any], name: str) -> dict[str, Any]:
+    return next((s for s in job.get("status", {}).get("stages", []) if s["name"] == name), {})
+
+
+def the_job(cluster: Cluster) -> dict[str, Any]:
+    job: dict[str, Any] = cluster.get("toolrljob", "smoke")
+    assert conditions(job).get("Failed") != "True", json.dumps(job["status"], indent=1)
+    return job
+
+
+def pods(cluster: Cluster, stage_name: str) -> list[dict[str, Any]]:
+    selector = f"thinkimg.dev/job=smoke,thinkimg.dev/stage={stage_name}"
+    found: list[dict[str, Any]] = cluster.get("pods", "-l", selector)["items"]
+    return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+
+
+@pytest.fixture(scope="module")
+def applied(installed: Cluster) -> Cluster:
+    installed.kubectl("apply", "-n", VISION, "-f", str(SMOKE))
+    return installed
+
+
+def test_the_sft_stage_has_two_pods(applied: Cluster) -> None:
+    def two_running() -> bool:
+        the_job(applied)
+        return [p["status"]["phase"] for p in pods(applied, "sft")] == ["Running", "Running"]
+
+    applied.wait("two pods of sft", two_running, seconds=1800)
+
+
+def test_a_lost_operator_pod_restarts_nothing(applied: Cluster) -> None:
+    before = {p["metadata"]["uid"] for p in pods(applied, "sft")}
+    leader = applied.get("lease", "thinkimg-operator", namespace=SYSTEM)["spec"]["holderIdentity"].partition("_")[0]
+    applied.kubectl("delete", "pod", "-n", SYSTEM, leader, "--wait=false")
+    applied.kubectl("rollout", "status", "-n", SYSTEM, "deployment/operator", "--timeout=120s", seconds=130)
+    after = {p["metadata"]["uid"] for p in pods(applied, "sft")}
+    assert before == after or stage(the_job(applied), "sft")["state"] == "Succeeded"
+
+
+def test_a_deleted_trainer_pod_resumes_from_the_checkpoint(applied: Cluster) -> None:
+    def checkpointed() -> bool:
+        return stage(the_job(applied), "v-toolrl").get("checkpoint", {}).get("step", 0) >= 2
+
+    applied.wait("a checkpoint of v-toolrl", checkpointed, seconds=1800)
+    [pod] = pods(applied, "v-toolrl")
+    step = stage(the_job(applied), "v-toolrl")["checkpoint"]["step"]
+    applied.kubectl("delete", "pod", "-n", VISION, pod["metadata"]["name"], "--wait=false")
+    applied.wait("another attempt", lambda: stage(the_job(applied), "v-toolrl").get("attempt", 0) >= 1, seconds=300)
+    log = applied.wait("its log", lambda: resumed_at(applied), seconds=300)
+    assert log >= step
+
+
+def resumed_at(cluster: Cluster) -> int:
+    """The step that the newest attempt of v-toolrl began at, by its progress lines; 0 as long as there is none."""
+    for pod in pods(cluster, "v-toolrl"):
+        if pod["metadata"]["labels"]["thinkimg.dev/attempt"] == "0":
+            continue
+        for line in cluster.kubectl("logs", "-n", VISION, pod["metadata"]["name"], check=False).splitlines():
+            if line.startswith("{") and "step" in (progress := json.loads(line)):
+                return int(progress["step"]) - 1
+    return 0
+
+
+def test_it_completes_with_its_results_in_status(applied: Cluster) -> None:
+    job = applied.wait(
+        "Complete", lambda: (found := the_job(applied)) and conditions(found).get("Complete") == "True" and found,
+        seconds=1800,
+    )  # fmt: skip
+    models = [row["model"] for row in job["status"]["results"]]
+    assert models == ["base", "text-sft", "text-rl", "sft", "v-toolrl"]
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in job["status"]["results"])
