@@ -7,6 +7,7 @@ started. Progress goes to standard output as JSON lines.
 import asyncio
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -177,12 +178,17 @@ def _base(context: Context) -> dict[str, Any]:
         lambda text: context.progress(BASE, message=text),
     )
     for file in source.iterdir():
-        target = context.run.base / file.name
-        target.unlink(missing_ok=True)
-        target.hardlink_to(file) if source.stat().st_dev == context.run.base.stat().st_dev else target.write_bytes(
-            file.read_bytes()
-        )
+        _link_or_copy(file, context.run.base / file.name)
     return json.loads((source / "base.json").read_text())
+
+
+def _link_or_copy(file: Path, target: Path) -> None:
+    """Two mounts of one file system have the same device, and cannot be linked across: only trying tells."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 # ---- Synthesize -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Parts of the stages that need no training."""
 
 import asyncio
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 from thinkimg.api.v1alpha1 import parse_manifest
 from thinkimg.errors import UserError
 from thinkimg.jobs.layout import Run
-from thinkimg.jobs.stage import Context, _cold_start, _Limited
+from thinkimg.jobs.stage import Context, _cold_start, _Limited, _link_or_copy
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 
@@ -60,3 +61,14 @@ def test_sft_learns_the_users_own_trajectories_where_no_stage_makes_any(tmp_path
         _cold_start(context(tmp_path), "sft")
     write_trajectories([Trajectory(question="What?", status="answered")], tmp_path / "mine.jsonl")
     assert [trajectory.question for trajectory in _cold_start(context(tmp_path), "sft")] == ["What?"]
+
+
+@pytest.mark.parametrize("elsewhere", ["/dev/shm", None], ids=["another file system", "the same"])
+def test_a_file_of_the_cache_reaches_the_run_wherever_that_is(tmp_path: Path, elsewhere: str | None) -> None:
+    with tempfile.TemporaryDirectory(dir=elsewhere if elsewhere and Path(elsewhere).is_dir() else tmp_path) as cache:
+        file = Path(cache, "weights")
+        file.write_bytes(b"new")
+        target = tmp_path / "weights"
+        target.write_bytes(b"old")
+        _link_or_copy(file, target)
+    assert target.read_bytes() == b"new"
