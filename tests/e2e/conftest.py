@@ -28,6 +28,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if named := os.environ.get("E2E_KUBECONFIG"):
         yield Cluster(Path(named))
         return
+    known = subprocess.run(
+        [os.environ.get("DOCKER", "docker"), "container", "inspect", "thinkimg-control-plane"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    if known.returncode == 0:  # somebody's work may be in it
+        pytest.exit("there is a cluster thinkimg already: name it by E2E_KUBECONFIG, or hack/kind/kind down", 2)
     kubeconfig = tmp_path_factory.mktemp("kind") / "kubeconfig"
     images = [f"{REGISTRY}/{name}:{VERSION}" for name in ("runtime", "tool", "operator")]
     timed("images", "hack/docker/build.sh", "runtime", "tool", "operator", "trainer")
