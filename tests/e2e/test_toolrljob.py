@@ -56,13 +56,13 @@ def test_a_lost_operator_pod_restarts_nothing(applied: Cluster) -> None:
 
 def test_a_deleted_trainer_pod_resumes_from_the_checkpoint(applied: Cluster) -> None:
     def checkpointed() -> bool:
-        return stage(the_job(applied), "v-toolrl").get("checkpoint", {}).get("step", 0) >= 2
+        return stage(the_job(applied), "v-toolrl").get("checkpoint", {}).get("step", 0) >= 5
 
     applied.wait("a checkpoint of v-toolrl", checkpointed, seconds=1800)
     [pod] = pods(applied, "v-toolrl")
     step = stage(the_job(applied), "v-toolrl")["checkpoint"]["step"]
     applied.kubectl("delete", "pod", "-n", VISION, pod["metadata"]["name"], "--wait=false")
-    applied.wait("another attempt", lambda: stage(the_job(applied), "v-toolrl").get("attempt", 0) >= 1, seconds=300)
+    applied.wait("another attempt", lambda: stage(the_job(applied), "v-toolrl").get("attempt", 0) >= 2, seconds=300)
     log = applied.wait("its log", lambda: resumed_at(applied), seconds=300)
     assert log >= step
 
@@ -70,7 +70,7 @@ def test_a_deleted_trainer_pod_resumes_from_the_checkpoint(applied: Cluster) -> 
 def resumed_at(cluster: Cluster) -> int:
     """The step that the newest attempt of v-toolrl began at, by its progress lines; 0 as long as there is none."""
     for pod in pods(cluster, "v-toolrl"):
-        if pod["metadata"]["labels"]["thinkimg.dev/attempt"] == "0":
+        if pod["metadata"]["labels"]["thinkimg.dev/attempt"] == "1":
             continue
         for line in cluster.kubectl("logs", "-n", VISION, pod["metadata"]["name"], check=False).splitlines():
             if line.startswith("{") and "step" in (progress := json.loads(line)):
