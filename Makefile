@@ -5,7 +5,7 @@ STAMP := .venv/setup.stamp
 DEMO := manifests/toolrljob-cpu.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds crds cluster-binaries test \
+.PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds crds chart-docs cluster-binaries test \
 	chromium bench bench-dispatch bench-operator bench-rollout soak gpu-check images images-test e2e clean
 
 help: ## Say what there is to make
@@ -43,7 +43,10 @@ check-crds: setup
 crds: setup ## Write the CRDs of charts/thinkimg-crds from thinkimg.api
 	$(BIN)/python hack/generate_crds.py
 
-# Once, about 8 minutes on 2 cores; kept in ~/.cache/thinkimg. Without them the cluster tests are skipped, in CI they fail.
+chart-docs: setup ## Write the README of each chart from its values
+	hack/chart_docs.sh
+
+# Once, about 12 minutes on 2 cores; kept in ~/.cache/thinkimg. Without them the cluster tests are skipped, in CI they fail.
 cluster-binaries: setup ## Build etcd, API server, controllers, scheduler and KWOK for the cluster tests
 	@$(BIN)/python hack/cluster/cluster binaries || [ "$$CI" != true ]
 

@@ -1,7 +1,8 @@
 """The programs of a control plane: found in KUBEBUILDER_ASSETS or the cache, otherwise built from pinned Go modules.
 
 Each folder with a `go.mod` below this one is a build: `kubernetes` (one program that is etcd, the API server, its
-controllers, kubelet, kube-proxy and kubectl, by the name it is called), `kwok` and `helm`.
+controllers, kubelet, kube-proxy and kubectl, by the name it is called), `kwok`, `helm`, and what
+kind needs or what checks rules, charts and workflows.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Build:
     programs: tuple[str, ...]
     minutes: float
     """About how long it takes on two cores."""
+    tags: str = ""
+    """Build tags of Go."""
 
     @property
     def source(self) -> Path:
@@ -66,6 +69,7 @@ class Build:
         for file in sorted(self.source.iterdir()):
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
         digest.update(repr((self.package, self.flags(), toolchain.VERSION, toolchain.platform_name())).encode())
+        digest.update(self.tags.encode())
         return digest.hexdigest()[:16]
 
 
@@ -88,10 +92,13 @@ BUILDS = (
     Build("kwok", "sigs.k8s.io/kwok/cmd/kwok", ("kwok",), minutes=1),
     Build("helm", "helm.sh/helm/v4/cmd/helm", ("helm",), minutes=1.5),
     Build("kind", "sigs.k8s.io/kind", ("kind",), minutes=0.5),
+    Build("promtool", "github.com/prometheus/prometheus/cmd/promtool", ("promtool",), minutes=2, tags="remove_all_sd"),
+    Build("helm-docs", "github.com/norwoodj/helm-docs/cmd/helm-docs", ("helm-docs",), minutes=0.5),
+    Build("actionlint", "github.com/rhysd/actionlint/cmd/actionlint", ("actionlint",), minutes=0.3),
     Build("coredns", "github.com/coredns/coredns", ("coredns",), minutes=2),
 )
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
-FOR_TESTS = (*CONTROL_PLANE, "helm")
+FOR_TESTS = (*CONTROL_PLANE, "helm", "promtool", "helm-docs", "actionlint")
 
 
 class BinariesError(Exception):
@@ -164,7 +171,8 @@ def _make(build: Build, say: Callable[[str], None]) -> None:
 
 
 def _compile(build: Build, go: Path, output: Path) -> None:
-    command = [str(go), "build", "-trimpath", "-ldflags", " ".join(build.flags()), "-o", str(output), build.package]
+    command = [str(go), "build", "-trimpath", "-tags", build.tags, "-ldflags", " ".join(build.flags())]
+    command += ["-o", str(output), build.package]
     # Static programs run in any image; the toolchain is the one that was chosen, and a go.work above does not count.
     environment = {
         **os.environ,

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import yaml
 from testcluster import REPOSITORY, Cluster, Namespace
 
 CHARTS = REPOSITORY / "charts"
+NAMES = sorted(path.name for path in CHARTS.iterdir() if path.is_dir())
 KNOWN = ["--api-versions", "thinkimg.dev/v1alpha1/VisionTool"]
 
 TOOLS: list[dict[str, Any]] = [
@@ -55,6 +57,7 @@ OPERATOR: list[dict[str, Any]] = [
     {"watchNamespaces": ["default"]},
     {"replicas": 1, "serviceAccount": {"name": "own", "annotations": {"a": "b"}}},
     {"serviceMonitors": True},
+    {"monitoring": {"podMonitor": True, "rules": True, "dashboards": True, "labels": {"release": "prometheus"}}},
     {"toolImages": {"OCR": "registry.example.com/ocr:1", "*": "registry.example.com/tool:1"}},
     {"runtimeImage": "registry.example.com/trainer:1", "logLevel": "DEBUG", "resyncSeconds": 60},
     {"nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}], "imagePullSecrets": [{"name": "r"}]},
@@ -86,7 +89,15 @@ def named(values: dict[str, Any]) -> str:
     return json.dumps(values, separators=(",", ":"))[:80]
 
 
-@pytest.mark.parametrize("chart", sorted(path.name for path in CHARTS.iterdir() if path.is_dir()))
+def test_the_readme_of_a_chart_says_what_its_values_are(tmp_path: Path) -> None:
+    shutil.copytree(CHARTS, tmp_path / "charts")
+    subprocess.run([REPOSITORY / "hack" / "chart_docs.sh", str(tmp_path / "charts")], check=True)
+    for name in NAMES:
+        generated = (tmp_path / "charts" / name / "README.md").read_text()
+        assert generated == (CHARTS / name / "README.md").read_text(), "run `make chart-docs`"
+
+
+@pytest.mark.parametrize("chart", NAMES)
 def test_a_chart_passes_lint(helm: Path, chart: str) -> None:
     unchecked = {"thinkimg-tools": {"checkCRDs": False}, "thinkimg": {"thinkimg-tools": {"checkCRDs": False}}}
     run(helm, "lint", "--strict", str(CHARTS / chart), values=unchecked.get(chart, {}))
