@@ -12,6 +12,8 @@ import base64
 import binascii
 import io
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,16 +121,29 @@ def _hub(source: str, split: str) -> Iterator[Row]:
     if unknown := options.keys() - set(_HUB_OPTIONS):
         raise ValueError(f"{source}: unknown parameter {min(unknown)!r}; allowed are {', '.join(_HUB_OPTIONS)}")
     parts = urlsplit(address)
-    name = parts.netloc + parts.path if parts.scheme == "hf" else address
+    on_hub = parts.scheme == "hf"
+    name = parts.netloc + parts.path if on_hub else str(Path(address).resolve())
     try:
         import datasets
     except ImportError:
-        raise ValueError(f"{source}: needs the datasets library: install thinkimg[train]") from None
+        raise ValueError(f"{source}: needs the datasets library: install thinkimg[evaluation]") from None
+    # A folder is read where it is: the library's cache takes two folders of one name for the same data set.
+    cache = None if on_hub else tempfile.mkdtemp(prefix="thinkimg-")
     try:
-        table = datasets.load_dataset(name, options.get("config"), split=split, revision=options.get("revision"))
+        table = datasets.load_dataset(
+            name,
+            options.get("config"),
+            split=split,
+            revision=options.get("revision"),
+            streaming=not on_hub,
+            cache_dir=cache,
+        )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"cannot load {source}, split {split!r}: {error}") from error
-    for column, feature in table.features.items():
+    finally:
+        if cache is not None:
+            shutil.rmtree(cache, ignore_errors=True)
+    for column, feature in (table.features or {}).items():
         if isinstance(feature, datasets.Image):  # the file's own bytes; decoded once, by whoever looks
             table = table.cast_column(column, datasets.Image(decode=False))
     for number, values in enumerate(table):

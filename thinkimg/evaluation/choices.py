@@ -25,14 +25,14 @@ def choose(answer: str, options: Mapping[str, str]) -> str | None:
         found = {letter for letter in re.findall(pattern, answer.strip(), re.MULTILINE) if letter in letters}
         if len(found) == 1:
             return found.pop()
-    words = re.sub(r"[.()\[\],:;!*#{}]", " ", answer).split()
-    named = {word for word in words if word in letters}
-    if len(named) == 1 and (len(words) <= 3 or "A" not in named):
-        return named.pop()
     said = " ".join(answer.casefold().split())
-    if len(words) == 1 and said.strip(".()").upper() in letters:
-        return said.strip(".()").upper()
     meant = [letter for letter, text in options.items() if _holds(said, " ".join(str(text).casefold().split()))]
+    words = re.sub(r"[.()\[\],:;!*#{}]", " ", answer).split()
+    if len(words) == 1 and words[0].upper() in letters:
+        return words[0].upper()
+    named = {word for word in words if word in letters} - ({"A"} if meant or len(words) > 3 else set())
+    if len(named) == 1:
+        return named.pop()
     return meant[0] if len(meant) == 1 else None
 
 

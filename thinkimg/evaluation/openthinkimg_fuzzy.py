@@ -5,6 +5,7 @@ and a decimal fraction is cut off before comparing (12.9 is 12). Its evaluation 
 still on, its `manual_eval.py` without; what is compared here is the text that is given.
 """
 
+import threading
 from functools import cache
 from typing import Any
 
@@ -44,10 +45,14 @@ def similarity(a: str, b: str) -> float:
 
 def _same_mathematics(prediction: str, gold: str) -> bool:
     parse, verify = _math_verify()
+    # Its time limits are made of signals, which only a process' first thread may set.
+    first = threading.current_thread() is threading.main_thread()
+    limits: tuple[dict[str, Any], dict[str, Any]] = (
+        ({}, {}) if first else ({"parsing_timeout": None}, {"timeout_seconds": None})
+    )
     for around in ("{}", "${}$"):
-        # No time limits: they are made of signals, which only a process' first thread may set.
-        left, right = (parse(around.format(text), parsing_timeout=None) for text in (gold, prediction))
-        if left and right and verify(left, right, timeout_seconds=None):
+        left, right = (parse(around.format(text), **limits[0]) for text in (gold, prediction))
+        if left and right and verify(left, right, **limits[1]):
             return True
     return False
 
