@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from thinkimg import __version__
 from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.evaluation import commands as evaluation_commands
 
 app = typer.Typer(
     help="Teach vision-language models to think with images.", no_args_is_help=True, add_completion=False,
@@ -155,6 +156,10 @@ def table(
         runs.append(job_run.run.path)
     write_table(runs, folder)
     console.print((folder / "results.md").read_text())
+
+
+app.command("eval")(evaluation_commands.eval_command)
+app.command("compare")(evaluation_commands.compare_command)
 
 
 @app.command()

@@ -171,13 +171,10 @@ def _known(delta: list[T] | None) -> list[T]:
 def write_trajectories(trajectories: Iterable[Trajectory], path: Path) -> None:
     """Write JSON lines at `path` and pictures beside it in `images/<sha256>.<ending>`; each picture once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.parent / "images"
-    folder.mkdir(exist_ok=True)
     partial = path.with_suffix(path.suffix + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         for trajectory in trajectories:
-            for image in trajectory.images.values():
-                _write_image(folder, image)
+            save_images(trajectory.images.values(), path.parent / "images")
             file.write(trajectory.model_dump_json() + "\n")
     partial.replace(path)  # a reader never sees half a file
 
@@ -201,12 +198,15 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
                 raise ValueError(f"{path}, line {number}: {error}") from error
 
 
-def _write_image(folder: Path, image: Image) -> None:
-    target = folder / (image.sha256 + image.suffix)
-    if not target.exists():
-        partial = folder / f"{image.sha256}.{uuid.uuid4().hex}.partial"
-        partial.write_bytes(image.data)
-        partial.replace(target)  # what exists is whole, whoever was killed meanwhile
+def save_images(images: Iterable[Image], folder: Path) -> None:
+    """Write each picture once, as `<sha256>.<ending>`; what exists is whole, whoever was killed meanwhile."""
+    folder.mkdir(exist_ok=True)
+    for image in images:
+        target = folder / (image.sha256 + image.suffix)
+        if not target.exists():
+            partial = folder / f"{image.sha256}.{uuid.uuid4().hex}.partial"
+            partial.write_bytes(image.data)
+            partial.replace(target)
 
 
 def _read_image(folder: Path, reference: dict[str, Any]) -> Image:

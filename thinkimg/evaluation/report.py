@@ -16,8 +16,9 @@ from rich.table import Table
 
 from thinkimg.errors import UserError
 from thinkimg.evaluation.compare import paired_bootstrap
-from thinkimg.evaluation.metrics import bootstrap_interval, wilson_interval
+from thinkimg.evaluation.metrics import bootstrap_interval
 from thinkimg.evaluation.plots import write_plots
+from thinkimg.evaluation.summary import Row, rows_of, summary_of
 from thinkimg.trajectory import Trajectory
 
 MODEL_NAMES = {
@@ -46,60 +47,31 @@ def ordered_models(models: Iterable[str]) -> list[str]:
 # ---- one model ------------------------------------------------------------------------------------------------------
 
 
-def summarise(
-    greedy: Iterable[Trajectory], sampled: Iterable[Trajectory] = (), seconds: float | None = None
-) -> dict[str, Any]:
+def summarise(greedy: Iterable[Trajectory], sampled: Iterable[Trajectory] = (), seconds: float = 0.0) -> dict[str, Any]:
     """One model's entry of `results.json`: `{"accuracy", "accuracy_sampled", "ci95", "n", ...}`.
 
     Args:
         greedy, sampled: scored trajectories (`correct`, `meta["kind"]`). Without sampled ones, `accuracy_sampled` is
             None.
-        seconds: wall time of the evaluation; by default the sum of the greedy trajectories' own times, which is more
-            where several ran at once.
+        seconds: wall time of the evaluation.
 
     Shares are of the trajectories that count: one that the infrastructure ended is nobody's answer. It is left out of
     `n` and counted in `infrastructure`. Tool calls, errors and `by_kind`'s `n` are those of the greedy answers.
     """
-    all_greedy = list(greedy)
-    counted = [one for one in all_greedy if one.status != "infrastructure"]
-    counted_sampled = [one for one in sampled if one.status != "infrastructure"]
-    right = sum(one.correct is True for one in counted)
-    calls = [result for one in counted for result in one.tool_results]
-    return {
-        "accuracy": _accuracy(counted),
-        "accuracy_sampled": _accuracy(counted_sampled),
-        "ci95": list(wilson_interval(right, len(counted))),
-        "n": len(counted),
-        "n_sampled": len(counted_sampled),
-        "tool_calls_per_answer": len(calls) / len(counted) if counted else 0.0,
-        "tools": dict(Counter(call.name for call in calls).most_common()),
-        "errors": dict(Counter(call.error for call in calls if call.error).most_common()),
-        "status": dict(Counter(one.status for one in all_greedy).most_common()),
-        "infrastructure": len(all_greedy) - len(counted),
-        "by_kind": _by_kind(counted, counted_sampled),
-        "seconds": sum(one.seconds for one in all_greedy) if seconds is None else seconds,
-    }
+    return summarise_rows(rows_of(greedy), rows_of(sampled), seconds)
 
 
-def _accuracy(trajectories: Sequence[Trajectory]) -> float | None:
-    return sum(one.correct is True for one in trajectories) / len(trajectories) if trajectories else None
-
-
-def _by_kind(greedy: Sequence[Trajectory], sampled: Sequence[Trajectory]) -> dict[str, dict[str, Any]]:
-    def grouped(trajectories: Sequence[Trajectory]) -> dict[str, list[Trajectory]]:
-        groups: dict[str, list[Trajectory]] = defaultdict(list)
-        for one in trajectories:
-            groups[str(one.meta.get("kind", "other"))].append(one)
-        return groups
-
-    groups, groups_sampled = grouped(greedy), grouped(sampled)
-    return {
-        kind: {
-            "accuracy": _accuracy(groups[kind]),
-            "accuracy_sampled": _accuracy(groups_sampled.get(kind, [])),
-            "n": len(groups[kind]),
-        }
-        for kind in sorted(groups)
+def summarise_rows(greedy: Iterable[Row], sampled: Iterable[Row], seconds: float) -> dict[str, Any]:
+    """As `summarise`, from what is kept of the trajectories."""
+    first, second = summary_of(greedy), summary_of(sampled)
+    entry = first.document()
+    return entry | {
+        "accuracy_sampled": second.accuracy,
+        "n_sampled": second.n,
+        "by_kind": {
+            kind: {**values, "accuracy_sampled": second.accuracy_of(kind)} for kind, values in entry["by_kind"].items()
+        },
+        "seconds": seconds,
     }
 
 
@@ -224,7 +196,9 @@ def _markdown(report: Mapping[str, Any]) -> str:
         lines += ["", "## Tools", "", *_tools(report["tools"])]
     if report["seconds"]:
         lines += ["", "## Time", ""]
-        lines += _rows(("Stage", "Time"), [(stage, duration(value)) for stage, value in report["seconds"].items()])
+        lines += markdown_rows(
+            ("Stage", "Time"), [(stage, duration(value)) for stage, value in report["seconds"].items()]
+        )
     if report.get("plots"):
         lines += ["", "## Training", "", *(f"![{Path(plot).stem}]({plot})" for plot in report["plots"])]
     return "\n".join(lines) + "\n"
@@ -246,11 +220,11 @@ def _headline_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _headline(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return _rows(HEADLINE, [_headline_cells(row) for row in rows])
+    return markdown_rows(HEADLINE, [_headline_cells(row) for row in rows])
 
 
 def _kinds(rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> list[str]:
-    return _rows(
+    return markdown_rows(
         ("Model", *kinds),
         [
             (row["label"], *(percent((row.get("by_kind") or {}).get(kind, {}).get("accuracy")) for kind in kinds))
@@ -260,7 +234,7 @@ def _kinds(rows: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> list[str]
 
 
 def _tools(tools: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return _rows(
+    return markdown_rows(
         ("Tool", "HTTP calls", "Cache hits", "Model errors", "Infrastructure errors", "p50", "p95"),
         [
             (
@@ -277,7 +251,7 @@ def _tools(tools: Mapping[str, Mapping[str, Any]]) -> list[str]:
     )
 
 
-def _rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+def markdown_rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table: the first column to the left, the others to the right."""
     rule = ["---"] + ["---:"] * (len(head) - 1)
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (head, rule, *body)]
@@ -415,7 +389,7 @@ def _table_markdown(table: Mapping[str, Any]) -> str:
     lines = [
         f"Mean over {len(seeds)} seeds; intervals are bootstraps over seeds and questions.",
         "",
-        *_rows(head, rows),
+        *markdown_rows(head, rows),
     ]
     compared = [
         (
@@ -425,7 +399,7 @@ def _table_markdown(table: Mapping[str, Any]) -> str:
         for found in table["mean"]["differences"]
     ]
     if compared:
-        lines += ["", *_rows(("Difference in points (paired)", "Greedy", "Sampled"), compared)]
+        lines += ["", *markdown_rows(("Difference in points (paired)", "Greedy", "Sampled"), compared)]
     return "\n".join(lines) + "\n"
 
 

@@ -24,17 +24,22 @@ from thinkimg.agent.formats import get_format
 from thinkimg.api.v1alpha1 import ToolRLJob
 from thinkimg.client import ResultCache, ToolClient
 from thinkimg.errors import UserError
+from thinkimg.evaluation.evaluate import Settings as AskSettings
+from thinkimg.evaluation.evaluate import evaluate
 from thinkimg.evaluation.metrics import exact_match
-from thinkimg.evaluation.report import summarise
+from thinkimg.evaluation.report import summarise_rows
+from thinkimg.evaluation.scorers import find_rule
+from thinkimg.evaluation.store import Store
+from thinkimg.evaluation.summary import Row, row_of
 from thinkimg.image import Image
 from thinkimg.jobs.attempt import attempt_number, begin_attempt, check_attempt
 from thinkimg.jobs.environment import PLANNER_KEY, mounted_path
 from thinkimg.jobs.layout import BASE, Run, write_json
-from thinkimg.jobs.models import LoadedModel, load_model
 from thinkimg.jobs.questions import TRAJECTORIES, load_tasks, load_trajectories
 from thinkimg.jobs.termination import last_words
 from thinkimg.jobs.tiny_preset import cached_base
 from thinkimg.models.chat import ChatModel
+from thinkimg.models.pretrained import LoadedModel, load_model
 from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, synthesize
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
@@ -350,7 +355,8 @@ def _sft(context: Context, name: str) -> dict[str, Any]:
             )  # fmt: skip
         if gate is None:
             break
-        accuracy = _gate_accuracy(context, name, loaded, gate.questions, settings.tool_use == "Enabled")
+        answers = folder / f"gate-{attempt + 1}.jsonl"
+        accuracy = _gate_accuracy(context, name, answers, loaded, gate.questions, settings.tool_use == "Enabled")
         record |= {"gate_accuracy": accuracy, "extended": attempt}
         closed = accuracy < gate.min_sampled_accuracy
         context.progress(name, message=f"cold start: {accuracy:.1%} of sampled answers right on validation questions")
@@ -394,13 +400,15 @@ class _Silent:
         raise AssertionError("not asked")
 
 
-def _gate_accuracy(context: Context, name: str, loaded: LoadedModel, questions: int, tools: bool) -> float:
+def _gate_accuracy(
+    context: Context, name: str, answers: Path, loaded: LoadedModel, questions: int, tools: bool
+) -> float:
     """Share of sampled answers that are right on validation questions; all ranks get rank 0's number."""
     accuracy = 0.0
     if context.rank == 0:
-        tasks = context.tasks("validation", questions)
-        trajectories = asyncio.run(_answer(context, name, loaded.chat, tasks, 1.0, tools))
-        accuracy = sum(bool(trajectory.correct) for trajectory in trajectories) / len(trajectories)
+        answers.unlink(missing_ok=True)  # of an attempt that may have ended with other weights
+        rows = _answers(context, answers, name, loaded.chat, context.tasks("validation", questions), 1.0, tools)
+        accuracy = sum(row.correct for row in rows) / len(rows)
     if context.world_size > 1:
         shared = [accuracy]
         torch.distributed.broadcast_object_list(shared, 0)
@@ -505,15 +513,15 @@ def _evaluate(context: Context, name: str) -> dict[str, Any]:
         loaded = context.load(model)
         tools = trained_with_tools(context.job, model)
         modes = {"greedy": 0.0} | ({"sampled": settings.temperature} if settings.sampled else {})
-        answered = {}
-        for mode, temperature in modes.items():
-            answering = _answer(
-                context, f"{name}/{model}", loaded.chat, tasks, temperature, tools, settings.concurrency
+        rows = {
+            mode: _answers(
+                context, folder / f"{mode}.jsonl", f"{name}/{model}", loaded.chat, tasks, temperature, tools,
+                settings.concurrency,
             )
-            answered[mode] = asyncio.run(answering)
-            write_trajectories(answered[mode], folder / f"{mode}.jsonl")
+            for mode, temperature in modes.items()
+        }  # fmt: skip
         seconds = round(time.monotonic() - began, 1)
-        entries[model] = summarise(answered["greedy"], answered.get("sampled", ()), seconds)
+        entries[model] = summarise_rows(rows["greedy"], rows.get("sampled", ()), seconds)
     return {"models": entries}
 
 
@@ -525,30 +533,29 @@ def trained_with_tools(job: ToolRLJob, model: str) -> bool:
     return block is not None and block.tool_use == "Enabled"
 
 
-async def _answer(
+def _answers(
     context: Context,
+    path: Path,
     name: str,
     model: ChatModel,
     tasks: Sequence[Task],
     temperature: float,
     tools: bool,
     concurrency: int = 128,
-) -> list[Trajectory]:
-    """One trajectory per task, scored, in order."""
-    gate = asyncio.Semaphore(concurrency)
-    async with _tools(context, tools, name) as connected:
-        agent = context.agent(model, connected)
+) -> list[Row]:
+    """One answer per task, scored, in order; their trajectories in `path`. What is there already is not asked again."""
+    stage, _, label = name.partition("/")
+    settings = AskSettings(label or stage, stage, temperature, context.job.spec.seed, concurrency)
 
-        async def run(number: int, task: Task) -> Trajectory:
-            async with gate:
-                trajectory = await agent.run(
-                    task, seed=context.job.spec.seed * 1_000_003 + number, temperature=temperature
-                )
-            trajectory.correct = exact_match(trajectory.answer, task.reference or "")
-            trajectory.meta |= {"model": name.rpartition("/")[2], "stage": name.partition("/")[0]}
-            return trajectory
+    async def work() -> list[Row]:
+        async with _tools(context, tools, name) as connected:
+            with Store(path) as store:
+                agent = context.agent(model, connected)
+                names = await evaluate(agent, tasks, [find_rule("relaxed_normalised")], store, settings)
+                store.put_in_order(names)
+                return [row_of(store.record(name)) for name in names]
 
-        return list(await asyncio.gather(*(run(number, task) for number, task in enumerate(tasks))))
+    return asyncio.run(work())
 
 
 @contextmanager

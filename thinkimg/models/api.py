@@ -7,11 +7,12 @@ their texts itself, GRPO refuses them.
 import asyncio
 import base64
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
@@ -28,7 +29,7 @@ _PASSING = (408, 409, 425, 429)
 
 @dataclass
 class Usage:
-    """Totals over the life of an `ApiModel`. `cost` is what the endpoint itself says (OpenRouter and its kin)."""
+    """Totals over the life of an `ApiModel`. `cost` is what the endpoint itself says."""
 
     replies: int = 0
     retries: int = 0
@@ -36,21 +37,29 @@ class Usage:
     completion_tokens: int = 0
     cost: float = 0.0
 
-    def add(self, reported: Any) -> None:
-        """`reported` is the `usage` of one response, if it has one."""
+    def add(self, reply: Reply) -> None:
         self.replies += 1
-        if isinstance(reported, Mapping):
-            prompt, completion = _tokens(reported)
-            self.prompt_tokens += prompt
-            self.completion_tokens += completion
-            self.cost += float(reported.get("cost") or 0.0)
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+        self.cost += reply.cost
 
 
-def _tokens(reported: Any) -> tuple[int, int]:
-    """Of the prompt and of the completion, from a response's `usage`, if it has one."""
-    if not isinstance(reported, Mapping):
-        return 0, 0
-    return int(reported.get("prompt_tokens") or 0), int(reported.get("completion_tokens") or 0)
+class _Pace:
+    """When the next request may be sent: evenly spread over a minute, and not while the endpoint asked for a pause."""
+
+    def __init__(self, requests_per_minute: float | None) -> None:
+        self.gap = 60 / requests_per_minute if requests_per_minute else 0.0
+        self.free_at = 0.0
+
+    async def turn(self) -> None:
+        now = time.monotonic()
+        start = max(now, self.free_at)
+        self.free_at = start + self.gap
+        if start > now:
+            await asyncio.sleep(start - now)
+
+    def pause(self, seconds: float) -> None:
+        self.free_at = max(self.free_at, time.monotonic() + seconds)
 
 
 class _Passing(Exception):
@@ -70,6 +79,8 @@ class ApiModel:
     timeout_seconds: of one attempt. An endpoint that asks to wait longer than this is given up.
     retries: further attempts after 429, 5xx, a broken connection or a time-out.
     max_concurrency: requests under way at once; others wait.
+    requests_per_minute: at most so many, evenly spread; None: no limit. When the endpoint says 429 with `Retry-After`,
+        all requests wait so long, not only the one that was refused.
     extra: further fields of the request body, stronger than ours; None leaves a field out (some models refuse `seed`
         or `max_tokens`).
     backoff_seconds: the first pause is drawn from 0 to this; each further one from twice that range.
@@ -84,6 +95,7 @@ class ApiModel:
     timeout_seconds: float = 120.0
     retries: int = 4
     max_concurrency: int = 16
+    requests_per_minute: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     backoff_seconds: float = 1.0
     usage: Usage = field(default_factory=Usage, init=False)
@@ -99,6 +111,7 @@ class ApiModel:
                 raise UserError("the key holds characters that no HTTP header can carry", "api_key")
         self._url = self.base_url.rstrip("/") + "/chat/completions"
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pace = _Pace(self.requests_per_minute)
 
     async def reply(self, trajectory: Trajectory, sampling: SamplingParameters, seed: int) -> Reply:
         """See `ChatModel.reply`.
@@ -139,6 +152,7 @@ class ApiModel:
 
     async def _with_retries(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Reply:
         for attempt in range(self.retries + 1):
+            await self._pace.turn()
             try:
                 return await self._attempt(client, body)
             except _Passing as failure:
@@ -147,6 +161,7 @@ class ApiModel:
                     raise InfrastructureError(f"{self._url}: {failure} ({tries})") from failure
                 self.usage.retries += 1
                 longest = min(MOST_BACKOFF_SECONDS, self.backoff_seconds * 2**attempt)
+                self._pace.pause(failure.wait)
                 await asyncio.sleep(failure.wait + random.uniform(0, longest))
         raise AssertionError("the last attempt returns or raises")
 
@@ -191,12 +206,19 @@ class ApiModel:
             if not isinstance(text, str):  # parts
                 text = "".join(part.get("text", "") for part in text)
             text = text.encode("utf-8", "replace").decode()  # half a surrogate pair could be neither stored nor sent
-            self.usage.add(body.get("usage"))
+            usage = body.get("usage")
+            usage = usage if isinstance(usage, Mapping) else {}
+            reply = Reply(
+                text,
+                "length" if choice.get("finish_reason") == "length" else "stop",
+                prompt_tokens=int(usage.get("prompt_tokens") or 0),
+                completion_tokens=int(usage.get("completion_tokens") or 0),
+                cost=float(usage.get("cost") or 0.0),
+            )
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _Passing(f"the response is no chat completion: {response.text[:200]!r}") from error
-        prompt, completion = _tokens(body.get("usage"))
-        finish: Literal["length", "stop"] = "length" if choice.get("finish_reason") == "length" else "stop"
-        return Reply(text, finish, prompt_tokens=prompt, completion_tokens=completion)
+        self.usage.add(reply)
+        return reply
 
 
 def to_messages(trajectory: Trajectory) -> list[dict[str, Any]]:

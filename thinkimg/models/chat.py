@@ -20,6 +20,7 @@ class Reply:
         context: per turn that had no tokens yet, the tokens it adds; None for a model without tokens.
         tokens, mask, logprobs: of the model's own turn, a closing token appended as masked when it was cut off.
         prompt_tokens, completion_tokens: what the turn cost, pictures included; 0 if an endpoint does not say.
+        cost: in money, as the endpoint itself says (OpenRouter and its kin); else 0.
     """
 
     text: str
@@ -30,6 +31,7 @@ class Reply:
     logprobs: list[float] | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,246 @@
+"""Several models on the same questions in one table, with paired differences: Markdown, CSV, LaTeX, JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from thinkimg.errors import UserError
+from thinkimg.evaluation.compare import Difference, paired_bootstrap
+from thinkimg.evaluation.metrics import Interval, bootstrap_interval, wilson_interval
+from thinkimg.evaluation.output import COSTS, ITEMS, RESULTS
+from thinkimg.evaluation.report import duration, interval, markdown_rows, percent
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model on one task, as its output folder has it.
+
+    Attributes:
+        scores: question -> score; without those that the infrastructure lost.
+        errors: failed tool calls and unreadable replies, per answer.
+        p50, p95: seconds of a question.
+    """
+
+    task: str
+    model: str
+    scores: Mapping[str, float]
+    mean: float
+    ci95: Interval
+    lost: int
+    tool_calls: float
+    errors: float
+    p50: float | None
+    p95: float | None
+    cost: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """`model` minus `baseline` on the questions that both answered."""
+
+    task: str
+    model: str
+    baseline: str
+    n: int
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    scorer: str
+    entries: Sequence[Entry]
+    pairs: Sequence[Pair]
+
+
+def compare(
+    folders: Sequence[Path], scorer: str | None = None, baseline: str | None = None, resamples: int = 10_000
+) -> Comparison:
+    """Read outputs of `thinkimg eval` and compare every model with a baseline, task by task.
+
+    Args:
+        folders: what `--out` was, or one task's folder in it.
+        scorer: which of the scores; None: what each task calls right.
+        baseline: name of a model; None: the first.
+
+    Raises:
+        UserError: an output without results, without the scorer; two of the same model and task; nothing in common.
+    """
+    entries = [_read(folder, scorer) for given in folders for folder in _task_folders(given)]
+    names = [(entry.task, entry.model) for entry in entries]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"there are two results of {twice[1]} on {twice[0]}; give one another --name", "FOLDER")
+    models = list(dict.fromkeys(entry.model for entry in entries))
+    if baseline is not None and baseline not in models:
+        raise UserError(f"there is no model {baseline!r}; there are {', '.join(models)}", "--baseline")
+    first = baseline or models[0]
+    by_task: dict[str, dict[str, Entry]] = {}
+    for entry in entries:
+        by_task.setdefault(entry.task, {})[entry.model] = entry
+    pairs = [
+        _pair(entry, rows[first], resamples)
+        for rows in by_task.values()
+        if first in rows
+        for name, entry in rows.items()
+        if name != first
+    ]
+    return Comparison(scorer or "correct", entries, pairs)
+
+
+def _task_folders(folder: Path) -> list[Path]:
+    found = [folder] if (folder / RESULTS).exists() else sorted(path.parent for path in folder.glob(f"*/{RESULTS}"))
+    if not found:
+        raise UserError("no results here; finish it with `thinkimg eval`", str(folder))
+    return found
+
+
+def _read(folder: Path, scorer: str | None) -> Entry:
+    results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    costs = json.loads((folder / COSTS).read_text(encoding="utf-8"))
+    scores: dict[str, float] = {}
+    with (folder / ITEMS).open(encoding="utf-8") as file:
+        for line in file:
+            item = json.loads(line)
+            if item["status"] != "infrastructure":
+                scores[item["id"]] = _score(item, scorer, folder)
+    if not scores:
+        raise UserError("no answer counts: all were lost to the infrastructure", str(folder))
+    n, values = len(scores), list(scores.values())
+    binary = set(values) <= {0.0, 1.0}
+    seconds = costs["seconds_per_answer"] or {}
+    return Entry(
+        task=results["task"],
+        model=results["model"],
+        scores=scores,
+        mean=sum(values) / n,
+        ci95=wilson_interval(round(sum(values)), n) if binary else bootstrap_interval([values]),
+        lost=results["infrastructure"],
+        tool_calls=results["tool_calls_per_answer"],
+        errors=(sum(results["errors"].values()) + results["malformed"]) / n,
+        p50=seconds.get("p50"),
+        p95=seconds.get("p95"),
+        cost=costs["cost"],
+    )
+
+
+def _score(item: Mapping[str, Any], scorer: str | None, folder: Path) -> float:
+    if scorer is None:
+        return float(item["correct"])
+    if scorer not in item["scores"]:
+        known = ", ".join(item["scores"]) or "none"
+        raise UserError(
+            f"no score {scorer!r}, there are {known}; run `thinkimg eval` again with --scorer {scorer}", str(folder)
+        )
+    return float(item["scores"][scorer])
+
+
+def _pair(entry: Entry, baseline: Entry, resamples: int) -> Pair:
+    both = [name for name in baseline.scores if name in entry.scores]
+    if not both:
+        raise UserError(f"{entry.model} and {baseline.model} have no question in common", entry.task)
+    found = paired_bootstrap([entry.scores[name] for name in both], [baseline.scores[name] for name in both], resamples)
+    return Pair(entry.task, entry.model, baseline.model, len(both), found)
+
+
+# ---- as people and programs read it ----------------------------------------------------------------------------------
+
+HEAD = ("Task", "Model", "Questions", "Score", "95 % interval", "Tool calls", "Errors", "p50", "p95", "Cost", "Lost")
+PAIR_HEAD = ("Task", "Model", "minus", "Questions", "Points", "95 % interval", "p")
+
+
+def _cells(entry: Entry) -> tuple[str, ...]:
+    return (
+        entry.task,
+        entry.model,
+        f"{len(entry.scores):,}",
+        percent(entry.mean),
+        interval(entry.ci95),
+        f"{entry.tool_calls:.2f}",
+        f"{entry.errors:.2f}",
+        duration(entry.p50),
+        duration(entry.p95),
+        f"{entry.cost:.4g}" if entry.cost else "–",
+        str(entry.lost),
+    )
+
+
+def _pair_cells(pair: Pair) -> tuple[str, ...]:
+    low, high = pair.difference.ci95
+    return (
+        pair.task,
+        pair.model,
+        pair.baseline,
+        f"{pair.n:,}",
+        f"{100 * pair.difference.difference:+.1f}",
+        f"{100 * low:+.1f} to {100 * high:+.1f}",
+        "< 0.001" if pair.difference.p < 0.001 else f"{pair.difference.p:.3f}",
+    )
+
+
+def as_markdown(found: Comparison) -> str:
+    lines = [f"Score: {found.scorer}. Tool calls and errors per answer; p50 and p95 of a question's time.", ""]
+    lines += markdown_rows(HEAD, [_cells(entry) for entry in found.entries])
+    if found.pairs:
+        lines += ["", "Differences on the same questions (paired bootstrap):", ""]
+        lines += markdown_rows(PAIR_HEAD, [_pair_cells(pair) for pair in found.pairs])
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(found: Comparison) -> str:
+    """A row per model and task; the last columns are its difference from the baseline."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(
+        ("task", "model", "questions", "scorer", "score", "low", "high", "tool_calls", "errors", "p50_seconds",
+         "p95_seconds", "cost", "lost", "baseline", "difference", "difference_low", "difference_high", "p")
+    )  # fmt: skip
+    pairs = {(pair.task, pair.model): pair for pair in found.pairs}
+    for entry in found.entries:
+        pair = pairs.get((entry.task, entry.model))
+        compared = (pair.baseline, pair.difference.difference, *pair.difference.ci95, pair.difference.p) if pair else ()
+        writer.writerow(
+            (entry.task, entry.model, len(entry.scores), found.scorer, entry.mean, *entry.ci95, entry.tool_calls,
+             entry.errors, entry.p50, entry.p95, entry.cost, entry.lost, *compared, *[""] * (5 - len(compared)))
+        )  # fmt: skip
+    return out.getvalue()
+
+
+_LATEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "–": "--", "<": r"$<$"})
+
+
+def as_latex(found: Comparison) -> str:
+    """Two `tabular`s with booktabs' rules."""
+    parts = [_tabular(HEAD, [_cells(entry) for entry in found.entries], 2)]
+    if found.pairs:
+        parts.append(_tabular(PAIR_HEAD, [_pair_cells(pair) for pair in found.pairs], 3))
+    return "\n".join(parts)
+
+
+def _tabular(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\"
+
+    columns = "l" * texts + "r" * (len(head) - texts)
+    body = [line(row) for row in rows]
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(head), r"\midrule", *body, r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def as_json(found: Comparison) -> str:
+    entries = [
+        {**{key: value for key, value in asdict(entry).items() if key != "scores"}, "questions": len(entry.scores)}
+        for entry in found.entries
+    ]
+    document = {"scorer": found.scorer, "models": entries, "differences": [asdict(pair) for pair in found.pairs]}
+    return json.dumps(document, indent=1) + "\n"
+
+
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    "md": as_markdown,
+    "csv": as_csv,
+    "tex": as_latex,
+    "json": as_json,
+}

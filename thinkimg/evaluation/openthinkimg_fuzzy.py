@@ -1,0 +1,66 @@
+"""The score of OpenThinkIMG's chartgemma task, as its `tf_eval` computes it, so that its numbers can be compared.
+
+It is not a share of right answers: a wrong string gets the share of letters that it has in common with the right one,
+and a decimal fraction is cut off before comparing (12.9 is 12). Its evaluation compared answers with their quotes
+still on, its `manual_eval.py` without; what is compared here is the text that is given.
+"""
+
+import threading
+from functools import cache
+from typing import Any
+
+from thinkimg.errors import UserError
+
+
+def score(prediction: str, gold: str) -> float:
+    """From 0 to 1, in steps of 0.01.
+
+    The ladder: equal, or equal as mathematics (math-verify): 1. Else a prediction with `%`, or with `.`, is cut at the
+    point and must then be equal. Else the fuzzy ratio of the two strings.
+
+    Raises:
+        UserError: the package math-verify is not installed.
+    """
+    gold, prediction = gold.lower(), prediction.lower()
+    if prediction == gold or _same_mathematics(prediction, gold):
+        return 1.0
+    if "%" in prediction:
+        return float(prediction.replace("%", "").partition(".")[0] == gold)
+    if "." in prediction:
+        return float(prediction.partition(".")[0] == gold)
+    return round(100 * similarity(prediction, gold)) / 100
+
+
+def similarity(a: str, b: str) -> float:
+    """`fuzz.ratio` of thefuzz and RapidFuzz: twice the longest common subsequence over both lengths."""
+    if not a and not b:
+        return 1.0
+    row = [0] * (len(b) + 1)
+    for first in a:
+        before = 0
+        for column, second in enumerate(b, start=1):
+            before, row[column] = row[column], before + 1 if first == second else max(row[column], row[column - 1])
+    return 2 * row[-1] / (len(a) + len(b))
+
+
+def _same_mathematics(prediction: str, gold: str) -> bool:
+    parse, verify = _math_verify()
+    # Its time limits are made of signals, which only a process' first thread may set.
+    first = threading.current_thread() is threading.main_thread()
+    limits: tuple[dict[str, Any], dict[str, Any]] = (
+        ({}, {}) if first else ({"parsing_timeout": None}, {"timeout_seconds": None})
+    )
+    for around in ("{}", "${}$"):
+        left, right = (parse(around.format(text), **limits[0]) for text in (gold, prediction))
+        if left and right and verify(left, right, **limits[1]):
+            return True
+    return False
+
+
+@cache
+def _math_verify() -> tuple[Any, Any]:
+    try:
+        from math_verify import parse, verify
+    except ImportError:
+        raise UserError("needs math-verify: install thinkimg[evaluation]", "--scorer openthinkimg_fuzzy") from None
+    return parse, verify

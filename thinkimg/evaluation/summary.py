@@ -1,0 +1,144 @@
+"""From answers to figures: one row per answer, and what a set of rows says. Rows are read one by one and not kept."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from thinkimg.evaluation.metrics import bootstrap_interval, wilson_interval
+from thinkimg.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Row:
+    """What evaluation keeps of an answer.
+
+    Attributes:
+        scores: scorer -> 0 to 1; the first one is the task's.
+        tools: tool -> calls. `errors`: kind of `ModelError` -> failed calls.
+        malformed: replies that could not be read.
+    """
+
+    id: str
+    kind: str
+    answer: str | None
+    reference: str | None
+    status: str
+    correct: bool
+    scores: dict[str, float]
+    rounds: int
+    tools: dict[str, int]
+    errors: dict[str, int]
+    malformed: int
+
+    def as_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def row_of(record: Mapping[str, Any]) -> Row:
+    """The row of a trajectory's JSON."""
+    turns = record["turns"]
+    calls = [block for turn in turns for block in turn["message"]["content"] if block["type"] == "tool_result"]
+    meta = record["meta"]
+    return Row(
+        id=str(meta.get("task", record["id"])),
+        kind=str(meta.get("kind") or "other"),
+        answer=record["answer"],
+        reference=record["reference"],
+        status=record["status"],
+        correct=record["correct"] is True,
+        scores=dict(record["rewards"]),
+        rounds=sum(turn["message"]["role"] == "assistant" for turn in turns),
+        tools=dict(Counter(call["name"] for call in calls).most_common()),
+        errors=dict(Counter(call["error"] for call in calls if call["error"]).most_common()),
+        malformed=int(meta.get("malformed", 0)),
+    )
+
+
+def rows_of(trajectories: Iterable[Trajectory]) -> Iterable[Row]:
+    return (row_of(one.model_dump(exclude={"images": True})) for one in trajectories)
+
+
+@dataclass
+class Summary:
+    """Sums over rows. An answer that the infrastructure ended is nobody's: counted in `infrastructure`, not in `n`."""
+
+    infrastructure: int = 0
+    right: int = 0
+    calls: int = 0
+    malformed: int = 0
+    rounds: int = 0
+    status: Counter[str] = field(default_factory=Counter)
+    tools: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    values: dict[str, array[float]] = field(default_factory=dict)
+    kinds: dict[str, array[float]] = field(default_factory=lambda: defaultdict(lambda: array("d")))
+
+    @property
+    def n(self) -> int:
+        return sum(len(values) for values in self.kinds.values())
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.right / self.n if self.n else None
+
+    def add(self, row: Row) -> None:
+        self.status[row.status] += 1
+        if row.status == "infrastructure":
+            self.infrastructure += 1
+            return
+        self.right += row.correct
+        self.rounds += row.rounds
+        self.malformed += row.malformed
+        self.tools.update(row.tools)
+        self.errors.update(row.errors)
+        self.calls += sum(row.tools.values())
+        self.kinds[row.kind].append(float(row.correct))
+        for name, value in row.scores.items():
+            self.values.setdefault(name, array("d")).append(value)
+
+    def accuracy_of(self, kind: str) -> float | None:
+        values = self.kinds.get(kind)
+        return float(np.mean(values)) if values else None
+
+    def document(self) -> dict[str, Any]:
+        """`{"n", "accuracy", "ci95", "scores": {scorer: {"mean", "ci95"}}, "tool_calls_per_answer", ...}`; the same for
+        the same answers, whenever they were given."""
+        return {
+            "n": self.n,
+            "accuracy": self.accuracy,
+            "ci95": list(wilson_interval(self.right, self.n)),
+            "scores": {name: _mean(values) for name, values in self.values.items()},
+            "tool_calls_per_answer": self.calls / self.n if self.n else 0.0,
+            "rounds_per_answer": self.rounds / self.n if self.n else 0.0,
+            "tools": dict(self.tools.most_common()),
+            "errors": dict(self.errors.most_common()),
+            "malformed": self.malformed,
+            "status": dict(sorted(self.status.items())),
+            "infrastructure": self.infrastructure,
+            "by_kind": {
+                kind: {"accuracy": self.accuracy_of(kind), "n": len(self.kinds[kind])} for kind in sorted(self.kinds)
+            },
+        }
+
+
+def summary_of(rows: Iterable[Row]) -> Summary:
+    summary = Summary()
+    for row in rows:
+        summary.add(row)
+    return summary
+
+
+def _mean(values: array[float]) -> dict[str, Any]:
+    """Shares get Wilson's interval, partial credit a bootstrap."""
+    points = np.frombuffer(values)
+    if np.isin(points, (0.0, 1.0)).all():
+        bounds = wilson_interval(int(points.sum()), len(points))
+    else:
+        bounds = bootstrap_interval([points.tolist()], resamples=2000)
+    return {"mean": float(points.mean()), "ci95": list(bounds)}

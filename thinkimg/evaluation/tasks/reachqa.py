@@ -1,0 +1,22 @@
+"""ReachQA (He et al., 2024): recognition and reasoning questions about generated charts."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from thinkimg.data.rows import Row
+from thinkimg.evaluation.tasks.task import EvaluationTask, Question, usual_columns
+
+
+def questions(row: Row) -> Iterator[Question]:
+    """`qa_type` (or `split`, in the repository's own files) says which kind of question it is."""
+    for question in usual_columns(row):
+        yield replace(question, kind=str(row.get("qa_type") or row.get("split") or ""))
+
+
+TASK = EvaluationTask(
+    "reachqa",
+    data="hf://hewei2001/ReachQA",
+    questions=questions,
+    scorer="relaxed_normalised",
+    source="He et al., 2024, arXiv 2410.18798; the paper scores by a judge: `--scorer judge`",
+)
