@@ -196,12 +196,12 @@ function TurnItem({ number, turn, record, calls, isCurrent, withTokens, place }:
       <div class="who">
         <a href={place} aria-label={`Turn ${number}, ${ROLES[turn.role]}`}>{number}</a>
         <b>{ROLES[turn.role]}</b>
-        {turn.seconds ? <span>{duration(turn.seconds)}</span> : null}
+        {turn.seconds && turn.seconds >= 0.0005 ? <span>{duration(turn.seconds)}</span> : null}
         {turn.finish === "length" && <span class="badge warn">cut off</span>}
       </div>
       <div class="said">
         {piecesOf(turn).map((piece, index) => (
-          <div key={index} class={piece.result?.error ? "piece failed" : "piece"}>
+          <div key={index} class={isFault(piece, turn) ? "piece failed" : "piece"}>
             <div class="words">
               {piece.blocks.map((block, at) => <BlockItem key={at} block={block} role={turn.role} />)}
             </div>
@@ -229,6 +229,12 @@ function piecesOf(turn: Turn): Piece[] {
     else pieces.at(-1)!.blocks.push(block);
   }
   return pieces.filter((piece) => piece.blocks.length || piece.handles.length);
+}
+
+/** A result that is an error, or the words that answer a malformed reply. */
+function isFault(piece: Piece, turn: Turn): boolean {
+  const first = piece.blocks[0];
+  return Boolean(piece.result?.error) || (turn.role === "tool" && first?.type === "text" && first.text.startsWith("ERROR"));
 }
 
 function Pictures({ piece, record, calls, role }: { piece: Piece; record: Trajectory; calls: Map<string, Call>; role: Turn["role"] }) {
@@ -271,7 +277,7 @@ function BlockItem({ block, role }: { block: Block; role: Turn["role"] }) {
   if (block.type === "tool_result") return <ResultItem result={block} />;
   if (block.type === "image") return null;
   if (role === "system") return <Raw title="Instructions and tool schemas" text={block.text} />;
-  if (role !== "assistant") return <p class="text">{block.text}</p>;
+  if (role !== "assistant") return <p class="text">{block.text.trim()}</p>;
   const thought = thoughtOf(block.text);
   return (
     <>

@@ -36,7 +36,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app = app
-        self._token = token
+        self._token = token or None
         # Cookies know no ports: two viewers behind one name must not take each other's.
         self._cookie = f"thinkimg_view_{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
 
@@ -84,7 +84,7 @@ class Gate:
         )
 
     def _is_right(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode("utf-8", "replace"), (self._token or "").encode())
+        return self._token is not None and hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
 
 
 _GUARDS = [

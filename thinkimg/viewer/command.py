@@ -1,5 +1,6 @@
 """`thinkimg view`: serve the page until Ctrl-C, or write a selection as one file."""
 
+import contextlib
 import getpass
 import secrets
 import socket
@@ -55,14 +56,15 @@ def view(
         finally:
             index.close()
         return
-    if token is None and not is_loopback(host):
+    if not token and not is_loopback(host):
         token = secrets.token_urlsafe(24)
     listening = _bind(host, port)
     _announce(screen, runs, host, listening.getsockname()[1], token, select)
     server = uvicorn.Server(
         uvicorn.Config(create_app(index, token), log_level="warning", timeout_graceful_shutdown=2, lifespan="on")
     )
-    server.run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has stopped
+        server.run(sockets=[listening])
 
 
 def write_selection(index: Index, selection: Selection, out: Path) -> None:
