@@ -54,7 +54,7 @@ export interface Picture {
   sha: string;
   width: number;
   height: number;
-  src: string;
+  src: string | null; // null: not kept
 }
 
 export interface Trajectory {

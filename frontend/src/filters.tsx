@@ -97,15 +97,21 @@ function Typed({ name, label, value, set, hint, pattern, list, numeric, search }
   useEffect(() => {
     if (document.activeElement !== input.current || value === "") input.current!.value = value;
   }, [value]);
-  const change = (pause: number) => {
+  const apply = () => {
+    if (!timer.current) return; // nothing was typed since
     clearTimeout(timer.current);
-    timer.current = setTimeout(() => input.current?.checkValidity() && latest.current({ [name]: input.current.value.trim() }), pause);
+    timer.current = 0;
+    if (input.current?.checkValidity()) latest.current({ [name]: input.current.value.trim() });
+  };
+  const wait = () => {
+    clearTimeout(timer.current);
+    timer.current = setTimeout(apply, PAUSE);
   };
   return (
     <label class={name}>
       <span>{label}</span>
       <input ref={input} name={name} type={search ? "search" : "text"} inputMode={numeric ? "decimal" : undefined} placeholder={hint} pattern={pattern}
-        autocomplete="off" spellcheck={false} list={list ? `${name}-list` : undefined} onInput={() => change(PAUSE)} onChange={() => change(0)}
+        autocomplete="off" spellcheck={false} list={list ? `${name}-list` : undefined} onInput={wait} onChange={apply}
         onKeyDown={(event) => event.key === "Escape" && event.currentTarget.blur()} />
       {list && <datalist id={`${name}-list`}>{list.map((one) => <option key={one} value={one} />)}</datalist>}
     </label>

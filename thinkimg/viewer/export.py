@@ -6,7 +6,6 @@ import hashlib
 import html
 import importlib.resources
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from thinkimg.errors import UserError
@@ -77,12 +76,11 @@ def export_page(queries: Queries, selection: Selection, trajectory: Callable[[st
         found = trajectory(row["key"])
         if found is None:
             continue
-        folder = queries.index.folder_of_pictures(_file_of(found["record"]))
         records[row["key"]] = found["record"]
         size += sum(len(str(turn)) for turn in found["record"]["turns"])
         for image in found["record"]["images"].values():
             if image["sha"] not in pictures:
-                pictures[image["sha"]] = data_uri(folder / Path(image["src"]).name) if folder else None
+                pictures[image["sha"]] = _embedded(queries, image["src"])
                 size += len(pictures[image["sha"]] or "")
         if size > MOST_BYTES:
             raise UserError(
@@ -112,10 +110,13 @@ def export_page(queries: Queries, selection: Selection, trajectory: Callable[[st
     )
 
 
-def _file_of(record: dict[str, Any]) -> int:
-    """Number of the file that a record's pictures lie beside."""
-    first = next(iter(record["images"].values()), None)
-    return int(first["src"].split("/")[1]) if first else -1
+def _embedded(queries: Queries, src: str | None) -> str | None:
+    """The picture that a record asks for as `images/FILE/NAME`, as data."""
+    if src is None:
+        return None
+    _, file, name = src.split("/")
+    folder = queries.index.folder_of_pictures(int(file))
+    return data_uri(folder / name) if folder else None
 
 
 def _digest(text: str) -> str:

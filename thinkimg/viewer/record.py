@@ -23,11 +23,12 @@ _OPACITY = 120  # of 255
 Decode = Callable[[int], str]
 
 
-def page_record(record: dict[str, Any], file: int, decode: Decode | None = None) -> dict[str, Any]:
+def page_record(record: dict[str, Any], file: int, folder: Path, decode: Decode | None = None) -> dict[str, Any]:
     """A line of a trajectory file, parsed, for the page.
 
     Args:
         file: number of the file in the index; pictures are asked for under it.
+        folder: of its pictures; the `src` of one that is not there is None.
         decode: text of a token id.
 
     Raises:
@@ -40,7 +41,8 @@ def page_record(record: dict[str, Any], file: int, decode: Decode | None = None)
         raise UserError(f"this version cannot show it: {error}", f"trajectory {record.get('id')}") from error
     shown = as_record(trajectory)
     for name, image in trajectory.images.items():
-        shown["images"][name]["src"] = f"images/{file}/{image.sha256}{image.suffix}"
+        picture = image.sha256 + image.suffix
+        shown["images"][name]["src"] = f"images/{file}/{picture}" if (folder / picture).is_file() else None
     for turn, original in zip(shown["turns"], trajectory.turns, strict=True):
         for block, content in zip(turn["blocks"], original.message.content, strict=True):
             if content.type == "tool_result":

@@ -27,6 +27,7 @@ from thinkimg.viewer.selection import Selection
 
 _MOST_ROWS = 500  # of one answer
 _LOOK_EVERY = 2.0  # seconds: how often files are looked at for new lines, while somebody watches
+_PATIENCE = 0.1  # seconds: what a few new lines take
 _PICTURE = re.compile(r"([0-9a-f]{64})\.(png|jpg|webp|gif|bmp|tiff)")
 _FOREVER = "private, max-age=31536000, immutable"
 
@@ -42,12 +43,14 @@ class Viewer:
         self._decoders: dict[str, Decode | None] = {}
 
     def look(self) -> None:
-        """A pass in the background, unless there was one just now."""
+        """A pass in the background, unless there was one just now; a short one is waited for."""
         with self._lock:
             if time.monotonic() - self._looked < _LOOK_EVERY or self.index.progress.working:
                 return
             self._looked = time.monotonic()
-        threading.Thread(target=self.index.refresh, name="index", daemon=True).start()
+        reading = threading.Thread(target=self.index.refresh, name="index", daemon=True)
+        reading.start()
+        reading.join(_PATIENCE)
 
     def state(self) -> dict[str, Any]:
         self.look()
@@ -66,7 +69,7 @@ class Viewer:
         if found is None:
             return None
         row, record = found
-        shown = page_record(record, row["file"], self._decoder(row["run"]))
+        shown = page_record(record, row["file"], Path(row["path"]).parent / "images", self._decoder(row["run"]))
         listed = self.queries.rows_of([row["id"]])[0]
         return {"row": listed, "record": shown, "related": self.queries.related(key)}
 
