@@ -5,8 +5,9 @@ STAMP := .venv/setup.stamp
 DEMO := manifests/toolrljob-cpu.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds crds chart-docs cluster-binaries test \
-	chromium bench bench-dispatch bench-operator bench-rollout soak gpu-check images images-test e2e clean
+.PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds check-viewer \
+	viewer crds chart-docs cluster-binaries test chromium bench bench-dispatch bench-rollout bench-operator \
+	soak gpu-check images images-test e2e clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +24,7 @@ demo: setup ## Train the small model from nothing and write its table and page t
 table: setup ## Repeat the demo with each seed of its manifest; means and intervals in runs/table (an hour on 2 cores)
 	$(BIN)/thinkimg table $(DEMO) --run runs/table
 
-check: check-format check-lint check-types check-layers check-crds ## Format, lint, types, layers, CRDs: seconds, before every commit
+check: check-format check-lint check-types check-layers check-crds check-viewer ## Format, lint, types, layers, CRDs, viewer: seconds, before every commit
 
 check-format: setup
 	$(BIN)/ruff format --check .
@@ -39,6 +40,12 @@ check-layers: setup
 
 check-crds: setup
 	$(BIN)/python hack/generate_crds.py --check
+
+check-viewer: setup
+	$(BIN)/python hack/build_viewer.py --check
+
+viewer: setup ## Build the page of `thinkimg view` from frontend/ (needs node; the built files are committed)
+	$(BIN)/python hack/build_viewer.py
 
 crds: setup ## Write the CRDs of charts/thinkimg-crds from thinkimg.api
 	$(BIN)/python hack/generate_crds.py

@@ -123,6 +123,29 @@ def export(
     console.print(f"wrote {out}: load it with transformers' AutoModelForImageTextToText.from_pretrained")
 
 
+@app.command("view")
+def view_runs(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders, or files of trajectories.")],
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Beyond this machine, a token is asked for.")
+    ] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Default: 8750, or a free one if it is taken.")] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="THINKIMG_VIEW_TOKEN", help="Ask for this token, also on this machine.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the selection as one HTML file instead of serving.")] = None,
+    select: Annotated[str, typer.Option(help="A filter, or the address of a page that shows it.")] = "",
+) -> None:
+    """Look at runs and their trajectories in a browser: filters, pictures, tokens, models side by side, curves."""
+    try:
+        from thinkimg.viewer.command import view
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+            raise
+        raise UserError("this command needs the extra `serving`: pip install 'thinkimg[serving]'", "thinkimg") from None
+    view(paths, host, port, token, out, select, Console())
+
+
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any, Literal
 from thinkimg.image import Image
 from thinkimg.message import Content
 from thinkimg.trajectory import Trajectory, Turn
+from thinkimg.viewer.discovery import step_of
 
 Mode = Literal["greedy", "sampled", "training", "examples"]
 MOST_STEPS = 24  # per training stage: enough to see it learn, few enough to read quickly
-_STEP = re.compile(r"step-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,9 @@ def find_sources(run: Path) -> list[Source]:
     ]
     trained, examples = [], []
     for folder in sorted(run.glob("stages/*/trajectories")):
-        paths = sorted(folder.glob("*.jsonl"), key=lambda path: (_step_of(path) or 0, path.name))
-        steps = [path for path in paths if _step_of(path) is not None]
-        others = [path for path in paths if _step_of(path) is None]
+        paths = sorted(folder.glob("*.jsonl"), key=lambda path: (step_of(path) or 0, path.name))
+        steps = [path for path in paths if step_of(path) is not None]
+        others = [path for path in paths if step_of(path) is None]
         if steps:
             trained.append(_read_source(folder.parent.name, folder.parent.name, "training", steps))
         if others:
@@ -91,7 +90,7 @@ def _read_source(stage: str, model: str, mode: Mode, paths: list[Path]) -> Sourc
         source.total += len(lines)
         if path in chosen:
             ordered = sorted((_rank(path, number, line), line) for number, line in enumerate(lines, start=1))
-            columns.append([Candidate(line, path.parent / "images", _step_of(path)) for _, line in ordered])
+            columns.append([Candidate(line, path.parent / "images", step_of(path)) for _, line in ordered])
     for number in range(max(map(len, columns), default=0)):
         source.candidates += [column[number] for column in columns if number < len(column)]
     return source
@@ -112,11 +111,6 @@ def _spread(paths: list[Path], most: int) -> list[Path]:
     if len(paths) <= most:
         return paths
     return [paths[round(number * (len(paths) - 1) / (most - 1))] for number in range(most)]
-
-
-def _step_of(path: Path) -> int | None:
-    match = _STEP.fullmatch(path.stem)
-    return int(match[1]) if match else None
 
 
 def as_record(trajectory: Trajectory) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""Which trajectory files a path holds, and what their places say about them: run, stage, model, mode, step."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from thinkimg.errors import UserError
+
+_STEP = re.compile(r"step-(\d+)(\.rank\d+)?")
+_MODES = ("greedy", "sampled")
+_MODE_ORDER = (*_MODES, "training", "examples", "")
+_NOT_TRAJECTORIES = {"log.jsonl", "progress.jsonl"}
+
+
+@dataclass(frozen=True)
+class TrajectoryFile:
+    """A file of JSON lines, its pictures beside it in `images/`.
+
+    Attributes:
+        run: name of its run, unique among those shown.
+        stage: of the manifest; of a file outside a run, its path without ending.
+        model: folder of an evaluated model, else "" (the records may say).
+        mode: `greedy`, `sampled`, `training`, `examples`, or "" where the path does not say.
+        step: of training.
+    """
+
+    path: Path
+    run: str
+    stage: str
+    model: str
+    mode: str
+    step: int | None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run, any folder that holds trajectory files, or one such file."""
+
+    name: str
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def logs(self) -> list[Path]:
+        """The training logs of its stages."""
+        return sorted(self.path.glob("stages/*/log.jsonl")) if self.path.is_dir() else []
+
+    def files(self) -> list[TrajectoryFile]:
+        """Evaluated models first, then training in the order of its steps, then examples."""
+        paths = [self.path] if self.path.is_file() else sorted(self.path.rglob("*.jsonl"))
+        found = [self._describe(path) for path in paths if path.name not in _NOT_TRAJECTORIES and looks_right(path)]
+        return sorted(found, key=lambda file: (_MODE_ORDER.index(file.mode), file.stage, file.step or 0, file.path))
+
+    def _describe(self, path: Path) -> TrajectoryFile:
+        parts = path.relative_to(self.folder).with_suffix("").parts
+        step = step_of(path)
+        if parts[0] == "stages" and len(parts) == 4 and parts[2] == "trajectories":
+            return TrajectoryFile(path, self.name, parts[1], "", "examples" if step is None else "training", step)
+        if parts[0] == "stages" and len(parts) == 4 and parts[3] in _MODES:
+            return TrajectoryFile(path, self.name, parts[1], parts[2], parts[3], None)
+        stage = "/".join(parts if step is None else parts[:-1]) or path.stem
+        return TrajectoryFile(path, self.name, stage, "", "" if step is None else "training", step)
+
+
+def find_runs(paths: Sequence[Path]) -> list[RunFolder]:
+    """The runs that `thinkimg view RUN…` names; a folder of runs stands for the runs in it.
+
+    Raises:
+        UserError: a path that is not there.
+    """
+    roots = [root for path in paths for root in _roots(path)]
+    unique = list(dict.fromkeys(roots))
+    names = [root.stem if root.is_file() else root.name for root in unique]
+    return [
+        RunFolder(name if names.count(name) == 1 else f"{root.parent.name}/{name}", root)
+        for name, root in zip(names, unique, strict=True)
+    ]
+
+
+def _roots(path: Path) -> Iterator[Path]:
+    if not path.exists():
+        raise UserError("there is no such run folder or file of trajectories", str(path))
+    path = path.resolve()
+    inner = sorted(child.parent for child in path.glob("*/stages") if child.is_dir()) if path.is_dir() else []
+    if inner and not (path / "stages").is_dir():
+        yield from inner
+    else:
+        yield path
+
+
+def step_of(path: Path) -> int | None:
+    """Of `step-000040.jsonl` or, from another rank, `step-000040.rank1.jsonl`."""
+    match = _STEP.fullmatch(path.name.removesuffix(".jsonl"))
+    return int(match[1]) if match else None
+
+
+def looks_right(path: Path) -> bool:
+    """Whether the first line is a trajectory. An empty file may become one."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(64 * 1024 * 1024)
+        if not line.endswith(b"\n"):
+            return b'"turns"' in line or not line
+        record = json.loads(line)
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and "turns" in record and "question" in record
