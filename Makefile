@@ -6,7 +6,7 @@ DEMO := manifests/toolrljob-cpu.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds crds cluster-binaries test \
-	chromium bench bench-dispatch bench-operator bench-rollout soak gpu-check images images-test e2e clean
+	chromium vllm-setup vllm-test bench bench-dispatch bench-operator bench-rollout soak gpu-check images images-test e2e clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ cluster-binaries: setup ## Build etcd, API server, controllers, scheduler and KW
 test: setup chromium cluster-binaries ## All tests; the page is opened in Chromium, the operator meets a real API server
 	$(BIN)/pytest
 
+vllm-setup: ## Create .venv-vllm: vLLM for this machine (0.5 GB beside what .venv has; CUDA where there is a GPU)
+	@bash hack/vllm.sh
+
+vllm-test: setup ## Tests of rollouts on a real vLLM engine, which `make test` skips
+	"$$(bash hack/vllm.sh)" -m pytest tests/vllm
+
 chromium:
 	@bash hack/chromium.sh
 
@@ -59,8 +65,8 @@ bench: setup ## Every benchmark in bench/; each ends with one JSON line
 bench-dispatch: setup ## Calls of a tool: our client, the gateway, a plain service (12 minutes; nothing else may run)
 	$(BIN)/python -P bench/dispatch.py
 
-bench-rollout: setup ## Rollouts with a slow tool: TRL's own loop and ours
-	$(BIN)/python -P bench/rollout.py
+bench-rollout: setup ## Rollouts with slow tools: TRL's own loop and ours; on a vLLM engine also synchronous rounds
+	$(BIN)/python -P bench/rollout.py --engine "$$(bash hack/vllm.sh)"
 
 bench-operator: setup ## The operator under load on a real API server, beside a bare writer (15 minutes)
 	$(BIN)/python -P bench/operator.py

@@ -12,10 +12,11 @@ DEFAULTS = {
 
 
 def prepare_cpu() -> None:
-    """Set vLLM's environment where the user did not, and let its linear layers keep their weights.
+    """Set vLLM's environment where the user did not, and let its layers compute with the weights they hold.
 
-    vLLM's CPU backend packs each linear layer's weight after loading and drops the original; a later weight sync then
-    finds nothing to write to (`'Parameter' object has no attribute 'weight_loader'`). Idempotent; does nothing where
+    vLLM's CPU backend packs the weights after loading. Of linear layers it drops the original, so that a later weight
+    sync finds nothing to write to (`'Parameter' object has no attribute 'weight_loader'`); of the LM head it keeps it,
+    but goes on computing with the packed copy, so that a sync silently changes nothing. Idempotent; does nothing where
     there is a GPU.
     """
     if torch.cuda.is_available():
@@ -23,8 +24,10 @@ def prepare_cpu() -> None:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     from vllm.model_executor.layers.linear import UnquantizedLinearMethod
+    from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 
-    UnquantizedLinearMethod.process_weights_after_loading = _keep_weight
+    for method in (UnquantizedLinearMethod, UnquantizedEmbeddingMethod):
+        method.process_weights_after_loading = _keep_weight
 
 
 def _keep_weight(method: object, layer: torch.nn.Module) -> None:
