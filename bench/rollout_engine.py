@@ -7,7 +7,7 @@ no GPU) from one script: each trajectory calls `crop` in every turn but the last
 length, and answers. The script is replayed: a logits processor in the engine forces its tokens, everything else is
 computed. The time of each call is log-normal (mean `--seconds`, sigma 1), fixed by a seed and looked up by an argument
 of the call, so it is the same on all sides. The weights go into the engine once per measurement. The last line is one
-JSON object: seconds of each side, `ratio_stock_N`, `ratio_rounds_N` and what the stock side was given (`stock_patches`).
+JSON object: seconds of each side, `ratio_stock_N`, `ratio_rounds_N` and what TRL's side was given (`stock_patches`).
 """
 
 import argparse
@@ -273,7 +273,7 @@ ROLLOUT: ContextVar[int] = ContextVar("rollout")
 
 
 class Rounds:
-    """Holds everybody until everybody has come: what makes synchronous rounds of our loop. Continuous, it holds nobody."""
+    """Holds everybody until everybody has come, which makes our loop run in synchronous rounds; or nobody."""
 
     def __init__(self, parties: int | None) -> None:
         self.barrier = asyncio.Barrier(parties) if parties else None
@@ -443,7 +443,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=4, help="of the model; each but the last calls a tool")
     parser.add_argument("--seconds", type=float, default=0.5, help="mean time of a call")
     parser.add_argument(
-        "--repeats", type=int, default=3, help="of both our sides, after one to warm up; TRL's runs once"
+        "--repeats", type=int, default=3, help="of our two sides, after one to warm up; TRL's runs once"
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

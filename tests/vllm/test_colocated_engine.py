@@ -1,4 +1,4 @@
-"""The engine in the trainer's process: the same tokens and the same distribution as the loss, newest weights, no rounds.
+"""The engine in the trainer's process: the tokens and the distribution of the loss, the newest weights, no rounds.
 
 One trainer with one engine serves all tests: making it takes half a minute.
 """

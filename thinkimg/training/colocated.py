@@ -82,7 +82,7 @@ class ColocatedEngine:
 
     @contextmanager
     def awake(self, step: int) -> Iterator[None]:
-        """Within: the engine generates with the weights of optimiser step `step`. All ranks enter and leave together."""
+        """Within: the engine generates with the weights of optimiser step `step`. All ranks enter together."""
         self.thread.run(lambda _: self._wake(step))
         try:
             yield

@@ -298,10 +298,7 @@ class ToolGRPOTrainer(GRPOTrainer):
             )
         if self.ref_model is not None:
             suppress_logits(self.accelerator.unwrap_model(self.ref_model), family.suppressed_ids)
-        if self._image_pad_token_id is None:  # TRL knows Qwen-VL's name of it only
-            self._image_pad_token_id = family.image_token_id
-        if self._image_pad_token_id != family.image_token_id:
-            raise UserError("TRL and the model's family disagree about the image token", "model")
+        self._image_pad_token_id = family.image_token_id  # TRL looks for Qwen-VL's, which other families have unused
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_unexpected)
         # TRL's constructor demands a chat template with a slot for tools; afterwards the list only chooses branches.
         self.tools = [_placeholder_tool]

@@ -1,4 +1,4 @@
-"""ChatML turns, as Qwen-VL and InternVL have them: `<|im_start|>role\\n … <|im_end|>\\n`, special tokens never from text."""
+"""ChatML turns (`<|im_start|>role … <|im_end|>`), as several families have them; special tokens never come from text."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,6 +18,7 @@ class ChatML:
 
     image_token: str
     """The placeholder that features fill, as text."""
+    grpo_refused: str | None = None
     template_tokens: tuple[str, ...] = ("<|im_start|>",)
     """Special tokens of the template that the tokenizer may not call special."""
     role_end = "\n"

@@ -19,7 +19,6 @@ class InternVL(ChatML):
     image_token = "<IMG_CONTEXT>"
     template_tokens = ("<|im_start|>", "<img>", "</img>")
     after_picture = "\n"
-    grpo_refused = None
 
     def __init__(self, processor: Any) -> None:
         super().__init__(processor)

@@ -12,7 +12,6 @@ class QwenVL(ChatML):
     """The family adapter (see `thinkimg.models.chat.Family`)."""
 
     image_token = "<|image_pad|>"
-    grpo_refused = None
 
     def _count(self, height: int, width: int) -> int:
         images = self.processor.image_processor

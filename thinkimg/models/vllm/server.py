@@ -1,4 +1,4 @@
-"""`Generator` on a `vllm serve --enable-scale-out`: its `/inference/v1/generate` takes token ids and images as they are.
+"""`Generator` on `vllm serve --enable-scale-out`: its `/inference/v1/generate` takes token ids and images as they are.
 
 Tokens in and tokens out, no chat template in between. Pictures travel as data URIs, named by their SHA-256.
 """
