@@ -4,6 +4,8 @@ bypassed: the rollouts' requests go to the thread that owns the engine.
 Order of a step, collectives outside the turns: weights, wake, all trajectories, sleep.
 """
 
+import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +18,30 @@ from thinkimg.models.vllm.cpu import prepare_cpu
 from thinkimg.models.vllm.engine import EngineThread
 from thinkimg.models.vllm.generator import VLLMGenerator
 
+LONGEST = 32_768
+"""Tokens of a trajectory, unless `vllm_max_model_length` says otherwise: the default limit of the agent."""
+
+
+def chosen_engine(model: Any) -> dict[str, Any]:
+    """TRL's options for rollouts on vLLM: where it is installed and there is a GPU, or where the environment variable
+    `THINKIMG_ENGINE` says `vllm`. Otherwise, and where it says `transformers`, none: rollouts on transformers.
+
+    Raises:
+        UserError: the variable says something else, or vLLM is not installed.
+    """
+    wish = os.environ.get("THINKIMG_ENGINE", "")
+    if wish not in ("", "vllm", "transformers"):
+        raise UserError(f"{wish!r} is no engine; there are vllm and transformers", "THINKIMG_ENGINE")
+    installed = importlib.util.find_spec("vllm") is not None
+    if wish == "vllm" and not installed:
+        raise UserError("vLLM is not installed: pip install 'thinkimg[vllm]'", "THINKIMG_ENGINE")
+    gpu = torch.cuda.is_available()
+    if wish == "transformers" or not installed or not (gpu or wish):
+        return {}
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST)
+    options: dict[str, Any] = {"use_vllm": True, "vllm_mode": "colocate", "vllm_enable_sleep_mode": gpu}
+    return options | {"vllm_max_model_length": min(longest, LONGEST)}
+
 
 def check_vllm(args: Any, vllm: VLLMGenerator | None) -> None:
     """Raises `UserError` for a configuration that this engine cannot serve."""
@@ -23,6 +49,8 @@ def check_vllm(args: Any, vllm: VLLMGenerator | None) -> None:
         raise UserError("use_vllm and a VLLMGenerator as the agent's generator go together", "trl.use_vllm")
     if vllm is None:
         return
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError("vLLM is not installed: pip install 'thinkimg[vllm]', or leave use_vllm out", "trl.use_vllm")
     if args.vllm_mode != "colocate":
         raise UserError(
             f"vllm_mode {args.vllm_mode!r} is TRL's own way to a server; here the engine is in the process (colocate)",

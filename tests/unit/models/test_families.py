@@ -146,8 +146,7 @@ def test_features_match_placeholders_on_2000_generated_trajectories(name: str) -
 
 def expanded(family: Any, collapsed: list[int], runs: list[int]) -> list[int]:
     """What an engine makes of it: per placeholder as many as its features fill, in the family's frame."""
-    frame = getattr(family, "template_tokens", ())
-    start, end = ([family._id("<img>")], [family._id("</img>")]) if "<img>" in frame else ([], [])
+    start, end = ([family._id(token)] for token in family.frame) if family.engine_adds_frame else ([], [])
     left = iter(runs)
     made: list[int] = []
     for token in collapsed:

@@ -1,5 +1,9 @@
-"""Model families: which adapter speaks for a model, by the `model_type` of its configuration."""
+"""Model families: which adapter speaks for a model, by the `model_type` of its configuration.
 
+Another package adds families by entry points of the group `thinkimg.families`: name the model type, value the class.
+"""
+
+from importlib.metadata import entry_points
 from typing import Any
 
 from thinkimg.errors import UserError
@@ -23,12 +27,14 @@ def family_of(model_type: str, processor: Any) -> Family:
     Raises:
         UserError: no family has this type, or the processor is not of it.
     """
-    if model_type not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
+    families = FAMILIES | {point.name: point for point in entry_points(group="thinkimg.families")}
+    if model_type not in families:
+        known = ", ".join(sorted(families))
         raise UserError(
             f"{model_type} is not supported; there are {known}. docs/guides/add-a-model.md adds one", "spec.model.uri"
         )
+    family = families[model_type]
     try:
-        return FAMILIES[model_type](processor)
+        return (family if isinstance(family, type) else family.load())(processor)
     except ValueError as error:
         raise UserError(str(error), "spec.model.uri") from error

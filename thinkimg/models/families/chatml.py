@@ -1,16 +1,17 @@
-"""ChatML turns (`<|im_start|>role … <|im_end|>`), as several families have them; special tokens never come from text."""
+"""ChatML turns (`<|im_start|>role … <|im_end|>`), as several families have them; no special token comes from text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, Message, TextBlock, ToolResultBlock
+from thinkimg.models.families.placeholders import collapse_runs
 
 
 class ChatML:
-    """The part of a family adapter (see `thinkimg.models.chat.Family`) that is ChatML. A family adds its pictures:
-    `image_token`, `image_tokens`, `_picture` and what the model takes beside token ids.
+    """What families with ChatML share of an adapter (see `thinkimg.models.chat.Family`). A family adds its pictures:
+    `image_token` and `frame`, `placeholders` and `feature_tokens`, and what its template and model have of their own.
 
     Args:
         processor: Hugging Face's processor (tokenizer and image processor) of the model.
@@ -18,11 +19,17 @@ class ChatML:
 
     image_token: str
     """The placeholder that features fill, as text."""
+    frame: tuple[str, str] | tuple[()] = ()
+    """Special tokens before and behind a picture's placeholders."""
+    engine_adds_frame = False
+    """Whether vLLM puts the frame around the placeholders itself; then the prompt that it is given has none."""
     grpo_refused: str | None = None
-    template_tokens: tuple[str, ...] = ("<|im_start|>",)
-    """Special tokens of the template that the tokenizer may not call special."""
     role_end = "\n"
+    """What the template writes behind a role's name."""
     turn_end = "\n"
+    """What it writes behind `<|im_end|>`."""
+    after_picture = ""
+    """Text that it puts behind every picture."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
@@ -47,22 +54,29 @@ class ChatML:
     @cached_property
     def suppressed_ids(self) -> tuple[int, ...]:
         special = set(self.tokenizer.all_special_ids) | {self.image_token_id}
-        special |= {self._id(token) for token in self.template_tokens}
+        special |= {self._id(token) for token in ("<|im_start|>", *self.frame)}
         return tuple(sorted(special - set(self.stop_ids)))
 
     def image_tokens(self, image: Image) -> int:
         size = (image.height, image.width)
         if size not in self._counts:
-            self._counts[size] = self._count(*size)
+            self._counts[size] = self.placeholders(*size)
         return self._counts[size]
 
-    def _count(self, height: int, width: int) -> int:
-        """Placeholders of a picture of this size."""
+    def placeholders(self, height: int, width: int) -> int:
+        """How many placeholders a picture of this size has, computed without preprocessing it."""
         raise NotImplementedError
 
-    def _picture(self, image: Image) -> list[int]:
-        """All tokens of a picture, its frame included."""
+    def feature_tokens(self, features: Mapping[str, Any]) -> int:
+        """See `Family.feature_tokens`."""
         raise NotImplementedError
+
+    def model_inputs(self, ids: Any) -> dict[str, Any]:
+        return {}
+
+    def collapse(self, tokens: Sequence[int], images: Sequence[Image]) -> list[int]:
+        lengths = [self.image_tokens(image) for image in images]
+        return collapse_runs(tokens, self.image_token_id, lengths, int(self.engine_adds_frame))
 
     # ---- encoding -------------------------------------------------------------------------------------------------
 
@@ -82,8 +96,12 @@ class ChatML:
                 text = self.after_picture
         return tokens + (self._text(text) if text else [])
 
-    after_picture = ""
-    """Text that the template puts behind every picture."""
+    def _picture(self, image: Image) -> list[int]:
+        run = [self.image_token_id] * self.image_tokens(image)
+        if not self.frame:
+            return run
+        start, end = self.frame
+        return [self._id(start), *run, self._id(end)]
 
     def _turn(self, role: str, message: Message, images: dict[str, Image]) -> list[int]:
         head = [self._id("<|im_start|>"), *self._text(role + self.role_end)]

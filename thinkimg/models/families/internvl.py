@@ -1,12 +1,10 @@
 """InternVL 3 (as transformers has it): ChatML turns; a picture is cut into tiles, each of which fills as many
 `<IMG_CONTEXT>` as any other, between `<img>` and `</img>`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from thinkimg.image import Image
 from thinkimg.models.families.chatml import ChatML
-from thinkimg.models.families.placeholders import collapse_runs
 
 
 class InternVL(ChatML):
@@ -17,27 +15,17 @@ class InternVL(ChatML):
     """
 
     image_token = "<IMG_CONTEXT>"
-    template_tokens = ("<|im_start|>", "<img>", "</img>")
+    frame = ("<img>", "</img>")
+    engine_adds_frame = True
     after_picture = "\n"
 
     def __init__(self, processor: Any) -> None:
         super().__init__(processor)
         processor.image_processor.crop_to_patches = True
 
-    def _count(self, height: int, width: int) -> int:
+    def placeholders(self, height: int, width: int) -> int:
         tiles = self.processor.image_processor.get_number_of_image_patches(height, width, {})
         return int(tiles) * int(self.processor.image_seq_length)
 
-    def _picture(self, image: Image) -> list[int]:
-        context = [self.image_token_id] * self.image_tokens(image)
-        return [self._id("<img>"), *context, self._id("</img>")]
-
     def feature_tokens(self, features: Mapping[str, Any]) -> int:
         return int(features["pixel_values"].shape[0]) * int(self.processor.image_seq_length)
-
-    def model_inputs(self, ids: Any) -> dict[str, Any]:
-        return {}
-
-    def collapse(self, tokens: Sequence[int], images: Sequence[Image]) -> list[int]:
-        lengths = [self.image_tokens(image) for image in images]
-        return collapse_runs(tokens, self.image_token_id, lengths, frame=1)

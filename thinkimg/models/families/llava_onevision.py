@@ -1,13 +1,12 @@
 """LLaVA-OneVision (Qwen2 as language model): ChatML with a space behind the role; tiles of any resolution, of which a
 picture's features keep what is not padding."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, Message, TextBlock, ToolResultBlock
 from thinkimg.models.families.chatml import ChatML
-from thinkimg.models.families.placeholders import collapse_runs
 
 
 class LlavaOnevision(ChatML):
@@ -24,12 +23,9 @@ class LlavaOnevision(ChatML):
         "picture would change the tokens of earlier turns, which RL must keep as they were sampled"
     )
 
-    def _count(self, height: int, width: int) -> int:
+    def placeholders(self, height: int, width: int) -> int:
         (count,) = self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"]
         return int(count)
-
-    def _picture(self, image: Image) -> list[int]:
-        return [self.image_token_id] * self.image_tokens(image)
 
     def _body(self, message: Message, images: dict[str, Image]) -> list[int]:
         """All pictures first, then each text on a line of its own."""
@@ -39,10 +35,4 @@ class LlavaOnevision(ChatML):
         return tokens + self._text("".join("\n" + text for text in texts))
 
     def feature_tokens(self, features: Mapping[str, Any]) -> int:
-        return sum(self._count(int(height), int(width)) for height, width in features["image_sizes"])
-
-    def model_inputs(self, ids: Any) -> dict[str, Any]:
-        return {}
-
-    def collapse(self, tokens: Sequence[int], images: Sequence[Image]) -> list[int]:
-        return collapse_runs(tokens, self.image_token_id, [self.image_tokens(image) for image in images])
+        return sum(self.placeholders(int(height), int(width)) for height, width in features["image_sizes"])
