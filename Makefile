@@ -54,7 +54,7 @@ vllm-setup: ## Create .venv-vllm: vLLM for this machine (0.5 GB beside what .ven
 	@bash hack/vllm.sh
 
 vllm-test: setup ## Tests of rollouts on a real vLLM engine, which `make test` skips
-	"$$(bash hack/vllm.sh)" -m pytest tests/vllm
+	"$$(bash hack/vllm.sh)" -m pytest tests/engine
 
 chromium:
 	@bash hack/chromium.sh

@@ -7,7 +7,7 @@ Qwen3-VL, whose generations are given: each rollout calls `crop` `--calls` times
 is one synchronous function that sleeps and cuts a piece out of a picture; no two results are equal, so no cache helps.
 The last line is one JSON object: per number of rollouts the seconds of both (medians) and `ratio_N`; and how often the
 image processor ran per different picture. With `--engine`, the Python of an environment that has vLLM, the object also
-holds what `bench/rollout_engine.py` measures: 64 rollouts on a real engine.
+holds what `bench/engine/rollouts.py` measures: 64 rollouts on a real engine.
 """
 
 import argparse
@@ -289,8 +289,8 @@ def main() -> None:
 
 
 def on_an_engine(python: str) -> dict[str, Any]:
-    """What `bench/rollout_engine.py` prints last; what it prints before is passed on."""
-    command = [python, "-P", str(Path(__file__).with_name("rollout_engine.py"))]
+    """What `bench/engine/rollouts.py` prints last; what it prints before is passed on."""
+    command = [python, "-P", str(Path(__file__).with_name("engine") / "rollouts.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         last = ""
@@ -299,7 +299,7 @@ def on_an_engine(python: str) -> dict[str, Any]:
             if not line.startswith("{"):
                 print(line, end="", flush=True)
     if process.returncode:
-        sys.exit(f"bench/rollout_engine.py ended with {process.returncode}")
+        sys.exit(f"bench/engine/rollouts.py ended with {process.returncode}")
     return json.loads(last)
 
 

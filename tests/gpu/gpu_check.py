@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 FOLDER = Path(__file__).parents[1]
-sys.path += [str(FOLDER / "vllm"), str(FOLDER / "unit" / "models")]
+sys.path += [str(FOLDER / "engine"), str(FOLDER / "unit" / "models")]
 
 TOTAL_SECONDS = 480.0
 
@@ -231,10 +231,10 @@ async def _calls_per_second(folder: Path, batch: int) -> float:
     from thinkimg.serving.supervisor import ServerSpec, Supervisor
 
     entry = {
-        "tool": "SAM",
+        "name": "SAM",
         "backend": "transformers",
         "options": {"weights": str(folder / "sam2"), "device": "cuda"},
-        "batching": {"max_size": batch, "max_wait_milliseconds": 5},
+        "batching": {"max_size": batch, "max_wait_ms": 5},
     }
     spec = ServerSpec("sam", ServerConfig.model_validate({"tools": [entry]}))
     pictures = [picture(n, 640 + n, 480) for n in range(72)]
@@ -267,7 +267,7 @@ def in_a_process(name: str, seconds: float) -> dict[str, Any]:
     began = time.monotonic()
     command = [sys.executable, str(Path(__file__)), "--only", name]
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=seconds)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
         found = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode in (0, 1) and done.stdout else None
         result = found or {"ok": False, "reason": f"exit code {done.returncode}", "stderr": done.stderr[-2000:]}
     except (subprocess.TimeoutExpired, ValueError) as error:

