@@ -229,6 +229,23 @@ def test_a_cancelled_request_leaves_the_engine(trainer: ToolGRPOTrainer) -> None
     assert not trainer.colocated.thread.run(lambda engine: engine.has_unfinished_requests())
 
 
+def test_whoever_still_waits_when_the_rollouts_end_is_dropped(trainer: ToolGRPOTrainer) -> None:
+    """As after Ctrl-C: nothing is in the engine when it goes to sleep."""
+    colocated = trainer.colocated
+    assert colocated is not None
+
+    async def run() -> Any:
+        generator = trainer.generator  # type: ignore[attr-defined]
+        slow = asyncio.create_task(generator.generate(request(trainer, picture(1), max_tokens=900, seed=4)))
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(colocated.thread.run, lambda _: colocated._sleep())
+        return (await asyncio.gather(slow, return_exceptions=True))[0]
+
+    made = asyncio.run(run())
+    assert isinstance(made, InfrastructureError) or made.finish == "stop"
+    assert not colocated.thread.run(lambda engine: engine.has_unfinished_requests())
+
+
 def test_a_failing_step_fails_its_requests_and_the_next_succeed(
     trainer: ToolGRPOTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

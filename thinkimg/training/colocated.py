@@ -128,6 +128,7 @@ class ColocatedEngine:
             self.generation.llm.wake_up(tags=["kv_cache"])
 
     def _sleep(self) -> None:
+        self.thread.drop_requests("the rollouts are over")  # of trajectories that were cancelled; else there are none
         if self.generation.enable_sleep_mode:
             self.generation.llm.sleep(level=2)
             self.generation._llm_weights_sleeping = True

@@ -112,6 +112,10 @@ class EngineThread:
                 if not self._thread.is_alive():  # it ended before it came to this command
                     raise InfrastructureError("the engine is closed") from None
 
+    def drop_requests(self, reason: str) -> None:
+        """Abort what is still in the engine; whoever waits gets an `InfrastructureError`. Blocks until it is done."""
+        self.run(lambda _: self._fail(InfrastructureError(reason)))
+
     def close(self) -> None:
         """End the thread; whoever still waits gets an `InfrastructureError`. The engine itself stays. Idempotent."""
         if self._thread.is_alive():
