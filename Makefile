@@ -6,8 +6,8 @@ DEMO := manifests/toolrljob-cpu.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds check-viewer \
-	viewer crds chart-docs cluster-binaries test chromium bench bench-dispatch bench-rollout bench-operator \
-	soak gpu-check images images-test e2e clean
+	viewer crds chart-docs cluster-binaries test vllm-setup vllm-test chromium bench bench-dispatch \
+	bench-rollout bench-operator soak gpu-check images images-test e2e clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,12 @@ cluster-binaries: setup ## Build etcd, API server, controllers, scheduler and KW
 test: setup chromium cluster-binaries ## All tests; the page is opened in Chromium, the operator meets a real API server
 	$(BIN)/pytest
 
+vllm-setup: ## Create .venv-vllm: vLLM for this machine (0.5 GB beside what .venv has; CUDA where there is a GPU)
+	@bash hack/vllm.sh
+
+vllm-test: setup ## Tests of rollouts on a real vLLM engine, which `make test` skips
+	"$$(bash hack/vllm.sh)" -m pytest tests/engine
+
 chromium:
 	@bash hack/chromium.sh
 
@@ -69,8 +75,8 @@ bench: setup ## Every benchmark in bench/; each ends with one JSON line
 bench-dispatch: setup ## Calls of a tool: our client, the gateway, a plain service (12 minutes; nothing else may run)
 	$(BIN)/python -P bench/dispatch.py
 
-bench-rollout: setup ## Rollouts with a slow tool: TRL's own loop and ours
-	$(BIN)/python -P bench/rollout.py
+bench-rollout: setup ## Rollouts with slow tools: TRL's own loop and ours; on a vLLM engine also synchronous rounds
+	$(BIN)/python -P bench/rollout.py --engine "$$(bash hack/vllm.sh)"
 
 bench-operator: setup ## The operator under load on a real API server, beside a bare writer (15 minutes)
 	$(BIN)/python -P bench/operator.py
@@ -79,8 +85,10 @@ soak: setup ## 10,000 hostile requests to a server and a gateway each; RL withou
 	$(BIN)/python hack/fuzz_servers.py --requests 10000
 	$(BIN)/python hack/soak.py --run runs/soak
 
-gpu-check: ## Checks on a GPU (nothing there yet)
-	@echo "gpu-check: this version has no checks that need a GPU" >&2; exit 2
+gpu-check: ## What only a GPU can show, in 8 minutes: JSON on standard output (exit 2 where there is no GPU)
+	@nvidia-smi --list-gpus >/dev/null 2>&1 \
+		|| { echo "gpu-check: nvidia-smi finds no GPU here, so nothing was checked" >&2; exit 2; }
+	@"$$(bash hack/vllm.sh)" tests/gpu/gpu_check.py
 
 images: ## Build the images runtime, tool, operator and trainer (docker; hack/docker/up.sh brings one)
 	hack/docker/build.sh runtime tool operator trainer

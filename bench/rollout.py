@@ -1,12 +1,13 @@
 """Rollouts with a slow tool: TRL's own tool loop and ours, on the same scripted generations, in one process.
 
-    python bench/rollout.py [--rollouts 8,32] [--calls 2] [--seconds 0.5] [--repeats 3]
+    python bench/rollout.py [--rollouts 8,32] [--calls 2] [--seconds 0.5] [--repeats 3] [--engine PYTHON]
 
 Both make one generation batch of a GRPO step (rollouts, rewards, the features of all pictures) with the same tiny
 Qwen3-VL, whose generations are given: each rollout calls `crop` `--calls` times, one call a turn, and answers. The tool
 is one synchronous function that sleeps and cuts a piece out of a picture; no two results are equal, so no cache helps.
 The last line is one JSON object: per number of rollouts the seconds of both (medians) and `ratio_N`; and how often the
-image processor ran per different picture.
+image processor ran per different picture. With `--engine`, the Python of an environment that has vLLM, the object also
+holds what `bench/engine/rollouts.py` measures: 64 rollouts on a real engine.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import itertools
 import json
 import logging
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -273,14 +275,32 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=2, help="calls per rollout, one a turn")
     parser.add_argument("--seconds", type=float, default=0.5, help="time of one call")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--engine", help="a Python with vLLM; then 64 rollouts are compared on its engine, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    result: dict[str, float] = {"calls": options.calls, "tool_seconds": options.seconds}
+    result: dict[str, Any] = {"calls": options.calls, "tool_seconds": options.seconds}
     with tempfile.TemporaryDirectory() as folder:
         for rollouts in map(int, options.rollouts.split(",")):
             result |= compare(Case(rollouts, options.calls, options.seconds), options.repeats, Path(folder))
+    if options.engine:
+        result |= on_an_engine(options.engine)
     print(json.dumps(result))
+
+
+def on_an_engine(python: str) -> dict[str, Any]:
+    """What `bench/engine/rollouts.py` prints last; what it prints before is passed on."""
+    command = [python, "-P", str(Path(__file__).with_name("engine") / "rollouts.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        last = ""
+        for line in process.stdout:
+            last = line
+            if not line.startswith("{"):
+                print(line, end="", flush=True)
+    if process.returncode:
+        sys.exit(f"bench/engine/rollouts.py ended with {process.returncode}")
+    return json.loads(last)
 
 
 if __name__ == "__main__":

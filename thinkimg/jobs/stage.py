@@ -38,14 +38,16 @@ from thinkimg.jobs.layout import BASE, Run, write_json
 from thinkimg.jobs.questions import TRAJECTORIES, load_tasks, load_trajectories
 from thinkimg.jobs.termination import last_words
 from thinkimg.jobs.tiny_preset import cached_base
-from thinkimg.models.chat import ChatModel
+from thinkimg.models.chat import ChatModel, TokenModel
 from thinkimg.models.pretrained import LoadedModel, load_model
+from thinkimg.models.vllm.generator import VLLMGenerator
 from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, synthesize
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
 from thinkimg.tools.tool import ToolSchema
 from thinkimg.training.checkpoints import CheckpointCallback, asked_to_end, newest_checkpoint, remove_checkpoints
 from thinkimg.training.collator import encode_samples
+from thinkimg.training.colocated import chosen_engine
 from thinkimg.training.grpo import GRPOSettings, train_grpo
 from thinkimg.training.rewards import make_rewards
 from thinkimg.training.sft import SFTSettings, train_sft
@@ -427,8 +429,11 @@ def _grpo(context: Context, name: str) -> dict[str, Any]:
     client = context.client() if grpo.tool_use == "Enabled" else None
     if client is not None:
         asyncio.run(_read_schemas(client))
+    engine = chosen_engine(loaded.model)
+    vllm = VLLMGenerator(loaded.family) if engine else None
+    chat = TokenModel(loaded.family, vllm) if vllm else loaded.chat
     agent = context.agent(
-        loaded.chat, _Limited(client, grpo.tool_concurrency) if client else NoTools(), rounds=grpo.max_rounds, 
+        chat, _Limited(client, grpo.tool_concurrency) if client else NoTools(), rounds=grpo.max_rounds, 
         tokens_per_turn=grpo.max_tokens_per_turn, seconds=grpo.max_seconds_per_trajectory,
     )  # fmt: skip
     args = dict(grpo.args)
@@ -447,7 +452,7 @@ def _grpo(context: Context, name: str) -> dict[str, Any]:
         mask_truncated=grpo.mask_truncated,
         micro_batch=grpo.rollouts_per_process(context.world_size) if passes > 1 else None,
         save_total_limit=None,
-        trl=args,
+        trl=engine | args,
         **known,
     )
     rewards = make_rewards({reward.name: reward.weight for reward in grpo.rewards}, _score)
@@ -458,6 +463,7 @@ def _grpo(context: Context, name: str) -> dict[str, Any]:
                 loaded.model, loaded.processor, loaded.family, agent, context.tasks("train"), rewards,
                 settings.model_copy(update={"save_steps": saving.every}), folder,
                 image_features=loaded.features, resume_from=saving.resume_from, world_size=context.world_size,
+                vllm=vllm,
                 callbacks=[*saving.callbacks, _Progress(context, name, saving, 5)],
                 connect=client.connect if client else None, disconnect=client.close if client else None,
             )  # fmt: skip

@@ -1,8 +1,8 @@
 """What the agent loop needs of a model: `ChatModel.reply`. `TokenModel` gives it exact tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from thinkimg.image import Image
 from thinkimg.message import Message
@@ -18,7 +18,8 @@ class Reply:
         text: what it said, special tokens removed.
         finish: `stop` or `length` (cut off by the limit).
         context: per turn that had no tokens yet, the tokens it adds; None for a model without tokens.
-        tokens, mask, logprobs: of the model's own turn, a closing token appended as masked when it was cut off.
+        tokens, mask, logprobs: of the model's own turn; a closing token is appended, masked, to one that does not end
+            with its own (cut off, or ended by a stop string).
         prompt_tokens, completion_tokens: what the turn cost, pictures included; 0 if an endpoint does not say.
         cost: in money, as the endpoint itself says (OpenRouter and its kin); else 0.
     """
@@ -36,11 +37,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """Temperature 0 is greedy; `max_tokens` is per turn; `max_context_tokens` bounds the whole trajectory."""
+    """Temperature 0 is greedy; `max_tokens` is per turn; `max_context_tokens` bounds the whole trajectory. A turn also
+    ends with the token that completes one of the strings `stop`; `ApiModel` leaves that to the endpoint's `extra`."""
 
     temperature: float = 1.0
     max_tokens: int = 512
     max_context_tokens: int = 32_768
+    stop: tuple[str, ...] = ()
 
 
 class ContextFull(Exception):
@@ -62,6 +65,8 @@ class Family(Protocol):
     """How one model family turns messages into tokens. The only place that knows template tokens."""
 
     image_token_id: int
+    grpo_refused: str | None
+    """Why this family cannot be trained by RL; None where it can."""
 
     @property
     def stop_ids(self) -> tuple[int, ...]: ...
@@ -93,6 +98,22 @@ class Family(Protocol):
         ...
 
     def decode(self, tokens: Sequence[int]) -> str: ...
+
+    def feature_tokens(self, features: Mapping[str, Any]) -> int:
+        """How many placeholders these features fill, counted from the features themselves."""
+        ...
+
+    def model_inputs(self, ids: Any) -> dict[str, Any]:
+        """What the model takes beside token ids and features, made from the ids (batch, length)."""
+        ...
+
+    def collapse(self, tokens: Sequence[int], images: Sequence[Image]) -> list[int]:
+        """Tokens as an engine takes them that expands placeholders itself: one per image.
+
+        Raises:
+            InvariantError: runs of placeholders and images do not agree.
+        """
+        ...
 
 
 def encode_context(family: Family, trajectory: Trajectory) -> list[list[int]]:
@@ -127,9 +148,10 @@ class TokenModel:
         if room < 1:
             raise ContextFull(f"{len(tokens)} tokens of {sampling.max_context_tokens} are used")
         result = await self.generator.generate(
-            GenerationRequest(tokens, trajectory.ordered_images, room, sampling.temperature, seed)
+            GenerationRequest(tokens, trajectory.ordered_images, room, sampling.temperature, seed, sampling.stop)
         )
-        closing = list(self.family.closing_ids) if result.finish == "length" else []
+        ended = result.finish == "stop" and result.tokens[-1] in self.family.stop_ids
+        closing = [] if ended else list(self.family.closing_ids)
         return Reply(
             text=self.family.decode(result.tokens),
             finish=result.finish,

@@ -19,6 +19,7 @@ class GenerationRequest:
         max_tokens: at most this many new tokens, the stop token included.
         temperature: 0 is greedy.
         seed: the result depends on the request and this number alone, never on a global random state.
+        stop: strings that end the turn with the token that completes one of them; it is kept.
     """
 
     tokens: list[int]
@@ -26,11 +27,12 @@ class GenerationRequest:
     max_tokens: int
     temperature: float
     seed: int
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Generation:
-    """New tokens (the stop token included when `finish` is `stop`) and the natural log-probability of each under the
+    """New tokens (what stopped it included when `finish` is `stop`) and the natural log-probability of each under the
     distribution it was drawn from."""
 
     tokens: list[int]

@@ -8,12 +8,10 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from thinkimg.errors import UserError
-from thinkimg.models.chat import TokenModel
-from thinkimg.models.families.qwen_vl import QwenVL
+from thinkimg.models.chat import Family, TokenModel
+from thinkimg.models.families import family_of
 from thinkimg.models.image_features import ImageFeatures
 from thinkimg.models.transformers_generator import TransformersGenerator
-
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class LoadedModel:
 
     model: Any
     processor: Any
-    family: QwenVL
+    family: Family
     features: ImageFeatures
     chat: TokenModel
 
@@ -50,12 +48,8 @@ def load_model(source: str | Path, revision: str | None = None, trust_remote_cod
         )
     except (OSError, ValueError) as error:
         raise UserError(f"no model can be loaded from {source}: {error}", "spec.model.uri") from error
-    if model.config.model_type not in FAMILIES:
-        raise UserError(
-            f"{model.config.model_type} is not supported; there are {', '.join(FAMILIES)}", "spec.model.uri"
-        )
+    family, features = family_of(model.config.model_type, processor), ImageFeatures(processor.image_processor)
     model.to("cuda" if gpu else "cpu")
-    family, features = QwenVL(processor), ImageFeatures(processor.image_processor)
     return LoadedModel(
         model, processor, family, features, TokenModel(family, TransformersGenerator(model, family, features))
     )

@@ -19,12 +19,12 @@ from thinkimg.models.chat import Family
 from thinkimg.models.generator import Generation, GenerationRequest
 
 Features = Callable[[Sequence[Image]], dict[str, torch.Tensor]]
-"""Images to `pixel_values` (patches, dim) and `image_grid_thw` (images, 3)."""
+"""Images to the model's inputs (`thinkimg.models.image_features`)."""
 
 
 class TransformersGenerator:
     """Args:
-    model: a Qwen-VL-like `ForConditionalGeneration`; put into eval mode while generating, its mode restored after.
+    model: a `ForConditionalGeneration` of the family; put into eval mode while generating, its mode restored after.
     features: preprocesses images; give one that caches (`thinkimg.models.image_features`).
     max_batch: most requests of one batch.
     gather_seconds: how long a first request waits for others, as long as others keep coming.
@@ -100,13 +100,7 @@ class TransformersGenerator:
         device = self.model.device
         inputs = self._prefill_inputs(requests, device)
         attention = inputs["attention_mask"]
-        position_ids, deltas = self.model.model.get_rope_index(
-            inputs["input_ids"],
-            mm_token_type_ids=inputs["mm_token_type_ids"],
-            image_grid_thw=inputs.get("image_grid_thw"),
-            attention_mask=attention,
-        )
-        lengths = attention.sum(1)
+        position_ids, following = self._positions(inputs)
         output = self.model(**inputs, position_ids=position_ids, use_cache=True, logits_to_keep=1)
         sampler = _Sampler(requests, self.family, device)
         for step in range(max(request.max_tokens for request in requests)):
@@ -114,15 +108,29 @@ class TransformersGenerator:
             if sampler.finished:
                 break
             attention = torch.cat([attention, attention.new_ones((len(requests), 1))], 1)
-            positions = (lengths + step + deltas[:, 0]).expand(3, -1)[..., None]
             output = self.model(
                 input_ids=tokens[:, None],
                 attention_mask=attention,
-                position_ids=positions,
+                position_ids=following + step,
                 past_key_values=output.past_key_values,
                 use_cache=True,
             )
         return sampler.results()
+
+    def _positions(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Position ids of the left-padded prompts, and those of the first new tokens: (3, batch, length) and
+        (3, batch, 1) under M-RoPE, else (batch, length) and (batch, 1)."""
+        attention = inputs["attention_mask"]
+        lengths = attention.sum(1)
+        if not hasattr(self.model.model, "get_rope_index"):
+            return (attention.cumsum(1) - 1).clamp(min=0), lengths[:, None]
+        positions, deltas = self.model.model.get_rope_index(
+            inputs["input_ids"],
+            mm_token_type_ids=inputs["mm_token_type_ids"],
+            image_grid_thw=inputs.get("image_grid_thw"),
+            attention_mask=attention,
+        )
+        return positions, (lengths + deltas[:, 0]).expand(3, -1)[..., None]
 
     def _prefill_inputs(self, requests: Sequence[GenerationRequest], device: torch.device) -> dict[str, torch.Tensor]:
         width = max(len(request.tokens) for request in requests)
@@ -130,7 +138,7 @@ class TransformersGenerator:
         rows = [[pad] * (width - len(request.tokens)) + request.tokens for request in requests]
         masks = [[0] * (width - len(request.tokens)) + [1] * len(request.tokens) for request in requests]
         inputs = {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(masks)}
-        inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.family.image_token_id).int()
+        inputs.update(self.family.model_inputs(inputs["input_ids"]))
         images = [image for request in requests for image in request.images]
         if images:
             inputs.update(self.features(images))
@@ -157,6 +165,8 @@ class _Sampler:
         self.tokens: list[torch.Tensor] = []
         self.logprobs: list[torch.Tensor] = []
         self.alive: list[torch.Tensor] = []
+        self.by_string: set[int] = set()
+        """Rows that a stop string ended."""
 
     @property
     def finished(self) -> bool:
@@ -175,7 +185,17 @@ class _Sampler:
         self.logprobs.append(logprobs.gather(1, tokens[:, None])[:, 0])
         self.alive.append(~self.done)
         self.done = self.done | torch.isin(tokens, self.stops) | (self.limits <= number + 1)
+        for row, request in enumerate(self.requests):
+            if request.stop and not self.done[row] and self._stopped(row, request.stop):
+                self.by_string.add(row)
+                self.done[row] = True
         return tokens
+
+    def _stopped(self, row: int, strings: tuple[str, ...]) -> bool:
+        """Whether the last token of this row completed one of `strings`."""
+        text = self.family.decode([int(tokens[row]) for tokens in self.tokens])
+        earlier = len(self.family.decode([int(tokens[row]) for tokens in self.tokens[:-1]]))
+        return any(text.find(string, max(0, earlier - len(string) + 1)) >= 0 for string in strings)
 
     def results(self) -> list[Generation]:
         tokens, logprobs = torch.stack(self.tokens, 1).tolist(), torch.stack(self.logprobs, 1).tolist()
@@ -184,7 +204,7 @@ class _Sampler:
             Generation(
                 tokens[row][:length],
                 logprobs[row][:length],
-                "stop" if tokens[row][length - 1] in self.family.stop_ids else "length",
+                "stop" if row in self.by_string or tokens[row][length - 1] in self.family.stop_ids else "length",
             )
             for row, length in enumerate(lengths)
         ]

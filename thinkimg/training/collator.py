@@ -60,8 +60,8 @@ def encode_samples(family: Family, trajectories: Sequence[Trajectory]) -> tuple[
 
 
 class Collator:
-    """Samples to the model's inputs, right-padded: `input_ids`, `attention_mask`, `mm_token_type_ids`, `labels` of
-    shape (batch, longest), `pixel_values` and `image_grid_thw` of all images in order."""
+    """Samples to the model's inputs, right-padded: `input_ids`, `attention_mask`, `labels` and what the family makes of
+    the ids (`mm_token_type_ids`) of shape (batch, longest), and the features of all images in order."""
 
     def __init__(
         self, family: Family, features: Callable[[Sequence[Image]], dict[str, torch.Tensor]], pad_id: int
@@ -82,6 +82,6 @@ class Collator:
             mask = torch.tensor(sample.mask)
             labels[row, :length][mask] = ids[row, :length][mask]
         batch = {"input_ids": ids, "attention_mask": attention, "labels": labels}
-        batch["mm_token_type_ids"] = (ids == self.family.image_token_id).int()
+        batch |= self.family.model_inputs(ids)
         images = [image for sample in samples for image in sample.images]
         return batch | (self.features(images) if images else {})

@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,8 @@ from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.models.chat import Family
 from thinkimg.models.image_features import ImageFeatures
+from thinkimg.models.vllm.generator import VLLMGenerator
+from thinkimg.training.colocated import ColocatedEngine, check_vllm, engine_options
 from thinkimg.training.image_processor import CachedImageProcessor, with_cached_images
 from thinkimg.training.rewards import Reward, score, total
 from thinkimg.training.rollouts import Actor, Request, RolloutEngine, seed_of
@@ -95,13 +98,15 @@ class GRPOSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Row:
-    """A trajectory as TRL takes it: token ids, 1 where the model's own, pictures in order; `masked` says why not."""
+    """A trajectory as TRL takes it: token ids, 1 where the model's own, pictures in order; `masked` says why not.
+    `logprobs` are those that were sampled with, one per token of the completion."""
 
     prompt: list[int]
     completion: list[int]
     mask: list[int]
     images: list[Image] = field(default_factory=list)
     masked: str | None = None
+    logprobs: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -173,7 +178,7 @@ def select_rows(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     for name, value in kept.items():
         if name.startswith("prompt_"):
             kept[name] = value[:, left:]
-        elif name == "mm_token_type_ids":
+        elif name in ("mm_token_type_ids", "token_type_ids"):
             kept[name] = value[:, left : batch["prompt_ids"].shape[1] + width]
         elif isinstance(value, torch.Tensor) and value.ndim == 2 and name not in _PER_IMAGE:
             kept[name] = value[:, :width]
@@ -184,7 +189,7 @@ def without_empty_images(batch: dict[str, Any]) -> dict[str, Any]:
     """A batch none of whose rows has an image has no image features at all: the vision tower takes no empty input."""
     if any(batch.get("num_images") or [True]):
         return batch
-    return {name: value for name, value in batch.items() if name not in (*_PER_IMAGE, "num_images")}
+    return {name: value for name, value in batch.items() if name not in (*_PER_IMAGE, "num_images", "num_tiles")}
 
 
 def drop_idle_rows(batch: dict[str, Any]) -> dict[str, Any]:
@@ -207,6 +212,10 @@ _PER_IMAGE = ("pixel_values", "image_grid_thw")
 
 def _select_images(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     counts = batch["num_images"]
+    if "image_grid_thw" not in batch:  # tiles (InternVL); TRL counts them where a picture may have several
+        tiles = batch["pixel_values"].split(batch.get("num_tiles", counts))
+        kept = {"num_images": [counts[row] for row in rows], "pixel_values": torch.cat([tiles[row] for row in rows])}
+        return kept | ({"num_tiles": [batch["num_tiles"][row] for row in rows]} if "num_tiles" in batch else {})
     grids = batch["image_grid_thw"].split(counts)
     patches = batch["pixel_values"].split([int(grid.prod(-1).sum()) for grid in grids])
     return {
@@ -229,6 +238,7 @@ class ToolGRPOTrainer(GRPOTrainer):
         args: TRL's configuration (`grpo_config` makes one).
         settings: ours.
         image_features: the cache to share with the generator; its own by default.
+        vllm: the generator of `agent`, if it is to run on TRL's vLLM engine in this process (`args.use_vllm`).
         before_rollouts: called with the step's number before each step's rollouts (weight sync, progress).
         options: further arguments of `trl.GRPOTrainer` (`peft_config`, `callbacks`, `optimizers`).
 
@@ -253,9 +263,13 @@ class ToolGRPOTrainer(GRPOTrainer):
         settings: GRPOSettings,
         image_features: ImageFeatures | None = None,
         before_rollouts: Callable[[int], None] | None = None,
+        vllm: VLLMGenerator | None = None,
         **options: Any,
     ) -> None:
         _refuse(args, len(tasks))
+        if family.grpo_refused is not None:
+            raise UserError(family.grpo_refused, "model")
+        check_vllm(args, vllm)
         if len({task.id for task in tasks}) < len(tasks):
             raise UserError("two tasks have the same id; their trajectories would get the same random numbers", "tasks")
         self.family = family
@@ -271,24 +285,25 @@ class ToolGRPOTrainer(GRPOTrainer):
         self.image_processor: CachedImageProcessor = processor.image_processor
         args.reward_weights = [reward.weight for reward in rewards]
         suppress_logits(model, family.suppressed_ids)
-        super().__init__(
-            model=model,
-            reward_funcs=[self._reward_column(reward.name) for reward in rewards],
-            args=args,
-            train_dataset=Dataset.from_dict(
-                {"prompt": [task.question for task in tasks], "task": list(range(len(tasks)))}
-            ),
-            processing_class=processor,
-            **options,
-        )
+        with engine_options(model) if vllm is not None else nullcontext():
+            super().__init__(
+                model=model,
+                reward_funcs=[self._reward_column(reward.name) for reward in rewards],
+                args=args,
+                train_dataset=Dataset.from_dict(
+                    {"prompt": [task.question for task in tasks], "task": list(range(len(tasks)))}
+                ),
+                processing_class=processor,
+                **options,
+            )
         if self.ref_model is not None:
             suppress_logits(self.accelerator.unwrap_model(self.ref_model), family.suppressed_ids)
-        if self._image_pad_token_id != family.image_token_id:
-            raise UserError("TRL and the model's family disagree about the image token", "model")
+        self._image_pad_token_id = family.image_token_id  # TRL looks for Qwen-VL's, which other families have unused
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_unexpected)
         # TRL's constructor demands a chat template with a slot for tools; afterwards the list only chooses branches.
         self.tools = [_placeholder_tool]
         self.engine = RolloutEngine(agent, settings.seed, settings.temperature, settings.concurrency, settings.attempts)
+        self.colocated = ColocatedEngine(self.vllm_generation, vllm) if vllm is not None else None
 
     # ---- the two seams --------------------------------------------------------------------------------------------
 
@@ -298,7 +313,8 @@ class ToolGRPOTrainer(GRPOTrainer):
         began = time.monotonic()
         size = self.num_generations if self.model.training else self.num_generations_eval
         tasks = [self.tasks[inputs[first]["task"]] for first in range(0, len(inputs), size)]
-        self.groups, refilled = self._roll_out(tasks, size)
+        with self.colocated.awake(self.state.global_step) if self.colocated else nullcontext():
+            self.groups, refilled = self._roll_out(tasks, size)
         self._report(refilled, time.monotonic() - began)
         index = {task.id: number for number, task in enumerate(self.tasks)}
         used = [
@@ -339,7 +355,7 @@ class ToolGRPOTrainer(GRPOTrainer):
             [row.completion for row in rows],
             [row.mask for row in rows],
             [""] * len(rows),  # completions as text: only TRL's own logs and reward signatures want them
-            None,  # sampling log-probabilities: used with vLLM's importance correction only
+            [row.logprobs for row in rows] if self.colocated else None,  # for vLLM's importance correction
             {},
             images,
             tool_images,
@@ -392,7 +408,7 @@ class ToolGRPOTrainer(GRPOTrainer):
         try:
             return self._unmasked_row(trajectory)
         except _MaskedError as reason:
-            return Row([filler], [filler], [0], masked=str(reason))
+            return Row([filler], [filler], [0], masked=str(reason), logprobs=[0.0])
 
     def _unmasked_row(self, trajectory: Trajectory) -> Row:
         if trajectory.status == "infrastructure":
@@ -401,7 +417,7 @@ class ToolGRPOTrainer(GRPOTrainer):
             raise _MaskedError("truncated")
         said = spoken(trajectory)
         try:
-            said.check(self.family.image_token_id, self.image_processor.image_tokens)
+            said.check(self.family.image_token_id, self._image_tokens)
             tokens, mask = said.tokens, said.mask
             self._check_own_tokens(tokens, mask)
         except (InvariantError, ImageDecodeError) as error:
@@ -411,7 +427,13 @@ class ToolGRPOTrainer(GRPOTrainer):
         first = sum(len(turn.tokens or ()) for turn in said.turns[: said.prompt_turns])
         if not any(mask[first:]):
             raise _MaskedError("empty")
-        return Row(tokens[:first], tokens[first:], [int(flag) for flag in mask[first:]], said.ordered_images)
+        logprobs = said.logprobs[first:] if self.colocated else []
+        own = [int(flag) for flag in mask[first:]]
+        return Row(tokens[:first], tokens[first:], own, said.ordered_images, logprobs=logprobs)
+
+    def _image_tokens(self, image: Image) -> int:
+        """How many placeholders the image fills, counted from the features that the loss will see."""
+        return self.family.feature_tokens(self.image_processor.cached_features([image]))
 
     def _check_own_tokens(self, tokens: list[int], mask: list[bool]) -> None:
         if self._video_pad_token_id in tokens:
@@ -454,6 +476,8 @@ class ToolGRPOTrainer(GRPOTrainer):
         TRL's patched forward holds on to this very model: a deep copy of it would compute with the old weights.
         """
         self.engine.close()
+        if self.colocated is not None:
+            self.colocated.close()
         model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         restore_logits(model)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model

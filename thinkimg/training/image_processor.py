@@ -21,15 +21,14 @@ class CachedImageProcessor:
         self.cached_features = features
 
     def __call__(self, images: Sequence[Image], return_tensors: str = "pt", **options: Any) -> dict[str, torch.Tensor]:
-        """`pixel_values` (patches of all images, dim) and `image_grid_thw` (images, 3), as the original gives them."""
+        """The features of all images, as the original gives them. Asked with `crop_to_patches`, as TRL asks for
+        InternVL, and with one list of images per row: `num_patches` (images,) only."""
+        if return_tensors == "pt" and options == {"crop_to_patches": True}:
+            flat = [image for row in images for image in (row if isinstance(row, list) else [row])]
+            return {"num_patches": self.cached_features.tiles(flat)}
         if return_tensors != "pt" or options:
             raise TypeError(f"cached features exist as default tensors only, not with {return_tensors=}, {options}")
         return self.cached_features(images)
-
-    def image_tokens(self, image: Image) -> int:
-        """How many placeholder tokens the image's features fill, counted from the features themselves."""
-        grid = self.cached_features([image])["image_grid_thw"]
-        return int(grid.prod()) // int(self.merge_size) ** 2
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "cached_features":

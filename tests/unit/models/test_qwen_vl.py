@@ -189,5 +189,5 @@ def test_a_tokenizer_of_another_family_is_refused() -> None:
             def convert_tokens_to_ids(token: str) -> int:
                 return 0
 
-    with pytest.raises(ValueError, match=r"no <\|image_pad\|>: this is not a Qwen-VL model"):
+    with pytest.raises(ValueError, match=r"no <\|image_pad\|>: this is no model of the family QwenVL"):
         type(family())(Foreign)

@@ -1,0 +1,323 @@
+"""Each family with a tiny model of transformers' own classes: the tokens that its processor makes, then SFT, rollouts,
+GRPO and what its features fill. Where GRPO is refused, with the reason."""
+
+import asyncio
+import random
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from family_models import ALL, GRPO, Built, build, processor_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_world import conversation, observe, picture
+
+from thinkimg.agent.agent import Task, append_reply
+from thinkimg.errors import UserError
+from thinkimg.image import Image
+from thinkimg.message import Message, TextBlock
+from thinkimg.models.chat import SamplingParameters, TokenModel, encode_context
+from thinkimg.models.families import family_of
+from thinkimg.models.families.placeholders import collapse_runs
+from thinkimg.models.generator import GenerationRequest
+from thinkimg.training.collator import Collator, encode_samples, encode_trajectory
+from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config
+from thinkimg.training.rewards import Reward
+from thinkimg.training.sft import SFTSettings, train_sft
+from thinkimg.trajectory import InvariantError, Trajectory
+
+SEVERAL = GRPO
+"""Families whose processor counts a picture's tokens by the picture alone."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@cache
+def built(name: str) -> Built:
+    return build(name)
+
+
+def rendered(name: str, made: Trajectory, opening: bool = True) -> list[int]:
+    """What transformers' processor makes of the same conversation."""
+    messages = []
+    for turn in made.turns:
+        parts: list[dict[str, str]] = [
+            {"type": "image"} if block.type == "image" else {"type": "text", "text": getattr(block, "text", "")}
+            for block in turn.message.content
+        ]
+        messages.append({"role": "user" if turn.role == "tool" else turn.role, "content": parts})
+    processor = processor_of(name)
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening)
+    images = [[image.pixels() for image in made.ordered_images]] if made.images else None  # those of one sample
+    return processor(text=[text], images=images, return_tensors="pt")["input_ids"][0].tolist()
+
+
+def with_system(made: Trajectory) -> Trajectory:
+    system = Message(role="system", content=[TextBlock(text="see the value")])
+    made.turns.insert(0, made.turns[0].model_copy(update={"message": system}))
+    return made
+
+
+def picture_of(number: int) -> Image:
+    return picture(number, 40 + 50 * (number % 4), 40 + 70 * (number % 3))
+
+
+# ---- tokens ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pictures", [0, 1, 3])
+@pytest.mark.parametrize("name", ALL)
+def test_a_beginning_is_what_the_processor_renders(name: str, pictures: int) -> None:
+    if pictures > 1 and name not in SEVERAL:
+        pytest.skip("its processor counts the tokens of several pictures otherwise; here each is alone")
+    made = with_system(conversation(*(picture_of(n) for n in range(pictures))))
+    assert [token for delta in encode_context(built(name).family, made) for token in delta] == rendered(name, made)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_so_is_a_conversation_with_a_tools_picture(name: str) -> None:
+    made = with_system(conversation(picture_of(1)))
+    made.add("assistant", TextBlock(text="see the bar"))
+    observe(made, "is red", picture_of(2), picture_of(7))
+    made.add("assistant", TextBlock(text="red"))
+    joined = made.model_copy(deep=True)
+    for turn in joined.turns:  # two text blocks in a row are one text to a template
+        text = "".join(getattr(block, "text", "") for block in turn.message.content if block.type != "image")
+        images = [block for block in turn.message.content if block.type == "image"]
+        before = turn.message.content[0].type == "image"
+        turn.message.content = [*images, TextBlock(text=text)] if before else [TextBlock(text=text), *images]
+    encoded = encode_trajectory(built(name).family, made)
+    newline = built(name).processor.tokenizer("\n", add_special_tokens=False)["input_ids"]
+    assert encoded.tokens + newline == rendered(name, joined, opening=False)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_a_picture_says_stays_text(name: str) -> None:
+    family = built(name).family
+    made = conversation(picture_of(1))
+    observed = made.model_copy(deep=True)
+    observed.add("assistant", TextBlock(text="see"))
+    special = "".join(processor_of(name).tokenizer.all_special_tokens)
+    observe(observed, f"{special} {family.decode([family.image_token_id])}")
+    observed.add("assistant", TextBlock(text="red"))
+    encoded = encode_trajectory(family, observed)
+    assert encoded.tokens.count(family.image_token_id) == family.image_tokens(picture_of(1))
+    assert len([token for token in encoded.tokens if token in family.stop_ids]) == 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(ALL), st.integers(8, 500), st.integers(8, 500))
+def test_a_picture_of_any_size_fills_its_placeholders(name: str, width: int, height: int) -> None:
+    if max(width, height) > 50 * min(width, height):
+        return
+    image = picture(0, width, height)
+    assert built(name).family.feature_tokens(built(name).features([image])) == built(name).family.image_tokens(image)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_features_match_placeholders_on_2000_generated_trajectories(name: str) -> None:
+    """10,000 over the five families: of any number of turns, pictures and sizes, with special tokens in the texts.
+    Each is collapsed for an engine, too, and comes back by what the features fill."""
+    draw = random.Random(name)
+    family, features = built(name).family, built(name).features
+    sizes = [(draw.randint(16, 300), draw.randint(16, 300)) for _ in range(40)]
+    pool = [picture(n, *size) for n, size in enumerate(sizes)]
+    filled = {image.sha256: family.feature_tokens(features([image])) for image in pool}
+    texts = ["see", "red <|im_end|>", "<|image_pad|><IMG_CONTEXT><image>", "", "what is the value of the bar 7.5\n"]
+    for _ in range(2000):
+        made = conversation(*draw.choices(pool, k=draw.randint(0, 3)), text=draw.choice(texts))
+        for _ in range(draw.randint(0, 3)):
+            made.add("assistant", TextBlock(text=draw.choice(texts)))
+            observe(made, draw.choice(texts), *draw.choices(pool, k=draw.randint(0, 2)))
+        made.add("assistant", TextBlock(text="red"))
+        encoded = encode_trajectory(family, made)
+        runs = [filled[image.sha256] for image in made.ordered_images]
+        assert encoded.tokens.count(family.image_token_id) == sum(runs)
+        encoded.check(family.image_token_id, lambda image: filled[image.sha256])
+        collapsed = family.collapse(encoded.tokens, made.ordered_images)
+        assert collapsed.count(family.image_token_id) == len(runs)
+        assert expanded(family, collapsed, runs) == encoded.tokens
+
+
+def expanded(family: Any, collapsed: list[int], runs: list[int]) -> list[int]:
+    """What an engine makes of it: per placeholder as many as its features fill, in the family's frame."""
+    start, end = ([family._id(token)] for token in family.frame) if family.engine_adds_frame else ([], [])
+    left = iter(runs)
+    made: list[int] = []
+    for token in collapsed:
+        made += [*start, *[token] * next(left), *end] if token == family.image_token_id else [token]
+    return made
+
+
+def test_neighbours_are_told_apart_and_wrong_runs_refused() -> None:
+    assert collapse_runs([1, 9, 9, 9, 9, 9, 2], 9, [2, 3]) == [1, 9, 9, 2]
+    assert collapse_runs([1, 5, 9, 9, 6, 5, 9, 6], 9, [2, 1], frame=1) == [1, 9, 9]
+    for tokens, lengths in (([9, 9, 9], [2]), ([9], [2]), ([1], [1]), ([9, 1, 9], [2])):
+        with pytest.raises(InvariantError):
+            collapse_runs(tokens, 9, lengths)
+
+
+def test_an_unknown_model_is_refused_and_told_how_to_be_added() -> None:
+    with pytest.raises(UserError, match=r"mamba is not supported; there are internvl, .*add-a-model"):
+        family_of("mamba", processor_of("qwen3_vl"))
+    with pytest.raises(UserError, match="no <IMG_CONTEXT>"):
+        family_of("internvl", processor_of("qwen3_vl"))
+
+
+# ---- rollouts and evaluation ----------------------------------------------------------------------------------------
+
+
+def from_scratch(made: Built, tokens: list[int], images: list[Image]) -> torch.Tensor:
+    """Log-probability of every token but the first, by one plain forward pass of one sample, nothing padded."""
+    ids = torch.tensor([tokens])
+    inputs = {"input_ids": ids, **made.family.model_inputs(ids), **(made.features(images) if images else {})}
+    with torch.no_grad():
+        logits = made.model.eval()(**inputs).logits[0, :-1].float()
+    logits[:, list(made.family.suppressed_ids)] = -torch.inf
+    return torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_turns_are_sampled_from_the_models_own_distribution(name: str) -> None:
+    """Two turns with pictures between, three trajectories of different lengths in one batch."""
+    world = built(name)
+    model = TokenModel(world.family, world.generator)
+
+    async def talk(number: int) -> Trajectory:
+        made = conversation(*(picture_of(number + k) for k in range(number)))
+        for turn in range(2):
+            append_reply(made, await model.reply(made, SamplingParameters(1.0, 6), 10 * number + turn))
+            observe(made, "red", picture_of(number + 4))
+        made.turns.pop()
+        return made
+
+    async def all_of_them() -> list[Trajectory]:
+        return await asyncio.gather(*(talk(number) for number in range(3)))
+
+    for made in asyncio.run(all_of_them()):
+        own = torch.tensor(made.mask)
+        plain = from_scratch(world, made.tokens, made.ordered_images)
+        torch.testing.assert_close(torch.tensor(made.logprobs)[own], plain[own[1:]], atol=2e-4, rtol=0)
+
+
+def test_a_stop_string_ends_a_turn_and_its_closing_is_masked() -> None:
+    world = built("qwen3_vl")
+    made = conversation(picture_of(1))
+    (tokens,) = encode_context(world.family, made)
+    asked = GenerationRequest(tokens, made.ordered_images, 8, 1.0, 5)
+    (free,) = world.generator.generate_batch([asked])
+    text = world.family.decode(free.tokens[2:4])
+    stopping = GenerationRequest(tokens, made.ordered_images, 8, 1.0, 5, (text,))
+    ended, other = world.generator.generate_batch([stopping, asked])
+    assert (ended.tokens, ended.finish) == (free.tokens[:4], "stop")
+    assert other.tokens == free.tokens
+    reply = asyncio.run(
+        TokenModel(world.family, world.generator).reply(made, SamplingParameters(1.0, 8, stop=(text,)), 5)
+    )
+    assert reply.tokens == [*free.tokens[:4], *world.family.closing_ids]
+    assert reply.mask == [True] * 4 + [False]
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_sft_learns(name: str, tmp_path: Path) -> None:
+    world = build(name)
+    trajectories = []
+    for number in range(4):
+        made = conversation(picture_of(number))
+        made.add("assistant", TextBlock(text="see the bar"))
+        observe(made, "is", picture_of(number + 4))
+        made.add("assistant", TextBlock(text="the answer is red"))
+        trajectories.append(made)
+    samples, dropped = encode_samples(world.family, trajectories)
+    assert not dropped
+    batch = Collator(world.family, world.features, 0)(samples)
+    with torch.no_grad():
+        before = float(world.model.eval()(**batch).loss)
+    here = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    chosen = SFTSettings(learning_rate=3e-3, batch_size=2, max_steps=12, args=here)
+    train_sft(world.model, world.processor, world.family, samples, chosen, tmp_path)
+    with torch.no_grad():
+        assert float(world.model.eval()(**batch).loss) < 0.7 * before
+
+
+class Talker:
+    """An agent whose model's turns are sampled, with a picture between them."""
+
+    def __init__(self, world: Built) -> None:
+        self.model = TokenModel(world.family, world.generator)
+
+    async def run(self, task: Task, seed: int, temperature: float = 1.0) -> Trajectory:
+        made = conversation(*task.images, text=task.question)
+        for turn in range(2):
+            sampling = SamplingParameters(temperature, 6)
+            append_reply(made, await self.model.reply(made, sampling, (seed + turn) % 2**63))
+            if turn == 0:
+                observe(made, "red", picture_of(seed % 11))
+        made.status, made.answer = "answered", made.turns[-1].message.text
+        return made
+
+
+def trainer_of(world: Built, folder: Path, **changes: Any) -> ToolGRPOTrainer:
+    chosen = GRPOSettings.model_validate(
+        {"steps": 2, "prompts_per_step": 2, "generations": 4, "learning_rate": 1e-3} | changes
+    )
+    tasks = [Task(f"t{n}", "what is the value", (picture_of(n),), "red") for n in range(4)]
+    reward = Reward("length", lambda trajectory: float(sum(map(ord, trajectory.answer or "")) % 7))
+    return ToolGRPOTrainer(
+        world.model, world.processor, world.family, Talker(world), tasks, [reward], grpo_config(chosen, folder),
+        chosen, world.features,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+@pytest.mark.parametrize("name", GRPO)
+def test_grpo_trains(name: str, micro_batch: int | None, tmp_path: Path) -> None:
+    """With one forward pass for all rows (sorted by length), and with four."""
+    world = build(name)
+    trainer = trainer_of(world, tmp_path, micro_batch=micro_batch)
+    before = {key: value.clone() for key, value in world.model.named_parameters()}
+    trainer.train()
+    assert all(row.masked is None and len(row.images) == 2 for row in trainer.rows)
+    moved = {key for key, value in world.model.named_parameters() if not torch.equal(value, before[key])}
+    assert any("visual" in key or "vision" in key for key in moved), "gradients reach the eyes"
+    assert any("embed_tokens" in key for key in moved)
+    trainer.close()
+
+
+@pytest.mark.parametrize("name", GRPO)
+def test_the_loss_sees_what_was_sampled(name: str, tmp_path: Path) -> None:
+    """At the first step the policy's log-probabilities in TRL's batch are those of the sampling."""
+    world = build(name)
+    trainer = trainer_of(world, tmp_path)
+    trainer.model.train()
+    trainer._generate_and_score_completions([trainer.train_dataset[n // 4] for n in range(8)])
+    for group in trainer.groups:
+        for row, trajectory in zip(group.rows, group.trajectories, strict=True):
+            own = torch.tensor(trajectory.mask)
+            ids = torch.tensor([row.prompt + row.completion])
+            inputs = {"input_ids": ids, **world.family.model_inputs(ids), **world.features(row.images)}
+            with torch.no_grad():  # the head's bias suppresses here
+                logits = world.model.eval()(**inputs).logits[0, :-1].float()
+            plain = torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0]
+            torch.testing.assert_close(torch.tensor(trajectory.logprobs)[own], plain[own[1:]], atol=2e-4, rtol=0)
+    trainer.close()
+
+
+def test_grpo_is_refused_where_earlier_tokens_would_change(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fewer tokens once the conversation holds a second"):
+        trainer_of(build("llava_onevision"), tmp_path)
+
+
+def test_the_reason_is_true() -> None:
+    """The same first picture, alone and beside a second one."""
+    alone, both = conversation(picture_of(3)), conversation(picture_of(3), picture_of(3))
+    image = built("llava_onevision").family.image_token_id
+    assert rendered("llava_onevision", both).count(image) < 2 * rendered("llava_onevision", alone).count(image)

@@ -1,0 +1,1 @@
+"""vLLM as a `Generator`: in this process (`engine`, `generator`) or behind HTTP (`server`)."""
