@@ -1,0 +1,95 @@
+"""A stage of type GRPO: V-ToolRL with live tools, or text-only RL."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from thinkimg.agent.agent import NoTools, Outcome
+from thinkimg.client import ToolClient
+from thinkimg.evaluation.metrics import exact_match
+from thinkimg.image import Image
+from thinkimg.jobs.context import Context
+from thinkimg.jobs.layout import write_json
+from thinkimg.jobs.saving import Progress, checkpoints
+from thinkimg.tools.tool import ToolSchema
+from thinkimg.training.grpo import GRPOSettings, train_grpo
+from thinkimg.training.rewards import make_rewards
+
+
+def run_grpo(context: Context, name: str) -> dict[str, Any]:
+    stage = context.job.spec.stage(name)
+    grpo = stage.grpo
+    assert grpo is not None
+    loaded = context.load(stage.from_)
+    client = context.client() if grpo.tool_use == "Enabled" else None
+    if client is not None:
+        asyncio.run(_read_schemas(client))
+    agent = context.agent(
+        loaded.chat, LimitedTools(client, grpo.tool_concurrency) if client else NoTools(), rounds=grpo.max_rounds, 
+        tokens_per_turn=grpo.max_tokens_per_turn, seconds=grpo.max_seconds_per_trajectory,
+    )  # fmt: skip
+    args = dict(grpo.args)
+    passes = args.pop("gradient_accumulation_steps", 1)
+    known = {key: args.pop(key) for key in list(args) if key in GRPOSettings.model_fields}
+    settings = GRPOSettings(
+        steps=grpo.max_steps,
+        prompts_per_step=grpo.prompts_per_step,
+        generations=grpo.num_generations,
+        learning_rate=grpo.learning_rate,
+        temperature=grpo.temperature,
+        beta=grpo.beta,
+        seed=context.job.spec.seed,
+        attempts=grpo.resample_limit + 1,
+        refill=grpo.refill,
+        mask_truncated=grpo.mask_truncated,
+        micro_batch=grpo.rollouts_per_process(context.world_size) if passes > 1 else None,
+        save_total_limit=None,
+        trl=args,
+        **known,
+    )
+    rewards = make_rewards({reward.name: reward.weight for reward in grpo.rewards}, _score)
+    folder = context.run.stage(name)
+    try:
+        with checkpoints(context, name, folder) as saving:
+            train_grpo(
+                loaded.model, loaded.processor, loaded.family, agent, context.tasks("train"), rewards,
+                settings.model_copy(update={"save_steps": saving.every}), folder,
+                image_features=loaded.features, resume_from=saving.resume_from, world_size=context.world_size,
+                callbacks=[*saving.callbacks, Progress(context, name, saving, 5)],
+                connect=client.connect if client else None, disconnect=client.close if client else None,
+            )  # fmt: skip
+    finally:
+        if client is not None and context.rank == 0:
+            write_json(folder / "tools.json", client.stats())
+    context.save(name, loaded)
+    return {}
+
+
+@dataclass
+class LimitedTools:
+    """Tools of which at most `limit` calls are in flight; a call's deadline begins when its turn comes."""
+
+    client: ToolClient
+    limit: int
+
+    def __post_init__(self) -> None:
+        self.slots = asyncio.Semaphore(self.limit)
+
+    @property
+    def schemas(self) -> Mapping[str, ToolSchema]:
+        return self.client.schemas
+
+    async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Image]) -> Outcome:
+        async with self.slots:
+            return await self.client.call(name, arguments, images)
+
+
+async def _read_schemas(client: ToolClient) -> None:
+    """The prompt needs the schemas now; connections belong to the loop that uses them, so these are closed again."""
+    await client.connect()
+    await client.close()
+
+
+def _score(answer: str | None, reference: str) -> float:
+    return float(exact_match(answer, reference))
