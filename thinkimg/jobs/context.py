@@ -10,6 +10,7 @@ from thinkimg.agent.agent import Agent, Limits, NoTools, Task, Tools
 from thinkimg.agent.formats import get_format
 from thinkimg.api.v1alpha1 import ToolRLJob
 from thinkimg.client import ResultCache, ToolClient
+from thinkimg.errors import UserError
 from thinkimg.jobs.attempt import check_attempt
 from thinkimg.jobs.environment import mounted_path
 from thinkimg.jobs.layout import BASE, Run, write_json
@@ -68,14 +69,33 @@ class Context:
     def load(self, name: str) -> LoadedModel:
         model = self.job.spec.model
         if name == BASE and model.uri != TINY:
-            return load_model(model_source(model.uri), model.revision, model.trust_remote_code)
-        return load_model(self.run.model(name))
+            loaded = load_model(model_source(model.uri), model.revision, model.trust_remote_code)
+        else:
+            loaded = load_model(self.run.model(name))
+        limit_pixels(loaded.processor.image_processor, model.min_pixels, model.max_pixels)
+        return loaded
 
     def save(self, name: str, loaded: LoadedModel) -> None:
         """Rank 0 saves a stage's model, if no later attempt has taken over."""
         if self.rank == 0:
             check_attempt(self.run.stage(name))
             loaded.save(self.run.model(name))
+
+
+def limit_pixels(image_processor: Any, least: int | None, most: int | None) -> None:
+    """Let an image processor resize pictures to at least `least` and at most `most` pixels; None: as it was.
+
+    Raises:
+        UserError: the processor knows no such limits.
+    """
+    if least is None and most is None:
+        return
+    size = dict(getattr(image_processor, "size", None) or {})
+    if size.get("shortest_edge") is None or size.get("longest_edge") is None:
+        raise UserError("this model's image processor has no limits in pixels", "spec.model.maxPixels")
+    least = least if least is not None else min(size["shortest_edge"], most or size["shortest_edge"])
+    most = most if most is not None else max(size["longest_edge"], least)
+    image_processor.size = {"shortest_edge": least, "longest_edge": most}
 
 
 def model_source(uri: str) -> str | Path:

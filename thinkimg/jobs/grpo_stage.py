@@ -1,20 +1,26 @@
 """A stage of type GRPO: V-ToolRL with live tools, or text-only RL."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from thinkimg.agent.agent import NoTools, Outcome
+from thinkimg.api.v1alpha1.rewards import Reward
+from thinkimg.api.v1alpha1.stages import GRPO
 from thinkimg.client import ToolClient
 from thinkimg.evaluation.metrics import exact_match
 from thinkimg.image import Image
 from thinkimg.jobs.context import Context
 from thinkimg.jobs.layout import write_json
 from thinkimg.jobs.saving import Progress, checkpoints
+from thinkimg.jobs.sft_stage import lora_settings
 from thinkimg.tools.tool import ToolSchema
-from thinkimg.training.grpo import GRPOSettings, train_grpo
-from thinkimg.training.rewards import make_rewards
+from thinkimg.training.adapters import lora_config
+from thinkimg.training.configs import zero_config
+from thinkimg.training.grpo import GRPOSettings, ImportanceCorrection, train_grpo
+from thinkimg.training.rewards import RewardSpec, make_rewards
 
 
 def run_grpo(context: Context, name: str) -> dict[str, Any]:
@@ -42,13 +48,18 @@ def run_grpo(context: Context, name: str) -> dict[str, Any]:
         seed=context.job.spec.seed,
         attempts=grpo.resample_limit + 1,
         refill=grpo.refill,
+        fork_groups=grpo.fork_groups,
+        loss_type=grpo.loss_type,
+        importance_correction=_correction(grpo),
+        longest_completion=grpo.max_tokens_per_turn * grpo.max_rounds,
+        report_to=list(context.job.spec.report_to),
         mask_truncated=grpo.mask_truncated,
         micro_batch=grpo.rollouts_per_process(context.world_size) if passes > 1 else None,
         save_total_limit=None,
-        trl=args,
+        trl=args | ({"deepspeed": zero_config(grpo.zero_stage)} if grpo.zero_stage else {}),
         **known,
     )
-    rewards = make_rewards({reward.name: reward.weight for reward in grpo.rewards}, _score)
+    rewards = make_rewards({reward.name: _reward(reward) for reward in grpo.rewards}, _score)
     folder = context.run.stage(name)
     try:
         with checkpoints(context, name, folder) as saving:
@@ -58,6 +69,7 @@ def run_grpo(context: Context, name: str) -> dict[str, Any]:
                 image_features=loaded.features, resume_from=saving.resume_from, world_size=context.world_size,
                 callbacks=[*saving.callbacks, Progress(context, name, saving, 5)],
                 connect=client.connect if client else None, disconnect=client.close if client else None,
+                peft_config=lora_config(loaded.model, lora_settings(grpo.lora)),
             )  # fmt: skip
     finally:
         if client is not None and context.rank == 0:
@@ -89,6 +101,23 @@ async def _read_schemas(client: ToolClient) -> None:
     """The prompt needs the schemas now; connections belong to the loop that uses them, so these are closed again."""
     await client.connect()
     await client.close()
+
+
+def _correction(grpo: GRPO) -> ImportanceCorrection | None:
+    given = grpo.importance_correction
+    if given is None:
+        return None
+    mode = re.sub(r"(?<!^)(?=[A-Z])", "_", given.mode).lower()
+    return ImportanceCorrection.model_validate({"mode": mode, "clip_min": given.clip_min, "clip_max": given.clip_max})
+
+
+def _reward(reward: Reward) -> RewardSpec:
+    options: dict[str, Any] = {}
+    if reward.max_tokens is not None:
+        options["max_tokens"] = reward.max_tokens
+    if reward.judge is not None:
+        options |= reward.judge.model_dump()
+    return RewardSpec(reward.weight, reward.target_rate, options)
 
 
 def _score(answer: str | None, reference: str) -> float:

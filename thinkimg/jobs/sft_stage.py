@@ -7,13 +7,18 @@ from typing import Any
 import torch
 
 from thinkimg.agent.agent import NoTools, Task
+from thinkimg.api.v1alpha1.stages import Lora
 from thinkimg.errors import UserError
 from thinkimg.jobs.answers import answer
 from thinkimg.jobs.context import Context
+from thinkimg.jobs.layout import write_json
 from thinkimg.jobs.models import LoadedModel
 from thinkimg.jobs.questions import TRAJECTORIES, load_trajectories
 from thinkimg.jobs.saving import Progress, checkpoints
+from thinkimg.tools.registry import TOOLS, find_tool, own_tools
+from thinkimg.training.adapters import LoraSettings
 from thinkimg.training.collator import encode_samples
+from thinkimg.training.configs import zero_config
 from thinkimg.training.sft import SFTSettings, train_sft
 from thinkimg.trajectory import Trajectory, read_trajectories
 
@@ -30,7 +35,11 @@ def run_sft(context: Context, name: str) -> dict[str, Any]:
     settings = stage.sft
     assert settings is not None
     loaded = context.load(stage.from_)
-    trajectories = cold_start(context, name)
+    trajectories, broken = cold_start(context, name)
+    if broken and context.rank == 0:
+        write_json(context.run.stage(name) / "broken.json", broken)
+        sample, reason = next(iter(broken.items()))
+        context.progress(name, message=f"{len(broken)} samples are left out, see broken.json; {sample}: {reason}")
     if settings.tool_use == "Disabled":
         trajectories = [_without_tools(context, trajectory) for trajectory in trajectories]
     samples, dropped = encode_samples(loaded.family, trajectories)
@@ -44,10 +53,13 @@ def run_sft(context: Context, name: str) -> dict[str, Any]:
         settings.max_steps,
         seconds,
         settings.seed if settings.seed is not None else context.job.spec.seed,
-        args=settings.args,
+        args=settings.args | ({"deepspeed": zero_config(settings.zero_stage)} if settings.zero_stage else {}),
+        length_grouping=settings.length_grouping,
+        lora=lora_settings(settings.lora),
+        report_to=context.job.spec.report_to,
     )
     folder = context.run.stage(name)
-    gate, record, closed = settings.gate, {"samples": len(samples), "dropped": dropped}, None
+    gate, record, closed = settings.gate, {"samples": len(samples), "dropped": dropped, "broken": len(broken)}, None
     for attempt in range(2 if gate and gate.extend_once else 1):
         output = folder / EXTENDED if attempt else folder
         with checkpoints(context, name, output) as saving:
@@ -74,12 +86,26 @@ def run_sft(context: Context, name: str) -> dict[str, Any]:
     return record
 
 
-def cold_start(context: Context, name: str) -> list[Trajectory]:
-    """What the stage learns: the trajectories of an earlier stage, or those that `data.train` holds itself."""
+def lora_settings(lora: Lora | None) -> LoraSettings | None:
+    """A stage's adapters as the trainers take them."""
+    return None if lora is None else LoraSettings(lora.rank, lora.alpha, lora.dropout, tuple(lora.target_modules))
+
+
+def cold_start(context: Context, name: str) -> tuple[list[Trajectory], dict[str, str]]:
+    """What the stage learns: the trajectories of an earlier stage, or ready-made ones; and which samples of these are
+    broken, with the reasons."""
     data = context.job.spec.data_stage(context.job.spec.stage(name))
     if data is None:
-        return load_trajectories(context.job.spec.data, context.data_folder)
-    return list(read_trajectories(context.run.stage(data.name) / "trajectories" / TRAJECTORIES))
+        agent = context.agent(_Silent(), DeclaredTools(context))
+        return load_trajectories(context.job.spec.data, context.data_folder, agent)
+    return list(read_trajectories(context.run.stage(data.name) / "trajectories" / TRAJECTORIES)), {}
+
+
+class DeclaredTools(NoTools):
+    """The tools that the prompt names. They are declared here, not asked for: SFT calls none."""
+
+    def __init__(self, context: Context) -> None:
+        self.schemas = {name: find_tool(name).schema for name in context.tools if name in TOOLS or name in own_tools()}
 
 
 def _without_tools(context: Context, trajectory: Trajectory) -> Trajectory:
