@@ -1,6 +1,6 @@
 """Conversations as OpenThinkIMG's SFT data has them (ShareGPT): a JSON list of
 
-    {"conversations": [{"from": "human", "value": "… <image> …"}, {"from": "gpt", "value": "…"}, …], "images": [path, …]}
+    {"conversations": [{"from": "human", "value": "… <image> …"}, {"from": "gpt", "value": "…"}, …], "images": [path]}
 
 Each `<image>` takes the next picture. Every sample is checked; what is wrong with the broken ones is said by name.
 """

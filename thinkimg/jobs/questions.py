@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from thinkimg.agent.agent import Agent, Task
 from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
@@ -37,6 +38,13 @@ def load_tasks(data: Data, split: str, seed: int, folder: Path, count: int | Non
     except ValueError as error:
         raise UserError(str(error), f"{field}.uri") from error
     return list(_tasks(examples[:count], f"{field}.uri", decode=not source.uri.startswith("charts://")))
+
+
+class UnaskedModel:
+    """A model that is never asked: an agent that only words what was said before needs none."""
+
+    async def reply(self, *_: Any) -> Any:
+        raise AssertionError("not asked")
 
 
 def load_trajectories(data: Data, folder: Path, agent: Agent) -> tuple[list[Trajectory], dict[str, str]]:

@@ -13,7 +13,7 @@ from thinkimg.jobs.answers import answer
 from thinkimg.jobs.context import Context
 from thinkimg.jobs.layout import write_json
 from thinkimg.jobs.models import LoadedModel
-from thinkimg.jobs.questions import TRAJECTORIES, load_trajectories
+from thinkimg.jobs.questions import TRAJECTORIES, UnaskedModel, load_trajectories
 from thinkimg.jobs.saving import Progress, checkpoints
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
 from thinkimg.training.adapters import LoraSettings
@@ -96,7 +96,7 @@ def cold_start(context: Context, name: str) -> tuple[list[Trajectory], dict[str,
     broken, with the reasons."""
     data = context.job.spec.data_stage(context.job.spec.stage(name))
     if data is None:
-        agent = context.agent(_Silent(), DeclaredTools(context))
+        agent = context.agent(UnaskedModel(), DeclaredTools(context))
         return load_trajectories(context.job.spec.data, context.data_folder, agent)
     return list(read_trajectories(context.run.stage(data.name) / "trajectories" / TRAJECTORIES)), {}
 
@@ -110,7 +110,7 @@ class DeclaredTools(NoTools):
 
 def _without_tools(context: Context, trajectory: Trajectory) -> Trajectory:
     """The same question with its answer at once: what SFT without tools learns from."""
-    agent = context.agent(_Silent(), NoTools())
+    agent = context.agent(UnaskedModel(), NoTools())
     task = Task(
         trajectory.id, trajectory.question, (trajectory.images["img_1"],), trajectory.reference, trajectory.meta
     )
@@ -118,13 +118,6 @@ def _without_tools(context: Context, trajectory: Trajectory) -> Trajectory:
     final = trajectory.turns[-1].model_copy()
     direct.turns.append(final)
     return direct
-
-
-class _Silent:
-    """A model that is never asked: `Agent.start` needs none."""
-
-    async def reply(self, *_: Any) -> Any:
-        raise AssertionError("not asked")
 
 
 def _gate_accuracy(context: Context, name: str, loaded: LoadedModel, questions: int, tools: bool) -> float:

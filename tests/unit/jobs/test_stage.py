@@ -63,7 +63,7 @@ def test_sft_learns_the_users_own_trajectories_where_no_stage_makes_any(tmp_path
     with pytest.raises(UserError, match=r"spec\.data\.train\.uri"):
         cold_start(context(tmp_path), "sft")
     write_trajectories([Trajectory(question="What?", status="answered")], tmp_path / "mine.jsonl")
-    assert [trajectory.question for trajectory in cold_start(context(tmp_path), "sft")] == ["What?"]
+    assert [trajectory.question for trajectory in cold_start(context(tmp_path), "sft")[0]] == ["What?"]
 
 
 @pytest.mark.parametrize("elsewhere", ["/dev/shm", None], ids=["another file system", "the same"])
