@@ -409,10 +409,18 @@ class ToolGRPOTrainer(GRPOTrainer):
 
     # ---- rollouts -------------------------------------------------------------------------------------------------
 
+    def _mark_bias(self) -> None:
+        """TRL's fused LM head asks each tensor whether ZeRO-3 has it here; our bias is a buffer, and always is."""
+        from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+        model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        model.get_output_embeddings().bias.ds_status = ZeroParamStatus.AVAILABLE
+
     def _whole_model(self) -> AbstractContextManager[Any]:
         """Under ZeRO-3 a rank that generates needs all parameters, and must not wait for others at each layer."""
         if not self.is_deepspeed_enabled or self.accelerator.state.deepspeed_plugin.zero_stage != 3:
             return nullcontext()
+        self._mark_bias()
         gathered: AbstractContextManager[Any] = unwrap_model_for_generation(self.model_wrapped, self.accelerator)
         return gathered
 

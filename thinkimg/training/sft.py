@@ -128,6 +128,9 @@ def train_sft(
         peft_config=lora_config(model, settings.lora),
         callbacks=[StepLog(log, settings.max_seconds), *callbacks],
     )
+    # Qwen-VL says that its own loss takes no number of tokens, so that transformers would average over processes and
+    # passes whatever their number of tokens; the loss is TRL's, which does take it.
+    trainer.model_accepts_loss_kwargs = True
     trained = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     make_whole(trainer)
     # After a resume the trainer's own mean leaves out what came before.

@@ -122,8 +122,15 @@ def main(kind: str, folder: Path, zero: int, drop: bool) -> None:
     (folder / f"log-{rank}.json").write_text(json.dumps({"steps": watch.logged, **watch.seen}))
     if zero and rank == 0:
         world.model.save_pretrained(folder / "model")
-        world.processor.save_pretrained(folder / "model")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "drop")
+    from accelerate.state import AcceleratorState, GradientState
+
+    for run in sys.argv[2:]:  # one process for all: most of a run is imports
+        AcceleratorState._reset_state()
+        GradientState._reset_state()
+        kind, zero, drop = run.split("-")
+        target = Path(sys.argv[1]) / run
+        target.mkdir(parents=True, exist_ok=True)
+        main(kind, target, int(zero), drop == "drop")
