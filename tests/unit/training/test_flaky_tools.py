@@ -5,13 +5,11 @@ import json
 import os
 import random
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from scripted_agent import World, tasks
@@ -134,14 +132,9 @@ def test_a_tool_server_that_is_killed_neither_ends_the_run_nor_counts_against_th
 
     def kill(step: int) -> None:
         if step == 1:
-            servers = [
-                child
-                for child in psutil.Process(os.getpid()).children(recursive=True)
-                if "thinkimg.serving" in " ".join(child.cmdline())
-            ]
-            for server in servers:
-                server.send_signal(signal.SIGKILL)
-                killed.append(server.pid)
+            for pid in supervisor.pids.values():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
 
     run = Run(supervisor.endpoints, tmp_path / "run", monkeypatch, share=0.0, before_rollouts=kill, timeout=60.0)
     assert killed
@@ -149,7 +142,3 @@ def test_a_tool_server_that_is_killed_neither_ends_the_run_nor_counts_against_th
     assert all(line["errors"] == {} for line in run.log)
     assert all(one.status == "answered" for one in run.dump if one.meta.get("masked") is None)
     assert run.log[2]["masked"] == 0, "the server is back"
-
-
-if str(SAMPLE_TOOLS) not in sys.path:
-    sys.path.insert(0, str(SAMPLE_TOOLS))

@@ -41,9 +41,8 @@ class Chooser(ScriptedAgent):
         trajectory = Trajectory(question=task.question, reference=task.reference, meta={"task": task.id})
         shown = [trajectory.add_image(image) for image in task.images]
         trajectory.add("user", *(ImageBlock(handle=name) for name in shown), TextBlock(text=task.question))
-        turn = append_reply(
-            trajectory, await self.world.chat.reply(trajectory, SamplingParameters(temperature, 1), seed)
-        )
+        sampling = SamplingParameters(temperature, 1)
+        turn = append_reply(trajectory, await self.world.chat.reply(trajectory, sampling, seed))
         if turn.tokens and turn.tokens[0] % 2:
             trajectory.add("tool", ToolResultBlock(call_id="1", name="crop", text="see"))
         trajectory.status, trajectory.answer = "answered", turn.message.text
