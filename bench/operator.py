@@ -218,7 +218,7 @@ def our_rate(cluster: Cluster, namespace: Namespace, count: int) -> tuple[float,
 
 @contextlib.contextmanager
 def emptied(cluster: Cluster, hint: str) -> Iterator[Namespace]:
-    """A namespace that is gone at the end: what controllers do to delete it is not to be done in the next measurement."""
+    """A namespace that is gone at the end: controllers that still delete it would slow down the next measurement."""
     with cluster.namespace(hint) as namespace:
         yield namespace
     left = ["get", "namespace", namespace.name, "--ignore-not-found", "--output=name"]

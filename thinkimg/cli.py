@@ -82,9 +82,10 @@ def stage(
         raise typer.Exit(launch(sys.argv[1:]))
     _end_with_parent()
     from thinkimg.api.v1alpha1 import load_manifest
+    from thinkimg.jobs.context import Context
     from thinkimg.jobs.environment import tool_keys
     from thinkimg.jobs.layout import Run
-    from thinkimg.jobs.stage import Context, join_ranks, run_stage
+    from thinkimg.jobs.stage import join_ranks, run_stage
     from thinkimg.tools.registry import own_tools
 
     loaded = load_manifest(manifest, own_tools())

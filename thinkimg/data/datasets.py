@@ -2,6 +2,7 @@
 
     charts://?questions=1200&difficulty=1       made on the spot, the split and the seed decide which
     path/to/test.jsonl                          a file with one question per line, pictures beside it
+    path/to/rl.json?question=query              a JSON list of the same; here, too, columns may have other names
     hf://owner/name?config=main&limit=500       downloaded by the `datasets` library
 
 Every problem with a URI or a file is a ValueError that says where it is and what would be right.
@@ -12,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -49,7 +51,7 @@ def load_questions(uri: str, split: str, seed: int) -> list[Example]:
         return _load_hub(uri, split)
     if "://" in uri:
         raise ValueError(f"cannot load questions from {uri!r}: use charts://, hf:// or the path of a .jsonl file")
-    return _load_jsonl(Path(uri))
+    return _load_file(uri)
 
 
 def export_jsonl(examples: Iterable[Example], folder: str | Path) -> Path:
@@ -83,7 +85,7 @@ def _suffix(image: bytes) -> str:
     return ".png" if image.startswith(b"\x89PNG") else ".jpg" if image.startswith(b"\xff\xd8") else ".img"
 
 
-def _parse_query(uri: str, fields: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+def parse_query(uri: str, fields: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
     """The query of a URI, strictly: every key known, given once, and of the right type."""
     parsed: dict[str, Any] = {}
     for key, text in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
@@ -115,7 +117,7 @@ def _load_charts(uri: str, split: str, seed: int) -> list[Example]:
     if parts.netloc or parts.path.strip("/"):
         raise ValueError(f"{uri}: charts are made, not found: nothing may stand between charts:// and the ?")
     wanted = {"questions": 1200, "difficulty": 1, "per_chart": 3}
-    wanted |= _parse_query(uri, dict.fromkeys(wanted, _positive))
+    wanted |= parse_query(uri, dict.fromkeys(wanted, _positive))
     try:
         questions = make_questions(
             cast(Split, split), wanted["questions"], seed, wanted["difficulty"], per_chart=wanted["per_chart"]
@@ -158,46 +160,69 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _load_jsonl(path: Path) -> list[Example]:
-    """Read a whole file; all bad lines are reported together, with their numbers."""
+def _load_file(uri: str) -> list[Example]:
+    """Read a whole file; all bad records are reported together, with their numbers."""
+    names = parse_query(uri, {"question": _text, "answer": _text, "image": _text})
+    path = Path(uri.partition("?")[0])
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read questions from {path}: {error}") from None
     examples, problems = [], []
     images: dict[Path, bytes] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for place, number, record in _records(path, text):
         try:
-            examples.append(_parse_line(line, f"{path.stem}-{number}", path.parent, images))
+            if isinstance(record, ValueError):
+                raise record
+            examples.append(_example_of_record(record, f"{path.stem}-{number}", path.parent, images, names))
         except ValueError as error:
-            problems.append(f"line {number}: {error}")
+            problems.append(f"{place} {number}: {error}")
     if problems:
-        raise ValueError(f"{path}: {len(problems)} bad lines\n" + "\n".join(problems))
+        raise ValueError(
+            f"{path}: {len(problems)} bad {'records' if path.suffix == '.json' else 'lines'}\n" + "\n".join(problems)
+        )
     if not examples:
         raise ValueError(f"{path}: no questions in it")
     return examples
 
 
-def _parse_line(line: str, name: str, folder: Path, images: dict[Path, bytes]) -> Example:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from None
+def _records(path: Path, text: str) -> Iterator[tuple[str, int, Any]]:
+    """Place, number and value of each record of a JSON list or of JSON lines; a line that is no JSON is an error."""
+    if text.lstrip().startswith("["):
+        try:
+            yield from (("record", number, record) for number, record in enumerate(json.loads(text), 1))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: not JSON: {error}") from None
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield "line", number, json.loads(line)
+            except json.JSONDecodeError as error:
+                yield "line", number, ValueError(f"not JSON: {error}")
+
+
+def _example_of_record(
+    record: Any, name: str, folder: Path, images: dict[Path, bytes], names: Mapping[str, str]
+) -> Example:
     if not isinstance(record, dict):
         raise ValueError("a JSON object is needed")
-    question = _first(record, ("question",))
-    answer = _first(record, ANSWER_FIELDS)
-    file = folder / str(_first(record, IMAGE_FIELDS))
+    question = _first(record, (names.get("question", "question"),))
+    answer = _first(record, (names["answer"],) if "answer" in names else ANSWER_FIELDS)
+    file = folder / str(_first(record, (names["image"],) if "image" in names else IMAGE_FIELDS))
     if file not in images:
         images[file] = _read_picture(file)
     meta = record.get("meta", {})
     if not isinstance(meta, dict):
         raise ValueError("meta must be an object")
-    return Example(
-        str(record.get("id", name)), str(question), str(answer), images[file], str(record.get("kind", "")), meta
-    )
+    kind = str(record.get("kind", ""))
+    return Example(str(record.get("id", name)), str(question), _untagged(str(answer)), images[file], kind, meta)
+
+
+def _untagged(answer: str) -> str:
+    """What stands between answer tags, as OpenThinkIMG's RL data has them."""
+    found = re.search(r"<answer>(.*?)</answer>", answer, re.DOTALL)
+    return found.group(1).strip() if found else answer
 
 
 def _first(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
@@ -230,7 +255,7 @@ def _load_hub(uri: str, split: str) -> list[Example]:
         "question": _text,
         "answer": _text,
     }
-    options = _parse_query(uri, fields)
+    options = parse_query(uri, fields)
     parts = urlsplit(uri)
     name = (parts.netloc + parts.path).strip("/")
     if not name:

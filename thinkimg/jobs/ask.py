@@ -11,9 +11,10 @@ from thinkimg.agent.agent import NoTools, Task
 from thinkimg.api.v1alpha1 import load_manifest
 from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
+from thinkimg.jobs.context import Context
 from thinkimg.jobs.export import find_model
 from thinkimg.jobs.run import job_of, servers_of
-from thinkimg.jobs.stage import Context, trained_with_tools
+from thinkimg.jobs.stage import trained_with_tools
 from thinkimg.serving import Supervisor
 from thinkimg.tools.registry import own_tools
 from thinkimg.trajectory import Trajectory, write_trajectories

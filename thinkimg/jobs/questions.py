@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from thinkimg.agent.agent import Task
+from thinkimg.agent.agent import Agent, Task
 from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
 from thinkimg.data.datasets import Example, load_questions
+from thinkimg.data.sharegpt import load_hub_samples, read_sharegpt
 from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.jobs.environment import mounted_path
+from thinkimg.synthesis.imported import trajectory_of
 from thinkimg.trajectory import Trajectory, read_trajectories
 
 TRAJECTORIES = "cold-start.jsonl"
@@ -37,18 +40,40 @@ def load_tasks(data: Data, split: str, seed: int, folder: Path, count: int | Non
     return list(_tasks(examples[:count], f"{field}.uri", decode=not source.uri.startswith("charts://")))
 
 
-def load_trajectories(data: Data, folder: Path) -> list[Trajectory]:
-    """The trajectories that `data.train` holds itself.
+class UnaskedModel:
+    """A model that is never asked: an agent that only words what was said before needs none."""
+
+    async def reply(self, *_: Any) -> Any:
+        raise AssertionError("not asked")
+
+
+def load_trajectories(data: Data, folder: Path, agent: Agent) -> tuple[list[Trajectory], dict[str, str]]:
+    """Ready-made trajectories, and what is wrong with each sample that cannot be used, by name. Conversations are
+    worded as `agent` would have had them.
 
     Raises:
-        UserError: it is not a file of trajectories.
+        UserError: there are none.
     """
+    source, field = data.trajectories or data.train, f"spec.data.{'trajectories' if data.trajectories else 'train'}.uri"
+    uri = _uri(source, folder, field)
     try:
-        return list(read_trajectories(Path(_uri(data.train, folder, "spec.data.train.uri"))))
+        if uri.endswith(".jsonl"):
+            return list(read_trajectories(Path(uri))), {}
+        conversations, broken = load_hub_samples(uri) if uri.startswith("hf://") else read_sharegpt(Path(uri))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"trajectories are needed, as a Synthesize stage writes them: {error}", "spec.data.train.uri"
-        ) from (error)
+            f"trajectories are needed, as a Synthesize stage writes them, or conversations: {error}", field
+        ) from error
+    made = []
+    for conversation in conversations:
+        try:
+            made.append(trajectory_of(conversation, agent))
+        except ValueError as error:
+            broken[conversation.name] = str(error)
+    if not made:
+        first = next(iter(broken.items()), ("the file", "it is empty"))
+        raise UserError(f"no sample of {uri} can be used; {first[0]}: {first[1]}", field)
+    return made, broken
 
 
 def _uri(source: Dataset, folder: Path, field: str) -> str:

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from thinkimg.agent.agent import Agent, NoTools
 from thinkimg.api.v1alpha1 import Manifest, ManifestError, Problem, ToolRLJob, check_local, load_manifest
 from thinkimg.api.v1alpha1.resource import suggestion
 from thinkimg.client import merge_stats
@@ -30,7 +31,7 @@ from thinkimg.evaluation.report import terminal_table, write_report
 from thinkimg.jobs.environment import environment_of_stage
 from thinkimg.jobs.layout import BASE, Run, write_json
 from thinkimg.jobs.ports import free_port
-from thinkimg.jobs.questions import load_tasks, load_trajectories
+from thinkimg.jobs.questions import UnaskedModel, load_tasks, load_trajectories
 from thinkimg.serving import ServerSpec, Supervisor
 from thinkimg.serving.vision_tools import server_of
 from thinkimg.synthesis.planner import CHAINS
@@ -106,14 +107,14 @@ class JobRun:
         """Read the files that the job's data names, once, before any work: all questions, all pictures."""
         data, folder = self.job.spec.data, self.manifest.folder
         learns_from_file = any(stage.sft and self.job.spec.data_stage(stage) is None for stage in self.job.spec.stages)
+        ready_made = data.trajectories or data.train
+        if learns_from_file and "://" not in ready_made.uri:
+            load_trajectories(data, folder, Agent(UnaskedModel(), NoTools()))
         for split in ("train", "validation", "test"):
             source = getattr(data, split)
-            if source is None or "://" in source.uri:
+            if source is None or "://" in source.uri or (learns_from_file and source is ready_made):
                 continue
-            if split == "train" and learns_from_file:
-                load_trajectories(data, folder)
-            else:
-                load_tasks(data, split, self.seed, folder)
+            load_tasks(data, split, self.seed, folder)
 
     # ---- one stage ------------------------------------------------------------------------------------------------
 

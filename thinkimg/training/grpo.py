@@ -9,11 +9,12 @@ filler of two tokens with an all-zero mask and no reward, so that neither its gr
 notices it.
 """
 
+import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PrinterCallback, ProgressCallback
+from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -33,10 +35,12 @@ from thinkimg.models.chat import Family
 from thinkimg.models.image_features import ImageFeatures
 from thinkimg.models.vllm.generator import VLLMGenerator
 from thinkimg.training.colocated import ColocatedEngine, check_vllm, engine_options
+from thinkimg.training.forking import Fork, fork_of, token_model
 from thinkimg.training.image_processor import CachedImageProcessor, with_cached_images
-from thinkimg.training.rewards import Reward, score, total
+from thinkimg.training.rewards import Reward, score_group, total
 from thinkimg.training.rollouts import Actor, Request, RolloutEngine, seed_of
-from thinkimg.training.step_log import StepLog, StepRecord
+from thinkimg.training.step_log import StepLog, StepRecord, busy_seconds
+from thinkimg.training.whole import make_whole
 from thinkimg.trajectory import InvariantError, Trajectory
 
 SUPPRESSED_LOGIT = -1e4
@@ -45,6 +49,24 @@ SUPPRESSED_LOGIT = -1e4
 TRUNCATED = ("rounds", "tokens", "time")
 
 logger = logging.getLogger(__name__)
+
+
+LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
+
+
+class ImportanceCorrection(BaseModel):
+    """Weigh each token by the ratio of the trainer's probability to that of the engine which sampled it.
+
+    Attributes:
+        mode: a ratio per token or per sequence; outside of the limits it is cut to them (`truncate`) or leaves the loss
+            (`mask`).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "sequence_mask"
+    clip_min: float | None = Field(None, ge=0)
+    clip_max: float | None = Field(3.0, gt=0)
 
 
 class GRPOSettings(BaseModel):
@@ -56,6 +78,11 @@ class GRPOSettings(BaseModel):
         warmup_steps: of the learning rate, linear; then `scheduler`.
         beta: weight of the KL term to the starting model; 0 needs no reference model.
         mask_truncated: trajectories that a limit ended get neither loss nor reward.
+        loss_type: one of TRL's. `bnpo` divides by one process's tokens, and is refused with several.
+        importance_correction: None leaves it to TRL: on where vLLM samples, off elsewhere.
+        longest_completion: tokens; the constant that `dr_grpo` divides by. None: TRL's default.
+        fork_groups: most groups of a step and rank whose tool calls are sampled again (see `forking`).
+        report_to: `wandb`, `trackio`, `tensorboard`.
         refill: replace groups of equal rewards by other tasks (DAPO, arXiv 2503.14476), at most `refill_groups` a step
             and rank.
         attempts: how often a trajectory is tried when the infrastructure fails.
@@ -79,12 +106,15 @@ class GRPOSettings(BaseModel):
     length_buckets: int = Field(4, gt=0)
     beta: float = Field(0.0, ge=0)
     epsilon: float = 0.2
-    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo"] = "dapo"
+    loss_type: LossType = "dapo"
+    importance_correction: ImportanceCorrection | None = None
+    longest_completion: int | None = Field(None, gt=0)
     scale_rewards: Literal["group", "batch", "none"] = "group"
     seed: int = 0
     mask_truncated: bool = False
     refill: bool = False
     refill_groups: int = Field(4, gt=0)
+    fork_groups: int = Field(0, ge=0)
     attempts: int = Field(3, gt=0)
     concurrency: int = Field(256, gt=0)
     bf16: bool = False
@@ -93,6 +123,7 @@ class GRPOSettings(BaseModel):
     save_total_limit: int | None = 2
     trajectories_every: int = Field(20, ge=0)
     alarm_fraction: float = Field(0.3, ge=0, le=1)
+    report_to: list[str] = Field(default_factory=list)
     trl: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -106,22 +137,28 @@ class Row:
     mask: list[int]
     images: list[Image] = field(default_factory=list)
     masked: str | None = None
-    logprobs: list[float] = field(default_factory=list)
+    logprobs: list[float] | None = None
 
 
 @dataclass
 class Group:
-    """The generations of one task, scored."""
+    """The generations of one task; `rewards` are there once they are scored."""
 
     task: Task
     trajectories: list[Trajectory]
     rows: list[Row]
-    rewards: list[float | None]
+    rewards: list[float | None] = field(default_factory=list)
 
     @property
     def flat(self) -> bool:
         """No two rewards differ: the group has no advantage to learn from."""
         return len({reward for reward in self.rewards if reward is not None}) < 2
+
+    @property
+    def tools_failed(self) -> bool:
+        """Tools were called, and no rollout that called one is right."""
+        users = [t for t, row in zip(self.trajectories, self.rows, strict=True) if t.tool_results and not row.masked]
+        return bool(users) and not any(user.correct for user in users)
 
 
 def suppress_logits(model: Any, ids: Sequence[int]) -> None:
@@ -270,6 +307,10 @@ class ToolGRPOTrainer(GRPOTrainer):
         if family.grpo_refused is not None:
             raise UserError(family.grpo_refused, "model")
         check_vllm(args, vllm)
+        if settings.fork_groups:
+            token_model(agent)
+            if "accuracy" not in {reward.name for reward in rewards}:
+                raise UserError("whether tool calls went wrong is seen by the reward accuracy: add it", "fork_groups")
         if len({task.id for task in tasks}) < len(tasks):
             raise UserError("two tasks have the same id; their trajectories would get the same random numbers", "tasks")
         self.family = family
@@ -298,6 +339,8 @@ class ToolGRPOTrainer(GRPOTrainer):
             )
         if self.ref_model is not None:
             suppress_logits(self.accelerator.unwrap_model(self.ref_model), family.suppressed_ids)
+        if settings.importance_correction is not None:
+            self.use_vllm = True  # from here on it only decides whether TRL corrects, whatever engine sampled
         self._image_pad_token_id = family.image_token_id  # TRL looks for Qwen-VL's, which other families have unused
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_unexpected)
         # TRL's constructor demands a chat template with a slot for tools; afterwards the list only chooses branches.
@@ -308,14 +351,16 @@ class ToolGRPOTrainer(GRPOTrainer):
     # ---- the two seams --------------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        began = time.monotonic()
         if self.before_rollouts is not None:
             self.before_rollouts(self.state.global_step)
-        began = time.monotonic()
         size = self.num_generations if self.model.training else self.num_generations_eval
         tasks = [self.tasks[inputs[first]["task"]] for first in range(0, len(inputs), size)]
-        with self.colocated.awake(self.state.global_step) if self.colocated else nullcontext():
-            self.groups, refilled = self._roll_out(tasks, size)
-        self._report(refilled, time.monotonic() - began)
+        record = StepRecord()
+        with self.colocated.awake(self.state.global_step) if self.colocated else self._whole_model():
+            synced = time.monotonic()
+            self.groups = self._roll_out(tasks, size, record)
+        self._report(record, synced - began, time.monotonic() - synced)
         index = {task.id: number for number, task in enumerate(self.tasks)}
         used = [
             {"prompt": group.task.question, "task": index[group.task.id]} for group in self.groups for _ in group.rows
@@ -355,7 +400,7 @@ class ToolGRPOTrainer(GRPOTrainer):
             [row.completion for row in rows],
             [row.mask for row in rows],
             [""] * len(rows),  # completions as text: only TRL's own logs and reward signatures want them
-            [row.logprobs for row in rows] if self.colocated else None,  # for vLLM's importance correction
+            self._sampling_logprobs(),
             {},
             images,
             tool_images,
@@ -366,34 +411,109 @@ class ToolGRPOTrainer(GRPOTrainer):
         """This rank's rows of the last generation, in TRL's order."""
         return [row for group in self.groups for row in group.rows]
 
+    def _sampling_logprobs(self) -> list[list[float]] | None:
+        """What the engine says of each token of the completions; only the importance correction wants it."""
+        if not (self.use_vllm and self.vllm_importance_sampling_correction):
+            return None
+        given = [row.logprobs for row in self.rows]
+        if any(logprobs is None for logprobs in given):
+            raise UserError("the engine gives no log-probabilities to correct with", "importance_correction")
+        return [logprobs for logprobs in given if logprobs is not None]
+
     # ---- rollouts -------------------------------------------------------------------------------------------------
 
-    def _roll_out(self, tasks: list[Task], size: int) -> tuple[list[Group], int]:
-        """Groups of `size` trajectories for `tasks`, flat ones refilled if so configured; how many were."""
-        groups = self._make_groups(tasks, size, f"{self.state.global_step}")
-        if not self.settings.refill or not self.model.training:
-            return groups, 0
-        flat = [number for number, group in enumerate(groups) if group.flat][: self.settings.refill_groups]
-        fresh = self._make_groups(self._reserve(tasks, len(flat)), size, f"{self.state.global_step}/refill")
+    def _mark_bias(self) -> None:
+        """TRL's fused LM head asks each tensor whether ZeRO-3 has it here; our bias is a buffer, and always is."""
+        from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+        model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        model.get_output_embeddings().bias.ds_status = ZeroParamStatus.AVAILABLE
+
+    def _whole_model(self) -> AbstractContextManager[Any]:
+        """Under ZeRO-3 a rank that generates needs all parameters, and must not wait for others at each layer."""
+        if not self.is_deepspeed_enabled or self.accelerator.state.deepspeed_plugin.zero_stage != 3:
+            return nullcontext()
+        self._mark_bias()
+        gathered: AbstractContextManager[Any] = unwrap_model_for_generation(self.model_wrapped, self.accelerator)
+        return gathered
+
+    def _roll_out(self, tasks: list[Task], size: int, record: StepRecord) -> list[Group]:
+        """Groups of `size` trajectories for `tasks`, with tool calls sampled again and flat groups refilled if so
+        configured; how many were is written to `record`."""
+        step = f"{self.state.global_step}"
+        groups = self._make_groups([self._requests(task, size, step) for task in tasks], record)
+        if not self.model.training:
+            return groups
+        if self.settings.fork_groups:
+            self._fork(groups, size, record)
+        if self.settings.refill:
+            self._refill(groups, size, record)
+        return groups
+
+    def _requests(self, task: Task, size: int, visit: str, fork: Fork | None = None) -> list[Request]:
+        return [Request(task, f"{visit}/{task.id}", number, fork) for number in range(size)]
+
+    def _fork(self, groups: list[Group], size: int, record: StepRecord) -> None:
+        """Replace groups whose tool calls all went wrong by groups that go on from one of their thoughts, where those
+        have something to learn from."""
+        forks: dict[int, Fork] = {}
+        for number, group in enumerate(groups):
+            states = [state for one in group.trajectories if (state := fork_of(one, self.family)) is not None]
+            if group.tools_failed and states and len(forks) < self.settings.fork_groups:
+                seed = seed_of(self.settings.seed, f"fork/{self.state.global_step}/{group.task.id}", 0, 0)
+                forks[number] = random.Random(seed).choice(states)
+        visit = f"{self.state.global_step}/fork"
+        made = self._make_groups(
+            [self._requests(groups[n].task, size, visit, fork) for n, fork in forks.items()], record
+        )
+        record.fork_attempts += len(made)
+        for number, group in zip(forks, made, strict=True):
+            if not group.flat:
+                groups[number] = group
+                record.forked += 1
+
+    def _refill(self, groups: list[Group], size: int, record: StepRecord) -> None:
+        """Replace flat groups by other tasks."""
+        flat = [number for number, group in enumerate(groups) if group.flat]
+        visit = f"{self.state.global_step}/refill"
+        reserve = self._reserve([group.task for group in groups], min(len(flat), self.settings.refill_groups))
+        fresh = self._make_groups([self._requests(task, size, visit) for task in reserve], record)
         useful = [group for group in fresh if not group.flat]
         for number, group in zip(flat, useful, strict=False):
             groups[number] = group
-        return groups, len(useful)
+        record.refilled += len(useful)
+        record.flat += len(flat)
 
-    def _make_groups(self, tasks: Sequence[Task], size: int, visit: str) -> list[Group]:
-        requests = [Request(task, f"{visit}/{task.id}", number) for task in tasks for number in range(size)]
-        made = self.engine.run(requests)
-        return [self._score(task, made[size * n : size * (n + 1)]) for n, task in enumerate(tasks)]
+    def _make_groups(self, requests: Sequence[Sequence[Request]], record: StepRecord) -> list[Group]:
+        """One group for each list of requests."""
+        began = time.monotonic()
+        made = iter(self.engine.run([request for group in requests for request in group]))
+        groups = []
+        for asked in requests:
+            trajectories = [next(made) for _ in asked]
+            groups.append(Group(asked[0].task, trajectories, [self._row(trajectory) for trajectory in trajectories]))
+        whole = time.monotonic() - began
+        generating = busy_seconds([trajectory for group in groups for trajectory in group.trajectories])
+        record.seconds_generation += min(generating, whole)
+        record.seconds_tools += max(0.0, whole - generating)
+        self.engine.call(self._score(groups))
+        return groups
 
-    def _score(self, task: Task, trajectories: list[Trajectory]) -> Group:
-        rows = [self._row(trajectory) for trajectory in trajectories]
-        for trajectory, row in zip(trajectories, rows, strict=True):
-            if row.masked is None:
-                score(trajectory, self.rewards)
-            else:
+    async def _score(self, groups: Sequence[Group]) -> None:
+        await asyncio.gather(*(self._score_group(group) for group in groups))
+
+    async def _score_group(self, group: Group) -> None:
+        numbers = [number for number, row in enumerate(group.rows) if row.masked is None]
+        failures = await score_group([group.trajectories[number] for number in numbers], self.rewards)
+        for number, failure in zip(numbers, failures, strict=True):
+            if failure is not None:
+                logger.error("trajectory %s is not trained on: %s", group.trajectories[number].id, failure)
+                group.rows[number] = self._filler("reward")
+        for trajectory, row in zip(group.trajectories, group.rows, strict=True):
+            if row.masked is not None:
                 trajectory.rewards = {}
                 trajectory.meta["masked"] = row.masked
-        return Group(task, trajectories, rows, [total(trajectory, self.rewards) for trajectory in trajectories])
+        group.rewards = [total(trajectory, self.rewards) for trajectory in group.trajectories]
 
     def _reserve(self, tasks: Sequence[Task], count: int) -> list[Task]:
         """Other tasks of this rank's share, chosen by step and rank alone."""
@@ -404,11 +524,14 @@ class ToolGRPOTrainer(GRPOTrainer):
         return random.Random(seed).sample(share, min(count, len(share)))
 
     def _row(self, trajectory: Trajectory) -> Row:
-        filler = self._tokenizer.pad_token_id
         try:
             return self._unmasked_row(trajectory)
         except _MaskedError as reason:
-            return Row([filler], [filler], [0], masked=str(reason), logprobs=[0.0])
+            return self._filler(str(reason))
+
+    def _filler(self, reason: str) -> Row:
+        token = self._tokenizer.pad_token_id
+        return Row([token], [token], [0], masked=reason, logprobs=[0.0])
 
     def _unmasked_row(self, trajectory: Trajectory) -> Row:
         if trajectory.status == "infrastructure":
@@ -427,9 +550,14 @@ class ToolGRPOTrainer(GRPOTrainer):
         first = sum(len(turn.tokens or ()) for turn in said.turns[: said.prompt_turns])
         if not any(mask[first:]):
             raise _MaskedError("empty")
-        logprobs = said.logprobs[first:] if self.colocated else []
-        own = [int(flag) for flag in mask[first:]]
-        return Row(tokens[:first], tokens[first:], own, said.ordered_images, logprobs=logprobs)
+        known = all(turn.logprobs is not None for turn in said.turns)
+        return Row(
+            tokens[:first],
+            tokens[first:],
+            [int(flag) for flag in mask[first:]],
+            said.ordered_images,
+            logprobs=said.logprobs[first:] if known else None,
+        )
 
     def _image_tokens(self, image: Image) -> int:
         """How many placeholders the image fills, counted from the features that the loss will see."""
@@ -451,24 +579,32 @@ class ToolGRPOTrainer(GRPOTrainer):
         column.__name__ = name
         return column
 
-    def _report(self, refilled: int, seconds: float) -> None:
-        local = StepRecord(refilled=refilled)
+    def _report(self, record: StepRecord, seconds_sync: float, seconds_rollout: float) -> None:
+        """Merge the ranks' records; the seconds are this rank's."""
         for group in self.groups:
             for trajectory, row, reward in zip(group.trajectories, group.rows, group.rewards, strict=True):
-                local.add(trajectory, reward, row.masked)
-        record = StepRecord()
+                record.add(trajectory, reward, row.masked)
+        local, record = record, StepRecord()
         for other in gather_object([local]):
             record.merge(other)
+        record.seconds_generation, record.seconds_tools = local.seconds_generation, local.seconds_tools
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["tools/call_frequency"].append(record.tool_calls)
+        for name, calls in record.tools.items():
+            metrics[f"tools/{name}"].append(calls / max(record.trajectories, 1))
         metrics["rollout/masked"].append(float(record.masked.total()))
-        metrics["rollout/seconds"].append(seconds)
+        metrics["rollout/resampled"].append(float(record.resampled))
+        metrics["rollout/seconds"].append(seconds_rollout)
+        metrics["rollout/seconds_generation"].append(record.seconds_generation)
+        metrics["rollout/seconds_tools"].append(record.seconds_tools)
+        metrics["rollout/seconds_sync"].append(seconds_sync)
         lengths = [sum(row.mask) for row in self.rows if row.masked is None]
         metrics["completions/mean_length"].append(sum(lengths) / max(len(lengths), 1))
         if self.step_log is not None:
             self.step_log.record = record
             self.step_log.trajectories = [trajectory for group in self.groups for trajectory in group.trajectories]
-            self.step_log.seconds_rollout += seconds
+            self.step_log.seconds_rollout += seconds_rollout
+            self.step_log.seconds_sync += seconds_sync
 
     def close(self) -> None:
         """Stop the rollout thread and give the model its plain LM head and forward pass back.
@@ -512,17 +648,29 @@ def _refuse(args: GRPOConfig, tasks: int) -> None:
         raise UserError(f"a step takes {groups} tasks, but there are {tasks}", "prompts_per_step")
 
 
+def _refuse_unequal(settings: GRPOSettings) -> None:
+    """What is a mean over one process's tokens: the gradient would depend on who got which question."""
+    remedy = "the processes' tokens are not equally many, so that the gradient would depend on who got which question"
+    if settings.loss_type == "bnpo":
+        raise UserError(f"bnpo divides by the tokens of one process: {remedy}; use dapo or one process", "loss_type")
+    if any(settings.trl.get(name) for name in ("entropy_coef", "use_adaptive_entropy")):
+        raise UserError(f"the entropy bonus is a mean over one process's tokens: {remedy}", "trl.entropy_coef")
+
+
 def grpo_config(settings: GRPOSettings, output_dir: Path, world_size: int = 1) -> GRPOConfig:
     """TRL's configuration: one optimiser step per generation batch, on policy, nothing written but checkpoints.
 
     Raises:
-        UserError: rows that do not divide evenly; an option in `settings.trl` that TRL does not know.
+        UserError: rows that do not divide evenly; a loss that several processes would not compute alike; an option in
+            `settings.trl` that TRL does not know.
     """
     if settings.prompts_per_step % world_size:
         raise UserError(
             f"{settings.prompts_per_step} is not a multiple of {world_size} processes: a group would straddle ranks",
             "prompts_per_step",
         )
+    if world_size > 1:
+        _refuse_unequal(settings)
     rows = settings.prompts_per_step // world_size * settings.generations
     micro = settings.micro_batch or rows
     if rows % micro:
@@ -551,12 +699,19 @@ def grpo_config(settings: GRPOSettings, output_dir: Path, world_size: int = 1) -
         "save_steps": settings.save_steps or 500,
         "save_total_limit": settings.save_total_limit,
         "logging_steps": 1,
-        "report_to": "none",
+        "report_to": settings.report_to or "none",
         "log_multimodal": False,
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+    if settings.longest_completion is not None:
+        options["max_completion_length"] = settings.longest_completion
+    if settings.loss_type == "luspo":
+        options["importance_sampling_level"] = "sequence"  # what the loss is made for
+    if settings.importance_correction is not None:
+        correction = settings.importance_correction.model_dump()
+        options |= {f"vllm_importance_sampling_{name}": value for name, value in correction.items()}
     try:
         return GRPOConfig(**options | settings.trl)
     except (TypeError, ValueError) as error:
@@ -618,4 +773,5 @@ def train_grpo(
             trainer.engine.call(disconnect())
     finally:
         trainer.close()
+    make_whole(trainer)
     return trainer

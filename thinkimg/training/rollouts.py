@@ -7,14 +7,16 @@ finished turn goes to its tools while other turns are still being generated. Not
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from thinkimg.training.forking import Fork, continue_fork
 from thinkimg.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from thinkimg.agent.agent import Task
+    from thinkimg.agent.agent import Agent, Task
 
 T = TypeVar("T")
 
@@ -34,11 +36,13 @@ class Request:
     Attributes:
         row: names this visit of the task (step and task), so that a later visit has other random numbers.
         generation: number within the group, from 0.
+        fork: a state to go on from, rather than the task's beginning; needs an `Agent`.
     """
 
     task: "Task"
     row: str
     generation: int = 0
+    fork: Fork | None = None
 
 
 def seed_of(seed: int, row: str, generation: int, attempt: int) -> int:
@@ -81,8 +85,8 @@ class RolloutEngine:
     def run(self, requests: Sequence[Request]) -> list[Trajectory]:
         """All trajectories, in the order of `requests`; blocks until the last is done.
 
-        `meta` of each says `row`, `generation` and `attempt`. An exception of an agent is a bug: the others are
-        cancelled and it is raised here.
+        `meta` of each says `row`, `generation`, `attempt` and `start` (seconds after the call). An exception of an
+        agent is a bug: the others are cancelled and it is raised here.
         """
         return self.call(self._run_all(requests))
 
@@ -118,7 +122,8 @@ class RolloutEngine:
         self.close()
 
     async def _run_all(self, requests: Sequence[Request]) -> list[Trajectory]:
-        tasks = [asyncio.create_task(self._run_one(request)) for request in requests]
+        began = time.monotonic()
+        tasks = [asyncio.create_task(self._run_one(request, began)) for request in requests]
         try:
             return list(await asyncio.gather(*tasks))
         except BaseException:
@@ -127,14 +132,21 @@ class RolloutEngine:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
 
-    async def _run_one(self, request: Request) -> Trajectory:
+    async def _run_one(self, request: Request, began: float) -> Trajectory:
         async with self._slots:
             for attempt in range(self.attempts):
                 if attempt:
                     await asyncio.sleep(self.backoff_seconds * 2 ** (attempt - 1))
                 seed = seed_of(self.seed, request.row, request.generation, attempt)
-                trajectory = await self.agent.run(request.task, seed, self.temperature)
+                start = time.monotonic() - began
+                trajectory = await self._make(request, seed)
                 trajectory.meta |= {"row": request.row, "generation": request.generation, "attempt": attempt}
+                trajectory.meta["start"] = round(start, 4)
                 if trajectory.status != "infrastructure":
                     break
         return trajectory
+
+    async def _make(self, request: Request, seed: int) -> Trajectory:
+        if request.fork is None:
+            return await self.agent.run(request.task, seed, self.temperature)
+        return await continue_fork(cast("Agent", self.agent), request.fork, seed, self.temperature)

@@ -21,7 +21,9 @@ from trl import SFTConfig, SFTTrainer
 from thinkimg.errors import UserError
 from thinkimg.models.chat import Family
 from thinkimg.models.image_features import ImageFeatures
+from thinkimg.training.adapters import LoraSettings, lora_config
 from thinkimg.training.collator import Collator, Sample
+from thinkimg.training.whole import make_whole
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class SFTSettings:
     max_steps, epochs, max_seconds: whichever is given and comes first ends the training.
     save_steps: steps between two checkpoints; None saves none. They all stay (see `CheckpointCallback`).
     args: further arguments of TRL's `SFTConfig`.
+    length_grouping: batches of samples of like length.
+    lora: train adapters, which are merged into the weights at the end.
+    report_to: `wandb`, `trackio`, `tensorboard`.
     """
 
     learning_rate: float
@@ -41,6 +46,9 @@ class SFTSettings:
     seed: int = 0
     save_steps: int | None = None
     args: dict[str, Any] = field(default_factory=dict)
+    length_grouping: bool = False
+    lora: LoraSettings | None = None
+    report_to: Sequence[str] = ()
 
 
 class StepLog(TrainerCallback):
@@ -109,11 +117,22 @@ def train_sft(
         args=_config(settings, output_dir, world),
         data_collator=lambda rows: collator([samples[row["sample"]] for row in rows]),
         # The column `images` tells TRL that this is vision data, whose preparation it leaves to the collator.
-        train_dataset=Dataset.from_dict({"images": [[]] * len(samples), "sample": list(range(len(samples)))}),
+        train_dataset=Dataset.from_dict(
+            {
+                "images": [[]] * len(samples),
+                "sample": list(range(len(samples))),
+                "length": [len(sample.tokens) for sample in samples],
+            }
+        ),
         processing_class=processor,
+        peft_config=lora_config(model, settings.lora),
         callbacks=[StepLog(log, settings.max_seconds), *callbacks],
     )
+    # Qwen-VL says that its own loss takes no number of tokens, so that transformers would average over processes and
+    # passes whatever their number of tokens; the loss is TRL's, which does take it.
+    trainer.model_accepts_loss_kwargs = True
     trained = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    make_whole(trainer)
     # After a resume the trainer's own mean leaves out what came before.
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry] if resume_from else []
     return sum(losses) / len(losses) if losses else float(trained.training_loss)
@@ -134,7 +153,8 @@ def _config(settings: SFTSettings, output_dir: Path, world: int) -> SFTConfig:
         "seed": settings.seed,
         "lr_scheduler_type": "cosine" if settings.max_seconds is None else "constant",
         "logging_steps": 10,
-        "report_to": "none",
+        "report_to": list(settings.report_to) or "none",
+        "train_sampling_strategy": "group_by_length" if settings.length_grouping else "random",
         "save_strategy": "steps" if settings.save_steps else "no",
         "save_steps": settings.save_steps or 500,
         "save_total_limit": None,

@@ -26,7 +26,11 @@ class StepRecord:
         rewards: sum of total rewards of these; `correct`: how many of `judged` answers were right.
         tools: calls by tool; chains: trajectories by their sequence of tools, `none` without.
         errors: mistakes of the model by kind; masked: rows without loss, by reason.
-        resampled, refilled: trajectories tried again; groups without variance that were replaced.
+        resampled: further attempts at trajectories that the infrastructure failed; those that failed to the last are
+            among the masked, as `infrastructure`.
+        flat, refilled: groups without variance (counted with refill only), and how many of them were replaced.
+        fork_attempts, forked: groups whose tool calls were sampled again, and how many of these replaced the first.
+        seconds_generation, seconds_tools: of the rollouts, with at least one turn being generated, and the rest.
     """
 
     trajectories: int = 0
@@ -38,7 +42,12 @@ class StepRecord:
     errors: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
     resampled: int = 0
+    flat: int = 0
     refilled: int = 0
+    fork_attempts: int = 0
+    forked: int = 0
+    seconds_generation: float = 0.0
+    seconds_tools: float = 0.0
 
     def add(self, trajectory: Trajectory, reward: float | None, masked: str | None) -> None:
         self.resampled += trajectory.meta.get("attempt", 0)
@@ -81,8 +90,28 @@ class StepRecord:
             "masked": self.masked.total(),
             "masked_by": dict(sorted(self.masked.items())),
             "resampled": self.resampled,
+            "flat": self.flat,
             "refilled": self.refilled,
+            "fork_attempts": self.fork_attempts,
+            "forked": self.forked,
         }
+
+
+def busy_seconds(trajectories: Sequence[Trajectory]) -> float:
+    """How long at least one of them was being generated: the union of the times of the model's turns. Of a trajectory
+    that was tried again only the last attempt is known."""
+    spans = []
+    for trajectory in trajectories:
+        now = float(trajectory.meta.get("start", 0.0))
+        for turn in trajectory.turns:
+            if turn.role == "assistant":
+                spans.append((now, now + turn.seconds))
+            now += turn.seconds
+    busy, end = 0.0, 0.0
+    for begin, finish in sorted(spans):
+        busy += max(0.0, finish - max(begin, end))
+        end = max(end, finish)
+    return busy
 
 
 class CollapseAlarm:
@@ -126,7 +155,7 @@ class StepLog(TrainerCallback):
         self.alarm = CollapseAlarm(alarm_fraction)
         self.record = StepRecord()
         self.trajectories: Sequence[Trajectory] = ()
-        self.seconds_rollout = 0.0
+        self.seconds_rollout = self.seconds_sync = 0.0
         self._began = 0.0
         self._seconds = 0.0
 
@@ -139,7 +168,7 @@ class StepLog(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._began = time.monotonic()
-        self.seconds_rollout = 0.0
+        self.seconds_rollout = self.seconds_sync = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._seconds = time.monotonic() - self._began
@@ -158,8 +187,20 @@ class StepLog(TrainerCallback):
             "grad_norm": logs.get("grad_norm"),
             "seconds": round(self._seconds, 4),
             "seconds_rollout": round(self.seconds_rollout, 4),
+            "time_shares": self._shares(),
             "collapse": self.alarm.observe(state.global_step, self.record.tool_calls),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    def _shares(self) -> dict[str, float]:
+        """Of the step's time: where it went. Scoring and refused attempts are the rest of 1."""
+        whole = self._seconds or 1.0
+        parts = {
+            "generation": self.record.seconds_generation,
+            "tools": self.record.seconds_tools,
+            "sync": self.seconds_sync,
+            "training": max(0.0, self._seconds - self.seconds_rollout - self.seconds_sync),
+        }
+        return {name: round(seconds / whole, 4) for name, seconds in parts.items()}

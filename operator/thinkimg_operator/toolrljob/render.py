@@ -345,7 +345,7 @@ def _mounts(job: ToolRLJob) -> list[Body]:
 
 def _mounted_claims(job: ToolRLJob) -> list[str]:
     """Claims of `pvc://` URIs, sorted."""
-    sources = [job.spec.data.train, job.spec.data.validation, job.spec.data.test]
+    sources = [job.spec.data.train, job.spec.data.validation, job.spec.data.trajectories, job.spec.data.test]
     uris = [job.spec.model.uri, *(source.uri for source in sources if source is not None)]
     return sorted({uri.split("://", 1)[1].split("/")[0] for uri in uris if scheme_of(uri) == "pvc"})
 

@@ -25,7 +25,7 @@ JOB_REFUSALS: list[tuple[str, Change, str]] = [
     (
         "a field like no other",
         setting("spec.model.zzz", 1),
-        'spec.model.zzz: there is no field "zzz". Known are: uri, revision, trustRemoteCode, secretRef.',
+        'spec.model.zzz: there is no field "zzz". Known are: uri, revision, minPixels, maxPixels, trustRemoteCode, ',
     ),
     ("a missing field", without("spec.model"), "spec.model: it is missing. Add it. The model to start from."),
     ("no metadata", without("metadata"), "metadata: it is missing. Add it."),

@@ -50,7 +50,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     ("sft", "dataloader_num_workers", True, f"{SFT}.dataloader_num_workers: expected int, got True."),
     ("sft", "bf16", "yes", f"{SFT}.bf16: expected bool or null, got 'yes'."),
     ("sft", "output_dir", "x", f'{SFT}.output_dir: "output_dir" is set by ThinkIMG itself. Remove it: ThinkIMG writes'),
-    ("sft", "report_to", "wandb", f'{SFT}.report_to: "report_to" is set by ThinkIMG itself. Remove it:'),
+    ("sft", "report_to", "wandb", f'{SFT}.report_to: "report_to" is set by ThinkIMG itself. Use spec.reportTo.'),
     ("sft", "max_steps", 3, f'{SFT}.max_steps: "max_steps" is set by ThinkIMG itself. Use maxSteps of the stage.'),
     ("sft", "save_steps", 3, f'{SFT}.save_steps: "save_steps" is set by ThinkIMG itself. Use spec.checkpoint.'),
     (

@@ -11,8 +11,11 @@ import yaml
 
 from thinkimg.api.v1alpha1 import parse_manifest
 from thinkimg.errors import UserError
+from thinkimg.jobs.context import Context
+from thinkimg.jobs.grpo_stage import LimitedTools
 from thinkimg.jobs.layout import Run
-from thinkimg.jobs.stage import Context, _cold_start, _Limited, _link_or_copy
+from thinkimg.jobs.sft_stage import cold_start
+from thinkimg.jobs.stage import _link_or_copy
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 
@@ -32,7 +35,7 @@ class Busy:
 
 def test_at_most_so_many_calls_are_in_flight() -> None:
     busy = Busy()
-    limited = _Limited(busy, 3)  # type: ignore[arg-type]
+    limited = LimitedTools(busy, 3)  # type: ignore[arg-type]
 
     async def many() -> list[Any]:
         return await asyncio.gather(*(limited.call("OCR", {}, {}) for _ in range(10)))
@@ -58,9 +61,9 @@ def context(tmp_path: Path) -> Context:
 
 def test_sft_learns_the_users_own_trajectories_where_no_stage_makes_any(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"spec\.data\.train\.uri"):
-        _cold_start(context(tmp_path), "sft")
+        cold_start(context(tmp_path), "sft")
     write_trajectories([Trajectory(question="What?", status="answered")], tmp_path / "mine.jsonl")
-    assert [trajectory.question for trajectory in _cold_start(context(tmp_path), "sft")] == ["What?"]
+    assert [trajectory.question for trajectory in cold_start(context(tmp_path), "sft")[0]] == ["What?"]
 
 
 @pytest.mark.parametrize("elsewhere", ["/dev/shm", None], ids=["another file system", "the same"])

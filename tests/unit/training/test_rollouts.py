@@ -70,6 +70,7 @@ def test_a_failed_trajectory_is_sampled_again_with_another_seed() -> None:
     with RolloutEngine(FakeAgent(failures=2), attempts=3, backoff_seconds=0) as engine:
         (trajectory,) = engine.run([Request(task("a"), "0/a", 1)])
     assert trajectory.status == "answered"
+    assert trajectory.meta.pop("start") > 0
     assert trajectory.meta == {"row": "0/a", "generation": 1, "attempt": 2}
     assert trajectory.answer == str(seed_of(0, "0/a", 1, 2))
 

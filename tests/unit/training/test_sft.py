@@ -11,6 +11,7 @@ from scripted_agent import World, picture
 
 from thinkimg.errors import UserError
 from thinkimg.message import ImageBlock, TextBlock
+from thinkimg.training.adapters import LoraSettings
 from thinkimg.training.collator import Collator, Sample, encode_samples
 from thinkimg.training.sft import SFTSettings, train_sft
 from thinkimg.trajectory import Trajectory
@@ -102,6 +103,64 @@ def test_epochs_or_steps_end_it(tmp_path: Path, settings: dict[str, Any], steps:
     world = World()
     train(world, samples_of(world), tmp_path, **settings, args={"logging_steps": 1})
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == steps
+
+
+def weights_of(world: World) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in world.model.named_parameters()}
+
+
+def test_adapters_are_trained_and_merged_into_a_plain_model(tmp_path: Path) -> None:
+    world = World()
+    samples = samples_of(world)
+    before, loss = weights_of(world), loss_of(world, samples)
+    lora = LoraSettings(rank=4, alpha=16.0, target_modules=("q_proj", "down_proj"))
+    train(world, samples, tmp_path, max_steps=20, lora=lora)
+    after = weights_of(world)
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[-2] for name in changed} == {"q_proj", "down_proj"}
+    assert all("language_model" in name for name in changed)
+    for name in changed:  # of the rank that was asked for
+        assert int(torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3)) <= 4
+    assert loss_of(world, samples) < loss
+
+
+def test_by_default_every_linear_layer_of_the_language_model_gets_adapters(tmp_path: Path) -> None:
+    world = World()
+    samples, before = samples_of(world), weights_of(world)
+    train(world, samples, tmp_path, max_steps=2, lora=LoraSettings())
+    after = weights_of(world)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    linear = {f"{name}.weight" for name, module in world.model.named_modules() if type(module) is torch.nn.Linear}
+    assert changed == {name for name in linear if "language_model" in name}
+
+
+def test_a_layer_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    world = World()
+    with pytest.raises(UserError, match=r"no linear layer 'q_prj'; there are .*q_proj"):
+        train(world, samples_of(world), tmp_path, max_steps=1, lora=LoraSettings(target_modules=("q_prj",)))
+
+
+def test_grouped_by_length_batches_need_less_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    original = Collator.__call__
+
+    def watched(self: Collator, samples: list[Sample]) -> dict[str, Any]:
+        batch = original(self, samples)
+        seen.append(int((batch["attention_mask"] == 0).sum()))
+        return batch
+
+    monkeypatch.setattr(Collator, "__call__", watched)
+
+    def padding(grouped: bool) -> int:
+        world = World()
+        long, short = samples_of(world, 20), samples_of(world, 20)
+        samples = [one for n in range(20) for one in (long[n], Sample(short[n].tokens[-6:], short[n].mask[-6:]))]
+        seen.clear()
+        train(world, samples, tmp_path / str(grouped), max_steps=10, length_grouping=grouped)
+        return sum(seen)
+
+    assert padding(True) < padding(False) / 2
 
 
 def test_without_samples_there_is_nothing_to_train_on(tmp_path: Path) -> None:

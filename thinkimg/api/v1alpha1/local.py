@@ -129,22 +129,29 @@ def _job_problems(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
         if scheme_of(uri) == "pvc":
             message = f'"{uri}" is a volume of a cluster'
             yield manifest.problem(_document(job), loc, message, "Name a hf:// repository or a path for a local run.")
-        elif scheme_of(uri) == "" and not (manifest.folder / uri).exists():
+        elif scheme_of(uri) == "" and not (manifest.folder / uri.partition("?")[0]).exists():
             message = f'there is no "{uri}" in {manifest.folder.resolve()}'
             remedy = "A relative path is below the manifest's folder."
             yield manifest.problem(_document(job), loc, message, remedy)
 
     for index, stage in enumerate(job.spec.stages):
-        uri = job.spec.data.train.uri
-        if stage.sft and job.spec.data_stage(stage) is None and not (scheme_of(uri) == "" and uri.endswith(".jsonl")):
+        uri = (job.spec.data.trajectories or job.spec.data.train).uri
+        if stage.sft and job.spec.data_stage(stage) is None and not _may_hold_trajectories(uri):
             message = f'"{uri}" is not a file of trajectories, and no stage makes any'
-            remedy = "Put a stage of type Synthesize before this one, or name a .jsonl file that one has written."
+            remedy = (
+                "Put a stage of type Synthesize before this one, or name in data.trajectories a .jsonl file that one "
+                "has written, or conversations as a .json file or hub data set."
+            )
             yield manifest.problem(_document(job), ("spec", "stages", index, "sft"), message, remedy)
+
+
+def _may_hold_trajectories(uri: str) -> bool:
+    return scheme_of(uri) == "hf" or (scheme_of(uri) == "" and uri.endswith((".jsonl", ".json")))
 
 
 def _uris(job: ToolRLJob) -> Iterator[tuple[Loc, str]]:
     yield ("spec", "model", "uri"), job.spec.model.uri
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation", "trajectories", "test"):
         dataset = getattr(job.spec.data, split)
         if dataset:
             yield ("spec", "data", split, "uri"), dataset.uri

@@ -5,17 +5,24 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from .resource import Block, Checked, Rule, Violation, refuse, refuse_all, suggestion
+from pydantic import Field, model_validator
 
-BUILT_IN_REWARDS = ("accuracy", "format", "tool-success")
+from .resource import Block, Checked, Fraction, Rule, Tokens, Violation, refuse, refuse_all, suggestion
+from .uris import ENDPOINT_URL
+
+BUILT_IN_REWARDS = ("accuracy", "format", "iou", "judge", "length", "tool-success", "tool-use")
 _FUNCTION = r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*"
+_PLUGIN = r"plugin/[A-Za-z0-9][A-Za-z0-9._-]*"
+_OPTION_OF = {"target_rate": "tool-use", "max_tokens": "length", "judge": "judge"}
+"""Which reward a setting belongs to."""
 
 
 def _reward_name(name: str) -> str:
-    if name not in BUILT_IN_REWARDS and not re.fullmatch(_FUNCTION, name):
+    if name not in BUILT_IN_REWARDS and not re.fullmatch(f"{_FUNCTION}|{_PLUGIN}", name):
         refuse(
             f'there is no reward "{name}"',
-            f"{suggestion(name, BUILT_IN_REWARDS)} A function of your own is written module:function.",
+            f"{suggestion(name, BUILT_IN_REWARDS)} A function of your own is written module:function, one of an "
+            "installed package plugin/NAME.",
         )
     return name
 
@@ -24,22 +31,76 @@ _REWARD_NAME = Checked(
     _reward_name,
     (
         Rule(
-            f"self in {list(BUILT_IN_REWARDS)} || self.matches('^{_FUNCTION}$')",
+            f"self in {list(BUILT_IN_REWARDS)} || self.matches('^({_FUNCTION}|{_PLUGIN})$')",
             f"there is no such reward. Built in are {', '.join(BUILT_IN_REWARDS)}; a function of your own is written "
-            "module:function.",
+            "module:function, one of an installed package plugin/NAME.",
         ),
     ),
 )
 
 
+class Judge(Block):
+    """A model behind an OpenAI-compatible address that says how good an answer is."""
+
+    base_url: Annotated[str, ENDPOINT_URL]
+    """Address up to and including `/v1`."""
+    model: str
+    """Name of the model, as the endpoint knows it."""
+    api_key_variable: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=253)] | None = None
+    """Environment variable that holds the API key, from `spec.env` or `spec.secretRefs`; default: none is sent."""
+    criteria: Annotated[str, Field(max_length=4000)] = "Does the answer say the same as the reference?"
+    """The question that the judge answers with a number between 0 and 1."""
+
+
+def _option_rules() -> tuple[Rule, ...]:
+    aliases = {"target_rate": "targetRate", "max_tokens": "maxTokens", "judge": "judge"}
+    rules = [
+        Rule(
+            f"!has(self.{aliases[option]}) || self.name == '{name}'",
+            f"{aliases[option]} belongs to the reward {name}. Remove it.",
+        )
+        for option, name in _OPTION_OF.items()
+    ]
+    needed = Rule(
+        "(self.name != 'judge' || has(self.judge)) && (self.name != 'length' || has(self.maxTokens))",
+        "the reward judge needs judge: {baseUrl, model}, the reward length needs maxTokens. Add it.",
+    )
+    return (*rules, needed)
+
+
 class Reward(Block):
     """One summand of the reward."""
 
+    cel = _option_rules()
+
     name: Annotated[str, _REWARD_NAME]
-    """`accuracy`, `format`, `tool-success` (share of calls that were not the model's mistake), or `module:function`
-    from `spec.code`."""
+    """`accuracy`; `format`; `tool-success` (share of calls that were not the model's mistake); `tool-use` (1 with a
+    call that worked); `length` (1 up to `maxTokens` own tokens, falling to 0 at twice as many); `iou` (overlap of the
+    answer's boxes with the reference's); `judge`; `module:function` from `spec.code`; or `plugin/NAME`, an entry point
+    of the group `thinkimg.rewards` of an installed package."""
     weight: float = 1.0
     """Its factor; 0 only records it."""
+    target_rate: Fraction | None = None
+    """tool-use: the reward fades as the share of the question's rollouts that use tools nears this, and is 0 from there
+    on. Default: it never fades."""
+    max_tokens: Tokens | None = None
+    """length: up to so many tokens the reward is 1."""
+    judge: Judge | None = None
+    """judge: who judges."""
+
+    @model_validator(mode="after")
+    def _options_belong(self) -> Reward:
+        violations = [
+            Violation((option,), f"it belongs to the reward {name}", "Remove it.")
+            for option, name in _OPTION_OF.items()
+            if getattr(self, option) is not None and self.name != name
+        ]
+        if self.name == "judge" and self.judge is None:
+            violations.append(Violation(("judge",), "nobody is named who judges", "Give baseUrl and model."))
+        if self.name == "length" and self.max_tokens is None:
+            violations.append(Violation(("maxTokens",), "it says no length", "Give a number of tokens."))
+        refuse_all(violations)
+        return self
 
 
 def distinct_rewards(rewards: list[Reward]) -> list[Reward]:

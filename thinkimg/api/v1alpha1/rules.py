@@ -41,10 +41,10 @@ JOB_RULES = (
         "sft.dataFrom names no earlier stage of type Synthesize. Name one, or remove it.",
     ),
     Rule(
-        "!self.data.train.uri.startsWith('charts://') || "
+        "has(self.data.trajectories) || !self.data.train.uri.startsWith('charts://') || "
         + _each("!has(s.sft) || has(s.sft.dataFrom) || self.stages.exists(j, t, j < i && t.type == 'Synthesize')"),
         "an SFT stage has no trajectories to learn from: charts:// has questions only. Put a stage of type Synthesize "
-        "before it.",
+        "before it, or name a file in data.trajectories.",
     ),
     Rule(
         _each(f"!has(s.evaluate) || s.evaluate.models.all(m, m == '{BASE}' || {_earlier('m', _TRAINED)})"),
@@ -136,7 +136,7 @@ def _trajectories(spec: ToolRLJobSpec, stage: Stage, index: int, loc: tuple[str 
     if stage.sft.data_from is not None:
         wanted = "an earlier stage of type Synthesize"
         yield from _unknown_stage(spec, stage.sft.data_from, index, allowed, wanted, loc)
-    elif not allowed and scheme_of(spec.data.train.uri) == "charts":
+    elif not allowed and spec.data.trajectories is None and scheme_of(spec.data.train.uri) == "charts":
         message = "charts:// has questions but no trajectories to learn from"
         yield Violation(loc[:-1], message, "Put a stage of type Synthesize before this one.")
 

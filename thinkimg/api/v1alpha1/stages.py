@@ -174,6 +174,31 @@ class FromStage(Block):
     """An earlier stage: train for as many seconds as it took."""
 
 
+class Lora(Block):
+    """Train low-rank adapters (arXiv 2106.09685) instead of all weights. They are merged when the stage ends: its model
+    is a whole one."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank of the adapters."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """Their output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the adapters; 0 in a GRPO stage, whose loss must see the distribution that was sampled from."""
+    target_modules: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=50)] = Field(
+        default_factory=list
+    )
+    """Names of the layers that get adapters, as in q_proj; default: every linear layer of the language model but the
+    head."""
+
+
+ZeroStage = Annotated[int, Field(ge=0, le=3)]
+
+
+def _one_deepspeed(zero_stage: int, args: dict[str, Any]) -> None:
+    if zero_stage and args.get("deepspeed") is not None:
+        refuse("zeroStage and args.deepspeed both configure DeepSpeed", "Keep the one that is meant.")
+
+
 class SFT(Block):
     """Supervised fine-tuning. One of `epochs`, `maxSteps` and `maxSeconds` says how long; with none, one epoch."""
 
@@ -196,11 +221,18 @@ class SFT(Block):
     """Trajectories of one optimiser step, over all processes."""
     learning_rate: LearningRate = 1e-5
     """Peak learning rate."""
+    lora: Lora | None = None
+    """Train adapters instead of all weights; default: all weights."""
+    length_grouping: bool = False
+    """Batches of samples of like length: less padding, at the price of an order that is less random."""
+    zero_stage: ZeroStage = 0
+    """DeepSpeed ZeRO: 1 shares optimiser states among the processes, 2 gradients too, 3 parameters too; 0 is plain data
+    parallelism. A configuration of your own goes into `args.deepspeed`."""
     gate: Gate | None = None
     """Measure after this stage whether RL may start from it; default: no measurement."""
     data_from: StageName | None = None
     """The earlier Synthesize stage whose trajectories are learnt. Default: the nearest earlier one; without any,
-    `data.train` must be a JSONL file of trajectories, as a Synthesize stage writes it."""
+    those of `data.trajectories`, or of `data.train`."""
     seed: Seed | None = None
     """Seed of order and dropout; default: `spec.seed`."""
     args: Annotated[dict[str, Any], AfterValidator(sft_args)] = Field(default_factory=dict)
@@ -213,6 +245,7 @@ class SFT(Block):
             refuse("more than one of epochs, maxSteps and maxSeconds is given", "Keep the one that is meant.")
         if not given:
             self.epochs = 1.0
+        _one_deepspeed(self.zero_stage, self.args)
         return self
 
     def batch_per_process(self, world_size: int) -> int:
@@ -220,10 +253,32 @@ class SFT(Block):
         return self.batch_size // (world_size * self.args.get("gradient_accumulation_steps", 1))
 
 
+class ImportanceCorrection(Block):
+    """Weigh each token by how much likelier the trainer finds it than the engine that sampled it did: two programs
+    compute slightly different probabilities."""
+
+    mode: Literal["TokenTruncate", "TokenMask", "SequenceTruncate", "SequenceMask"] = "SequenceMask"
+    """A ratio per token or per trajectory; ratios outside of the limits are cut to them (Truncate) or leave the loss
+    (Mask)."""
+    clip_min: Annotated[float, Field(ge=0)] | None = None
+    """Lower limit of the ratio; default: none."""
+    clip_max: Annotated[float, Field(gt=0)] | None = 3.0
+    """Upper limit of the ratio."""
+
+
+LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
+
+
 class GRPO(Block):
     """Reinforcement learning with group-relative advantages: V-ToolRL with live tools, the baseline without."""
 
     defaulted_elsewhere = INHERITED_LIMITS
+    cel = (
+        Rule(
+            "!has(self.lora) || !has(self.lora.dropout) || self.lora.dropout == 0.0",
+            "lora.dropout would train another distribution than the one that was sampled from. Remove it.",
+        ),
+    )
 
     tool_use: ToolUse = "Enabled"
     """`Disabled`: text-only RL, the same trainer without tools."""
@@ -239,6 +294,16 @@ class GRPO(Block):
     """Sampling temperature of rollouts."""
     beta: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL term; 0 keeps no reference model."""
+    loss_type: LossType = "dapo"
+    """How token losses become one: TRL's loss types. `bnpo` divides by the tokens of one process, and is refused with
+    several."""
+    importance_correction: ImportanceCorrection | None = None
+    """Correct for the difference between engine and trainer. Default: TRL's own (SequenceMask, 3.0) where vLLM samples,
+    none where transformers does: there it is the same program."""
+    lora: Lora | None = None
+    """Train adapters instead of all weights; default: all weights."""
+    zero_stage: ZeroStage = 0
+    """DeepSpeed ZeRO, as in an SFT stage."""
     max_rounds: Rounds = 4
     """Most rounds of a rollout. Default: `spec.agent.maxRounds`."""
     max_tokens_per_turn: Tokens = 512
@@ -255,10 +320,22 @@ class GRPO(Block):
     """How often a rollout spoilt by the infrastructure is sampled again before it is left out of the loss."""
     refill: bool = False
     """Replace groups whose rewards are all equal by other questions, a few per step (DAPO's dynamic sampling)."""
+    fork_groups: Annotated[NonNegative, Unit("groups per step and process")] = 0
+    """Groups in which every rollout that called a tool went wrong: keep what one of them said up to its first call, and
+    sample the call and all that follows again, once per rollout (as AXPO does, arXiv 2605.28774); at most so many."""
     mask_truncated: bool = False
     """Rollouts that a limit ended get neither loss nor reward; by default they are rewarded like any other."""
     args: Annotated[dict[str, Any], AfterValidator(grpo_args)] = Field(default_factory=dict)
     """More arguments of TRL's GRPOConfig by their own names; those that have a field here are refused."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> GRPO:
+        if self.lora and self.lora.dropout:
+            loc = ("lora", "dropout")
+            message = "it would train another distribution than the one that was sampled from"
+            refuse_all([Violation(loc, message, "Remove it.")])
+        _one_deepspeed(self.zero_stage, self.args)
+        return self
 
     def rollouts_per_process(self, world_size: int) -> int:
         """Rollouts of one forward pass in one process."""
@@ -327,6 +404,11 @@ _STAGE_RULES = (
         "grpo.promptsPerStep cannot be shared equally by nodes × procsPerNode processes. Use a multiple of their "
         "number.",
     ),
+    Rule(
+        "!has(self.grpo) || self.grpo.lossType != 'bnpo' || self.nodes * self.procsPerNode == 1",
+        "grpo.lossType bnpo divides by the tokens of each process, which are not equally many: the gradient would "
+        "depend on who got which question. Use dapo, which divides by the tokens of all, or one process.",
+    ),
 )
 
 
@@ -369,7 +451,7 @@ class Stage(Block):
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
-        violations = [*_union(self), *_start(self), *_divisible(self)]
+        violations = [*_union(self), *_start(self), *_divisible(self), *_normalised_alike(self)]
         refuse_all(violations)
         return self
 
@@ -395,6 +477,17 @@ def _start(stage: Stage) -> list[Violation]:
         return []
     instead = "evaluate.models" if stage.type == "Evaluate" else "synthesize.planner"
     return [Violation(("from",), f"a stage of type {stage.type} starts from no model", f"Remove it and use {instead}.")]
+
+
+def _normalised_alike(stage: Stage) -> list[Violation]:
+    """No loss whose divisor differs from process to process."""
+    if stage.grpo is None or stage.grpo.loss_type != "bnpo" or stage.world_size == 1:
+        return []
+    message = (
+        f"bnpo divides by the tokens of each of the {stage.world_size} processes, which are not equally many: the "
+        "gradient would depend on who got which question"
+    )
+    return [Violation(("grpo", "lossType"), message, "Use dapo, which divides by the tokens of all, or one process.")]
 
 
 def _divisible(stage: Stage) -> list[Violation]:

@@ -35,6 +35,7 @@ from .rules import JOB_RULES, violations_of_job
 from .stages import GRPO, INHERITED_LIMITS, TRAINED_TYPES, Stage, Synthesize
 from .uris import DATA_URI, MODEL_URI, scheme_of
 
+Pixels = Annotated[int, Field(ge=1, le=2**31 - 1), Unit("pixels")]
 AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]
 
 
@@ -53,12 +54,23 @@ _REVISION_OF_A_REPOSITORY = Rule(
 class Model(Block):
     """The model that the experiment starts from."""
 
-    cel = (_REVISION_OF_A_REPOSITORY,)
+    cel = (
+        _REVISION_OF_A_REPOSITORY,
+        Rule(
+            "!has(self.minPixels) || !has(self.maxPixels) || self.minPixels <= self.maxPixels",
+            "minPixels is more than maxPixels. Lower it.",
+        ),
+    )
 
     uri: Annotated[str, MODEL_URI]
     """`hf://org/name`, `pvc://claim/path`, or `preset://tiny`: a small model made from scratch."""
     revision: str | None = None
     """Commit, tag or branch of a hub repository; pin a commit to be reproducible. Default: the main branch."""
+    min_pixels: Pixels | None = None
+    """Pictures of fewer pixels are enlarged to so many before the model sees them. Default: the model's own."""
+    max_pixels: Pixels | None = None
+    """Pictures of more pixels are reduced to so many before the model sees them; tools get them whole. Default: the
+    model's own."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     secret_ref: SecretRef | None = None
@@ -67,6 +79,9 @@ class Model(Block):
     @model_validator(mode="after")
     def _revision_of_a_repository(self) -> Model:
         refuse_all(_revision_without_repository(self.uri, self.revision))
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            message = f"minPixels ({self.min_pixels}) is more than maxPixels ({self.max_pixels})"
+            refuse_all([Violation(("minPixels",), message, "Lower it.")])
         return self
 
 
@@ -102,6 +117,9 @@ class Data(Block):
     """Questions of Synthesize, SFT and GRPO."""
     validation: Dataset | None = None
     """Questions for choices during the run, such as the gate of an SFT stage."""
+    trajectories: Dataset | None = None
+    """Ready-made trajectories for SFT stages without an earlier Synthesize stage: a `.jsonl` file that such a stage has
+    written, or OpenThinkIMG's conversations (ShareGPT) as a `.json` file or hub data set. Default: those of `train`."""
     test: Dataset | None = None
     """Questions of Evaluate, seen nowhere else. Needed by Evaluate stages of `split: test`."""
 
@@ -279,6 +297,11 @@ class ToolRLJobSpec(Block):
     """Environment variables of every stage."""
     secret_refs: NameRefs = Field(default_factory=list)
     """Secrets whose keys become environment variables of every stage, as in HF_TOKEN or WANDB_API_KEY."""
+    report_to: Annotated[list[Literal["tensorboard", "trackio", "wandb"]], Field(max_length=3), Distinct()] = Field(
+        default_factory=list
+    )
+    """Programs that the curves of SFT and GRPO are sent to, beside the log; they are configured by their own
+    environment variables, as in WANDB_PROJECT."""
     code: Code | None = None
     """The user's own rewards and tasks."""
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
@@ -324,7 +347,8 @@ class ToolRLJobSpec(Block):
         raise KeyError(name)
 
     def data_stage(self, stage: Stage) -> Stage | None:
-        """The Synthesize stage whose trajectories an SFT stage learns; None: `data.train` holds them itself."""
+        """The Synthesize stage whose trajectories an SFT stage learns; None: they are ready-made, in
+        `data.trajectories` or `data.train`."""
         if stage.sft and stage.sft.data_from:
             return self.stage(stage.sft.data_from)
         earlier = self.stages[: self.stages.index(stage)]

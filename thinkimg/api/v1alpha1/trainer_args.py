@@ -15,8 +15,9 @@ from .resource import Violation, refuse_all, suggestion
 
 _BOTH = {
     "Remove it: ThinkIMG writes below the run's folder (`--run`; on a cluster, spec.storage).": "output_dir",
+    "Use spec.reportTo.": "report_to",
     "Remove it: ThinkIMG reports progress itself, for all stages alike.": (
-        "report_to disable_tqdm run_name project trackio_space_id trackio_bucket_id trackio_static_space_id"
+        "disable_tqdm run_name project trackio_space_id trackio_bucket_id trackio_static_space_id"
     ),
     "Use sft.batchSize, or grpo.promptsPerStep and grpo.numGenerations.": (
         "per_device_train_batch_size auto_find_batch_size"
@@ -43,12 +44,12 @@ _BOTH = {
     "Remove it and publish a finished model with `thinkimg export`.": (
         "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision"
     ),
-    "Remove it: the order of questions follows from spec.seed.": "shuffle_dataset train_sampling_strategy",
     "Remove it: trajectories have a collator of their own.": (
         "remove_unused_columns label_names dataloader_drop_last length_column_name pad_to_multiple_of"
     ),
 }
 _SFT = {
+    "Use sft.lengthGrouping; the order follows from the seed.": "shuffle_dataset train_sampling_strategy",
     "Remove it: a trajectory is never cut, because its images would lose their tokens.": "max_length truncation_mode",
     "Remove it: trajectories have a collator of their own.": (
         "dataset_text_field dataset_kwargs dataset_num_proc packing packing_strategy padding_free eval_packing"
@@ -57,6 +58,12 @@ _SFT = {
     "Remove it: the model's family says it.": "chat_template_path eos_token pad_token",
 }
 _GRPO = {
+    "Remove it: the order of questions follows from spec.seed.": "shuffle_dataset train_sampling_strategy",
+    "Use grpo.lossType.": "loss_type",
+    "Use grpo.importanceCorrection.": (
+        "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_cap "
+        "vllm_importance_sampling_clip_min vllm_importance_sampling_clip_max"
+    ),
     "Use grpo.numGenerations.": "num_generations",
     "Use grpo.temperature.": "temperature",
     "Use grpo.beta.": "beta",

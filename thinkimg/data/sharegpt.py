@@ -1,0 +1,173 @@
+"""Conversations as OpenThinkIMG's SFT data has them (ShareGPT): a JSON list of
+
+    {"conversations": [{"from": "human", "value": "… <image> …"}, {"from": "gpt", "value": "…"}, …], "images": [path]}
+
+Each `<image>` takes the next picture. Every sample is checked; what is wrong with the broken ones is said by name.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from PIL import Image as Pillow
+
+from thinkimg.data.datasets import parse_query
+from thinkimg.image import Image, ImageDecodeError
+
+PLACEHOLDER = "<image>"
+_SPEAKERS: dict[str, Literal["system", "user", "assistant"]] = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """One message: pieces of text and, between them, pictures in order."""
+
+    role: Literal["user", "assistant"]
+    parts: tuple[str | Image, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(part for part in self.parts if isinstance(part, str)).strip()
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Image))
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """User and assistant in turns, from the user to the assistant; a system message is left out, for a run has its own.
+    `name` is the sample's `id`, or its number in the file, from 0."""
+
+    name: str
+    messages: tuple[Said, ...]
+    answer: str | None = None
+
+
+def read_sharegpt(path: Path) -> tuple[list[Conversation], dict[str, str]]:
+    """The good samples of a file, and what is wrong with each of the others, by name. Paths of pictures are relative to
+    the file's folder.
+
+    Raises:
+        ValueError: the file is no JSON list.
+    """
+    try:
+        samples = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"cannot read conversations from {path}: {error}") from None
+    if not isinstance(samples, list):
+        raise ValueError(f"{path}: a JSON list of samples is needed")
+    return check_samples(samples, path.parent)
+
+
+def load_hub_samples(uri: str) -> tuple[list[Conversation], dict[str, str]]:
+    """As `read_sharegpt`, of a hub data set: `hf://owner/name?config=…&split=train&revision=…&limit=…`.
+
+    Raises:
+        ValueError: the URI is wrong, or the data set cannot be loaded.
+    """
+    fields: dict[str, Callable[[str], Any]] = {"config": str, "split": str, "revision": str, "limit": int}
+    options = parse_query(uri, fields)
+    parts = urlsplit(uri)
+    import datasets
+
+    table = datasets.load_dataset(
+        parts.netloc + parts.path,
+        options.get("config"),
+        split=options.get("split", "train"),
+        revision=options.get("revision"),
+    )
+    count = min(options.get("limit", len(table)), len(table))
+    return check_samples((table[number] for number in range(count)), Path("."))
+
+
+def check_samples(samples: Iterable[Any], folder: Path) -> tuple[list[Conversation], dict[str, str]]:
+    """As `read_sharegpt`, of samples that are in memory (rows of a hub data set, whose pictures are decoded)."""
+    good: list[Conversation] = []
+    broken: dict[str, str] = {}
+    for number, sample in enumerate(samples):
+        given = sample.get("id") if isinstance(sample, dict) else None
+        name = str(given) if isinstance(given, str | int) else str(number)
+        if name in broken or any(name == one.name for one in good[-1:]):
+            name = f"{name} (sample {number})"
+        try:
+            good.append(_conversation(sample, name, folder))
+        except ValueError as error:
+            broken[name] = str(error)
+    return good, broken
+
+
+def _conversation(sample: Any, name: str, folder: Path) -> Conversation:
+    if not isinstance(sample, dict) or not isinstance(sample.get("conversations"), list):
+        raise ValueError("there is no list 'conversations'")
+    given = sample.get("images") or []
+    if not isinstance(given, list):
+        raise ValueError("'images' must be a list")
+    texts = list(_texts(sample["conversations"]))
+    places = sum(text.count(PLACEHOLDER) for role, text in texts if role != "system")
+    if places != len(given):
+        raise ValueError(f"{places} times {PLACEHOLDER}, but {len(given)} images")
+    images = (_image(image, folder) for image in given)
+    messages = [_said(role, text, images) for role, text in texts if role != "system"]
+    wanted = ["user", "assistant"] * (len(messages) // 2 + 1)
+    for position, (message, role) in enumerate(zip(messages, wanted, strict=False)):
+        if message.role != role:
+            raise ValueError(f"message {position}: human and gpt must take turns, and human begins")
+    if not messages or messages[-1].role != "assistant":
+        raise ValueError("the last message is not gpt's")
+    answer = sample.get("label", sample.get("solution"))
+    return Conversation(name, tuple(messages), None if answer is None else str(answer))
+
+
+def _texts(turns: list[Any]) -> Iterator[tuple[str, str]]:
+    for position, turn in enumerate(turns):
+        speaker = turn.get("from", turn.get("role")) if isinstance(turn, dict) else None
+        value = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
+        if speaker not in _SPEAKERS:
+            raise ValueError(f"message {position}: 'from' must be human or gpt, not {speaker!r}")
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"message {position}: 'value' must be a text")
+        yield _SPEAKERS[speaker], value
+
+
+def _said(role: str, text: str, images: Iterator[Image]) -> Said:
+    first, *others = text.split(PLACEHOLDER)
+    if role == "assistant" and others:
+        raise ValueError(f"gpt's message has an {PLACEHOLDER}: a model writes no pictures")
+    parts: list[str | Image] = [first]
+    for piece in others:
+        parts += [next(images), piece]
+    kept = tuple(part for part in parts if part != "")
+    return Said("assistant" if role == "assistant" else "user", kept)
+
+
+def _image(given: Any, folder: Path) -> Image:
+    try:
+        if isinstance(given, str):
+            image = Image.from_file(folder / given)
+        elif isinstance(given, Mapping) and given.get("bytes"):
+            image = Image.from_bytes(given["bytes"])
+        elif isinstance(given, Mapping) and isinstance(given.get("path"), str):
+            image = Image.from_file(folder / given["path"])
+        elif isinstance(given, Pillow.Image):
+            buffer = io.BytesIO()
+            given.convert("RGB").save(buffer, "PNG")
+            image = Image.from_bytes(buffer.getvalue())
+        else:
+            raise ValueError(f"an image must be a path, not {type(given).__name__}")
+        image.pixels()
+        return image
+    except (OSError, ImageDecodeError) as error:
+        raise ValueError(f"image {given if isinstance(given, str) else ''}: {error}") from None

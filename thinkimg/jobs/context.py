@@ -1,0 +1,125 @@
+"""What every stage of a ToolRLJob is given, and what stages are made of: questions, tool clients, agents, models."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from thinkimg.agent.agent import Agent, Limits, NoTools, Task, Tools
+from thinkimg.agent.formats import get_format
+from thinkimg.api.v1alpha1 import ToolRLJob
+from thinkimg.client import ResultCache, ToolClient
+from thinkimg.errors import UserError
+from thinkimg.jobs.attempt import check_attempt
+from thinkimg.jobs.environment import mounted_path
+from thinkimg.jobs.layout import BASE, Run, write_json
+from thinkimg.jobs.questions import load_tasks
+from thinkimg.models.chat import ChatModel
+from thinkimg.models.pretrained import LoadedModel, load_model
+
+TINY = "preset://tiny"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage needs.
+
+    Attributes:
+        tools: names of the built-in tools that the job uses.
+        endpoints: addresses of the tool servers; empty for stages without tools.
+        tool_keys: endpoint -> key, where a server wants one.
+        cache_tools: keep tool results in this process's memory, from an empty start.
+        rank, world_size: of this process.
+    """
+
+    job: ToolRLJob
+    run: Run
+    tools: Sequence[str] = ()
+    endpoints: Sequence[str] = ()
+    tool_keys: Mapping[str, str] = field(default_factory=dict)
+    data_folder: Path = Path(".")
+    model_cache: Path = Path.home() / ".cache" / "thinkimg" / "models"
+    cache_tools: bool = True
+    rank: int = 0
+    world_size: int = 1
+
+    def progress(self, stage: str, **values: Any) -> None:
+        if self.rank == 0:
+            print(json.dumps({"stage": stage, **values}), flush=True)
+
+    # ---- what stages are made of ----------------------------------------------------------------------------------
+
+    def tasks(self, split: str, count: int | None = None) -> list[Task]:
+        """Questions of a split; train, validation and test share nothing, and neither do seeds."""
+        return load_tasks(self.job.spec.data, split, self.job.spec.seed, self.data_folder, count)
+
+    def client(self) -> ToolClient:
+        return ToolClient(self.endpoints, self.tool_keys, cache=ResultCache() if self.cache_tools else None)
+
+    def agent(self, model: ChatModel, tools: Tools, **limits: Any) -> Agent:
+        spec = self.job.spec.agent
+        chosen = {
+            "rounds": spec.max_rounds,
+            "tokens_per_turn": spec.max_tokens_per_turn,
+            "seconds": spec.max_seconds_per_trajectory,
+        } | limits
+        return Agent(model, tools, Limits(**chosen), get_format(spec.format), spec.prompt)
+
+    def load(self, name: str) -> LoadedModel:
+        model = self.job.spec.model
+        if name == BASE and model.uri != TINY:
+            loaded = load_model(model_source(model.uri), model.revision, model.trust_remote_code)
+        else:
+            loaded = load_model(self.run.model(name))
+        limit_pixels(loaded.processor.image_processor, model.min_pixels, model.max_pixels)
+        return loaded
+
+    def save(self, name: str, loaded: LoadedModel) -> None:
+        """Rank 0 saves a stage's model, if no later attempt has taken over."""
+        if self.rank == 0:
+            check_attempt(self.run.stage(name))
+            loaded.save(self.run.model(name))
+
+
+def limit_pixels(image_processor: Any, least: int | None, most: int | None) -> None:
+    """Let an image processor resize pictures to at least `least` and at most `most` pixels; None: as it was.
+
+    Raises:
+        UserError: the processor knows no such limits.
+    """
+    if least is None and most is None:
+        return
+    size = dict(getattr(image_processor, "size", None) or {})
+    if size.get("shortest_edge") is None or size.get("longest_edge") is None:
+        raise UserError("this model's image processor has no limits in pixels", "spec.model.maxPixels")
+    least = least if least is not None else min(size["shortest_edge"], most or size["shortest_edge"])
+    most = most if most is not None else max(size["longest_edge"], least)
+    image_processor.size = {"shortest_edge": least, "longest_edge": most}
+
+
+def model_source(uri: str) -> str | Path:
+    """The hub's name of a model, or its folder on a mounted claim."""
+    scheme, _, name = uri.partition("://")
+    return name if scheme == "hf" else mounted_path(uri, "spec.model.uri")
+
+
+class StageTools:
+    """A connected tool client, or none; at the end its statistics stand in the stage's folder."""
+
+    def __init__(self, context: Context, enabled: bool, name: str) -> None:
+        self.context = context
+        self.client = context.client() if enabled else None
+        self.path = context.run.stage(name) / "tools.json"
+
+    async def __aenter__(self) -> Tools:
+        if self.client is None:
+            return NoTools()
+        await self.client.connect()
+        return self.client
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.client is not None:
+            await self.client.close()
+            if self.context.rank == 0:
+                write_json(self.path, self.client.stats())

@@ -1,0 +1,72 @@
+"""How a training stage saves, goes on from what it saved, and says how far it is."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from thinkimg.jobs.attempt import attempt_number, check_attempt
+from thinkimg.jobs.context import Context
+from thinkimg.training.checkpoints import CheckpointCallback, asked_to_end, newest_checkpoint
+
+
+@dataclass
+class Saving:
+    """How a training stage saves, where it goes on, and its newest complete checkpoint; empty in a local run."""
+
+    every: int | None = None
+    resume_from: Path | None = None
+    newest: dict[str, Any] | None = None
+    callbacks: Sequence[TrainerCallback] = ()
+
+
+@contextmanager
+def checkpoints(context: Context, name: str, folder: Path) -> Iterator[Saving]:
+    """The checkpoints of one training that writes into `folder`. SIGTERM in the block ends it after one more.
+
+    Raises:
+        KeyboardInterrupt: at the block's end, when SIGTERM came.
+    """
+    if attempt_number() is None:
+        yield Saving()
+        return
+    settings = context.job.spec.checkpoint
+    saving = Saving(settings.every_steps, newest_checkpoint(folder))
+    if saving.resume_from is not None:
+        context.progress(name, message=f"going on from {saving.resume_from.name}")
+
+    def saved(step: int, path: Path) -> None:
+        where = os.path.relpath(path, context.data_folder.resolve())
+        saving.newest = {"step": step, "path": where, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+
+    with asked_to_end() as asked:
+        callback = CheckpointCallback(settings.keep, lambda: check_attempt(context.run.stage(name)), saved, asked)
+        saving.callbacks = [callback]
+        yield saving
+    if callback.ended:
+        raise KeyboardInterrupt
+
+
+class Progress(TrainerCallback):
+    """Every line says all that is known: whoever reads the log may see the last one only."""
+
+    def __init__(self, context: Context, name: str, saving: Saving, every: int = 10) -> None:
+        self.context, self.name, self.saving, self.every = context, name, saving, every
+        self.shown: dict[str, Any] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and state.global_step % self.every == 0:
+            self.shown = {key: logs[key] for key in ("loss", "reward") if key in logs}
+            self._say(state)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._say(state)
+
+    def _say(self, state: Any) -> None:
+        saved = {"checkpoint": self.saving.newest} if self.saving.newest else {}
+        self.context.progress(self.name, step=state.global_step, total_steps=state.max_steps, **self.shown, **saved)

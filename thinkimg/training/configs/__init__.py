@@ -1,0 +1,14 @@
+"""Configurations for many processes: DeepSpeed's ZeRO stages, and files for `accelerate launch`."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+STAGES = (1, 2, 3)
+
+
+def zero_config(stage: int) -> dict[str, Any]:
+    """DeepSpeed's configuration of a ZeRO stage, for `TrainingArguments.deepspeed`; `auto` is filled in from there."""
+    text = files(__package__).joinpath(f"deepspeed-zero{stage}.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
