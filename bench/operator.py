@@ -216,11 +216,20 @@ def our_rate(cluster: Cluster, namespace: Namespace, count: int) -> tuple[float,
     return sum(moment(event) <= end for event in found) / seconds, count / seconds
 
 
+@contextlib.contextmanager
+def emptied(cluster: Cluster, hint: str) -> Iterator[Namespace]:
+    """A namespace that is gone at the end: controllers that still delete it would slow down the next measurement."""
+    with cluster.namespace(hint) as namespace:
+        yield namespace
+    left = ["get", "namespace", namespace.name, "--ignore-not-found", "--output=name"]
+    wait(f"{namespace.name} is gone", lambda: not cluster.kubectl(*left), 1200)
+
+
 def measure(cluster: Cluster, count: int, idle_seconds: float, *, thorough: bool) -> dict[str, Any]:
     """One number of tools; `thorough` adds what is measured with everything there."""
-    with cluster.namespace("bare") as bare:
+    with emptied(cluster, "bare") as bare:
         bare_writes = bare_rate(cluster, bare, count)
-    with cluster.namespace("ours") as ours:
+    with emptied(cluster, "ours") as ours:
         access = grant(ours)
         writer = Writer(cluster)
         bodies = [tool(index, ours.name) for index in range(count)]
