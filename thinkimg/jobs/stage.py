@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 
 from thinkimg.agent.agent import Agent, Limits, NoTools, Outcome, Task, Tools
 from thinkimg.agent.formats import get_format
+from thinkimg.agent.store import Store
 from thinkimg.api.v1alpha1 import ToolRLJob
 from thinkimg.client import ResultCache, ToolClient
 from thinkimg.errors import UserError
@@ -29,7 +30,6 @@ from thinkimg.evaluation.evaluate import evaluate
 from thinkimg.evaluation.metrics import exact_match
 from thinkimg.evaluation.report import summarise_rows
 from thinkimg.evaluation.scorers import find_rule
-from thinkimg.evaluation.store import Store
 from thinkimg.evaluation.summary import Row, row_of
 from thinkimg.image import Image
 from thinkimg.jobs.attempt import attempt_number, begin_attempt, check_attempt
@@ -41,7 +41,7 @@ from thinkimg.jobs.tiny_preset import cached_base
 from thinkimg.models.chat import ChatModel
 from thinkimg.models.pretrained import LoadedModel, load_model
 from thinkimg.synthesis.planner import ScriptedPlanner
-from thinkimg.synthesis.synthesize import Filters, synthesize
+from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
 from thinkimg.tools.tool import ToolSchema
 from thinkimg.training.checkpoints import CheckpointCallback, asked_to_end, newest_checkpoint, remove_checkpoints
@@ -202,7 +202,7 @@ def _link_or_copy(file: Path, target: Path) -> None:
 def _synthesize(context: Context, name: str) -> dict[str, Any]:
     settings = context.job.spec.stage(name).synthesize
     assert settings is not None
-    tasks = _repeated(context.tasks("train"), settings.trajectories)
+    tasks = list(repeated(context.tasks("train"), settings.trajectories))
     filters = Filters(settings.filters.require_correct, settings.filters.max_tool_errors)
 
     def progress(done: int) -> None:
@@ -219,14 +219,6 @@ def _synthesize(context: Context, name: str) -> dict[str, Any]:
         return {"kept": len(made.kept), "dropped": dict(made.dropped)}
 
     return asyncio.run(work())
-
-
-def _repeated(tasks: list[Task], count: int) -> list[Task]:
-    """`count` tasks; beyond the questions there are, each again under another name, so that it gets another plan."""
-    return [
-        Task(f"{task.id}#{turn}" if turn else task.id, task.question, task.images, task.reference, task.meta)
-        for turn, task in ((n // len(tasks), tasks[n % len(tasks)]) for n in range(count))
-    ]
 
 
 def _planner(context: Context, name: str) -> ChatModel:
