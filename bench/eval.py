@@ -20,10 +20,10 @@ from PIL import Image as Pillow
 
 from thinkimg.agent.agent import Agent
 from thinkimg.agent.formats import Call, OpenThinkIMG, Parsed
+from thinkimg.agent.store import Store
 from thinkimg.evaluation.evaluate import Settings, evaluate
 from thinkimg.evaluation.output import Output
 from thinkimg.evaluation.scorers import find_rule
-from thinkimg.evaluation.store import Store
 from thinkimg.evaluation.tasks import EvaluationTask
 from thinkimg.image import Image
 from thinkimg.models.chat import Reply, SamplingParameters

@@ -18,6 +18,7 @@ from rich.markup import escape
 from thinkimg import __version__
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.evaluation import commands as evaluation_commands
+from thinkimg.jobs import synthesis
 
 app = typer.Typer(
     help="Teach vision-language models to think with images.", no_args_is_help=True, add_completion=False,
@@ -184,6 +185,7 @@ def table(
 
 app.command("eval")(evaluation_commands.eval_command)
 app.command("compare")(evaluation_commands.compare_command)
+app.command("synthesize")(synthesis.synthesize_command)
 
 
 @app.command()

@@ -199,11 +199,12 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
 
 
 def save_images(images: Iterable[Image], folder: Path) -> None:
-    """Write each picture once, as `<sha256>.<ending>`; what exists is whole, whoever was killed meanwhile."""
+    """Write each picture once, as `<sha256>.<ending>`; what exists is whole, whoever was killed meanwhile. A picture
+    that is only a reference, without bytes, is left out."""
     folder.mkdir(exist_ok=True)
     for image in images:
         target = folder / (image.sha256 + image.suffix)
-        if not target.exists():
+        if image.data and not target.exists():
             partial = folder / f"{image.sha256}.{uuid.uuid4().hex}.partial"
             partial.write_bytes(image.data)
             partial.replace(target)

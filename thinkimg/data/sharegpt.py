@@ -2,7 +2,9 @@
 
     {"conversations": [{"from": "human", "value": "… <image> …"}, {"from": "gpt", "value": "…"}, …], "images": [path]}
 
-Each `<image>` takes the next picture. Every sample is checked; what is wrong with the broken ones is said by name.
+Each `<image>` takes the next picture. In what is read every sample is checked, and what is wrong with the broken ones
+is said by name. What is written suits LLaMA-Factory and ms-swift too; the same text in what a user or a tool wrote is
+broken up there, so that it takes no picture.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from PIL import Image as Pillow
 
 from thinkimg.data.datasets import parse_query
 from thinkimg.image import Image, ImageDecodeError
+from thinkimg.message import ImageBlock, Message, TextBlock, ToolResultBlock
+from thinkimg.trajectory import Trajectory, save_images
 
 PLACEHOLDER = "<image>"
 _SPEAKERS: dict[str, Literal["system", "user", "assistant"]] = {
@@ -171,3 +175,40 @@ def _image(given: Any, folder: Path) -> Image:
         return image
     except (OSError, ImageDecodeError) as error:
         raise ValueError(f"image {given if isinstance(given, str) else ''}: {error}") from None
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+_FROM = {"system": "system", "user": "human", "tool": "human", "assistant": "gpt"}
+
+
+def conversation_of(trajectory: Trajectory) -> dict[str, Any]:
+    """One trajectory; pictures by the names that `write_sharegpt` gives them."""
+    shown = [f"images/{image.sha256}{image.suffix}" for image in trajectory.ordered_images]
+    turns = [{"from": _FROM[turn.role], "value": _value(turn.message)} for turn in trajectory.turns]
+    return {"id": trajectory.id, "conversations": turns, "images": shown}
+
+
+def _value(message: Message) -> str:
+    parts = []
+    for block in message.content:
+        if isinstance(block, ImageBlock):
+            parts.append(PLACEHOLDER)
+        elif isinstance(block, TextBlock | ToolResultBlock):
+            parts.append(block.text.replace(PLACEHOLDERHOLDER, "< image >"))
+    return "".join(parts)
+
+
+def write_sharegpt(trajectories: Iterable[Trajectory], path: Path) -> int:
+    """A JSON list at `path`, pictures beside it in `images/`; returns how many conversations there are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, count = path.with_name(path.name + ".partial"), 0
+    with partial.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for trajectory in trajectories:
+            save_images(trajectory.images.values(), path.parent / "images")
+            file.write((",\n" if count else "\n") + json.dumps(conversation_of(trajectory), ensure_ascii=False))
+            count += 1
+        file.write("\n]\n")
+    partial.replace(path)
+    return count

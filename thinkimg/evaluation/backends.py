@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from thinkimg.errors import UserError
@@ -41,6 +41,19 @@ class Metered:
         usage["completion_tokens"] += reply.completion_tokens
         usage["cost"] += self.prices.of(reply)
         return reply
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The model, its replies read up to the text `stop`."""
+
+    model: ChatModel
+    stop: str
+
+    async def reply(self, trajectory: Trajectory, sampling: SamplingParameters, seed: int) -> Reply:
+        reply = await self.model.reply(trajectory, sampling, seed)
+        before, found, _ = reply.text.partition(self.stop)
+        return replace(reply, text=before, finish="stop") if found else reply
 
 
 def make_model(backend: str, model: str, options: Mapping[str, Any]) -> ChatModel:

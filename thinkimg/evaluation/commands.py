@@ -28,7 +28,10 @@ console = Console(stderr=True)
 
 @dataclass(frozen=True)
 class Options:
-    """One model on one or several tasks; each attribute is an option of `thinkimg eval`."""
+    """One model on one or several tasks; each attribute is an option of `thinkimg eval`.
+
+    The last three are OpenThinkIMG's: task -> file of its trajectories; task -> data; a text that ends a reply.
+    """
 
     tasks: Sequence[str]
     model: str
@@ -54,6 +57,8 @@ class Options:
     price: tuple[float, float] = (0.0, 0.0)
     shard: str = "0/1"
     stores: Mapping[str, Path] = field(default_factory=dict)
+    data_of: Mapping[str, str] = field(default_factory=dict)
+    stop: str | None = None
 
     def settings(self, task: str, tools: Sequence[str], shards: int) -> dict[str, Any]:
         """All that an answer depends on. Scorers are not: answers can be scored again."""
@@ -62,7 +67,9 @@ class Options:
             "task": task,
             "name": self.name or Path(self.model).name,
             **{key: getattr(self, key) for key in kept},
-            **{key: getattr(self, key) for key in ("data", "split", "limit")},
+            "data": self.data_of.get(task, self.data),
+            "split": self.split,
+            "limit": self.limit,
             "tools": sorted(tools),
             "shards": shards,
         }
@@ -78,7 +85,7 @@ def run_evaluation(options: Options) -> list[dict[str, Any]]:
         UserError: wrong options; the output belongs to another evaluation or to a process that runs.
         InfrastructureError: endpoint, engine or tool servers do not work.
     """
-    from thinkimg.evaluation.backends import Metered, Prices, make_model
+    from thinkimg.evaluation.backends import Metered, Prices, Stopped, make_model
     from thinkimg.evaluation.evaluate import Shard
     from thinkimg.evaluation.tasks import find_task
 
@@ -87,7 +94,8 @@ def run_evaluation(options: Options) -> list[dict[str, Any]]:
         raise UserError("--data and --split speak of one task; name one", "--data")
     scorers = {task.name: _scorers(options, task.scorer) for task in tasks}
     shard = Shard.parse(options.shard)
-    model = Metered(make_model(options.backend, options.model, options.model_args), Prices(*options.price))
+    loaded = make_model(options.backend, options.model, options.model_args)
+    model = Metered(loaded if options.stop is None else Stopped(loaded, options.stop), Prices(*options.price))
 
     async def work() -> list[dict[str, Any]]:
         results = []
@@ -104,18 +112,18 @@ def run_evaluation(options: Options) -> list[dict[str, Any]]:
 async def _on_task(
     options: Options, agent: "Agent", task: Any, scorers: "Sequence[Scorer]", shard: Any
 ) -> dict[str, Any] | None:
+    from thinkimg.agent.store import Store
     from thinkimg.evaluation.evaluate import Settings, evaluate
     from thinkimg.evaluation.output import Output
-    from thinkimg.evaluation.store import Store
 
     settings = options.settings(task.name, list(agent.tools.schemas), shard.count)
-    output = Output(options.out / task.name, settings, shard)
+    output = Output(options.out / task.name, settings, shard, options.stores.get(task.name))
     output.claim()
     began = time.monotonic()
-    with Store(options.stores.get(task.name, output.store)) as store, _progress() as progress:
+    with Store(output.store) as store, _progress() as progress:
         bar = progress.add_task(f"{task.name}: {settings['name']}", total=options.limit)
         chosen = Settings(settings["name"], task.name, options.temperature, options.seed, options.concurrency)
-        questions = task.tasks(options.data, options.split, options.limit, options.seed)
+        questions = task.tasks(settings["data"], options.split, options.limit, options.seed)
         names = await evaluate(agent, questions, scorers, store, chosen, shard, lambda *_: progress.advance(bar))
         return output.finish(store, names, time.monotonic() - began)
 

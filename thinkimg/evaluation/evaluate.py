@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from thinkimg.agent.agent import Agent, Task
+from thinkimg.agent.store import ITEM, Store, digest_of
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.evaluation.scorers import Scorer
-from thinkimg.evaluation.store import ITEM, Store, digest_of
 from thinkimg.trajectory import Trajectory
 
 
@@ -85,7 +85,7 @@ async def evaluate(
         while (found := await questions.next()) is not None:
             number, task = found
             if store.answered(task):
-                await _score_again(store, task.id, scorers)
+                await _score_again(store, task, scorers)
                 progress(number, None)
                 continue
             seed = settings.seed * 1_000_003 + number
@@ -107,10 +107,12 @@ async def evaluate(
     return questions.names
 
 
-async def _score_again(store: Store, name: str, scorers: Sequence[Scorer]) -> None:
+async def _score_again(store: Store, task: Task, scorers: Sequence[Scorer]) -> None:
     """An answer that was scored otherwise before: other scorers need no other answers."""
-    if list(store.record(name)["rewards"]) != [scorer.name for scorer in scorers]:
-        trajectory = store.load(name)
+    if list(store.record(task.id)["rewards"]) != [scorer.name for scorer in scorers]:
+        trajectory = store.load(task.id)
+        trajectory.question, trajectory.reference = task.question, task.reference
+        trajectory.meta = {**task.meta, **trajectory.meta}
         await score(trajectory, scorers)
         store.append(trajectory)
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from thinkimg.agent.store import Store, lock
 from thinkimg.errors import UserError
 from thinkimg.evaluation.evaluate import WHOLE, Shard
-from thinkimg.evaluation.store import Store, lock
 from thinkimg.evaluation.summary import Summary, row_of
 
 RESULTS, ITEMS, COSTS, SETTINGS = "results.json", "items.jsonl", "costs.json", "settings.json"
@@ -31,18 +31,20 @@ RESULTS, ITEMS, COSTS, SETTINGS = "results.json", "items.jsonl", "costs.json", "
 class Output:
     """Attributes:
     settings: all that an answer depends on, as JSON; `shards` among them.
+    file: of the trajectories, elsewhere than in the folder.
     """
 
     folder: Path
     settings: dict[str, Any]
     shard: Shard = WHOLE
+    file: Path | None = None
 
     @property
     def trajectories(self) -> Path:
-        return self.folder / "trajectories.jsonl"
+        return self.file or self.folder / "trajectories.jsonl"
 
     def part(self, index: int) -> Path:
-        return self.folder / f"trajectories.{index}-of-{self.shard.count}.jsonl"
+        return self.trajectories.with_name(f"{self.trajectories.stem}.{index}-of-{self.shard.count}.jsonl")
 
     @property
     def store(self) -> Path:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from thinkimg.agent.agent import Task
 from thinkimg.agent.formats import get_format
 from thinkimg.api.v1alpha1 import ToolRLJob
 from thinkimg.evaluation.metrics import exact_match
@@ -33,7 +32,7 @@ from thinkimg.jobs.termination import last_words
 from thinkimg.jobs.tiny_preset import cached_base
 from thinkimg.models.chat import ChatModel
 from thinkimg.synthesis.planner import ScriptedPlanner
-from thinkimg.synthesis.synthesize import Filters, synthesize
+from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
 from thinkimg.training.checkpoints import remove_checkpoints
 from thinkimg.trajectory import write_trajectories
@@ -118,7 +117,7 @@ def _link_or_copy(file: Path, target: Path) -> None:
 def _synthesize(context: Context, name: str) -> dict[str, Any]:
     settings = context.job.spec.stage(name).synthesize
     assert settings is not None
-    tasks = _repeated(context.tasks("train"), settings.trajectories)
+    tasks = list(repeated(context.tasks("train"), settings.trajectories))
     filters = Filters(settings.filters.require_correct, settings.filters.max_tool_errors)
 
     def progress(done: int) -> None:
@@ -135,14 +134,6 @@ def _synthesize(context: Context, name: str) -> dict[str, Any]:
         return {"kept": len(made.kept), "dropped": dict(made.dropped)}
 
     return asyncio.run(work())
-
-
-def _repeated(tasks: list[Task], count: int) -> list[Task]:
-    """`count` tasks; beyond the questions there are, each again under another name, so that it gets another plan."""
-    return [
-        Task(f"{task.id}#{turn}" if turn else task.id, task.question, task.images, task.reference, task.meta)
-        for turn, task in ((n // len(tasks), tasks[n % len(tasks)]) for n in range(count))
-    ]
 
 
 def _planner(context: Context, name: str) -> ChatModel:

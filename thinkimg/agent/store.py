@@ -1,4 +1,4 @@
-"""What an evaluation has answered so far: one file of trajectories, appended to as they finish; no kill can spoil it.
+"""What an agent has answered so far: one file of trajectories, appended to as they finish; no kill can spoil it.
 
 The file is JSON lines of `thinkimg.trajectory.Trajectory` with pictures beside it in `images/`, whole at any moment up
 to its last line; a line that a kill cut off is dropped when the file is opened again.
@@ -77,7 +77,7 @@ class Store:
         line = self._lines.get(task.id)
         if line is None:
             return False
-        if line.digest != digest_of(task):
+        if line.digest and line.digest != digest_of(task):  # without one, nothing is known of the question
             raise UserError(
                 f"question {task.id!r} is not the one that was answered here before: the data has changed; "
                 "choose another output, or delete this one",
@@ -87,9 +87,12 @@ class Store:
 
     def append(self, trajectory: Trajectory) -> None:
         """Add an answer; one to the same question replaces it when the file is put in order."""
-        save_images((image for image in trajectory.images.values() if image.data), self.path.parent / "images")
+        save_images(trajectory.images.values(), self.path.parent / "images")
         key = _key({"meta": trajectory.meta, "status": trajectory.status})
         self._write(trajectory.model_dump_json().encode() + b"\n", *key)
+
+    def holds(self, name: str) -> bool:
+        return name in self._lines
 
     def record(self, name: str) -> dict[str, Any]:
         """The JSON of the answer to a question."""

@@ -1,0 +1,14 @@
+"""`python -m thinkimg.evaluation`: see `thinkimg.evaluation.openthinkimg`."""
+
+import sys
+
+from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.evaluation.openthinkimg import main
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(print(f"error {error}", file=sys.stderr) or 2)
+    except InfrastructureError as error:
+        sys.exit(print(f"infrastructure {error}", file=sys.stderr) or 70)
