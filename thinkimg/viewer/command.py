@@ -43,7 +43,7 @@ def view(
         UserError: a path without trajectories, a port that is taken, a filter that is wrong.
     """
     runs = find_runs(paths)
-    if not any(run.files() or run.logs() for run in runs):
+    if not any((run.path / "stages").is_dir() or run.files() for run in runs):  # a run may have just begun
         raise UserError(
             "no trajectories there: name a run's folder, or a file of `thinkimg`'s JSON lines", str(paths[0])
         )
@@ -91,6 +91,7 @@ def _bind(host: str, port: int | None) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host.strip("[]"), chosen))
+            listening.listen(128)  # who reads the address below may come before the server is up
             return listening
         except OSError as error:
             listening.close()
