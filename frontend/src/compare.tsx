@@ -76,8 +76,8 @@ export function Compare({ address, state }: { address: Address; state: State }) 
           {left && right && (
             <List<Pair> label="Questions; arrow keys move" rowHeight={ROW_HEIGHT} name={name} version={state.version} current={key} position={position}
               load={load} keyOf={(pair) => pair.left.key} choose={(pair, index) => open(pair, index, true)} onTotal={() => setError(null)} onError={setError}
-              row={(pair) => (
-                <a href={changed(address, { t: pair.left.key, vs: pair.right.key, turn: "" })} tabIndex={-1} class="pair" aria-current={pair.left.key === key ? "true" : undefined}>
+              row={(pair, index) => (
+                <a href={changed(address, { t: pair.left.key, vs: pair.right.key, turn: "" })} onClick={() => setPosition(index)} tabIndex={-1} class="pair" aria-current={pair.left.key === key ? "true" : undefined}>
                   <span class="question">{pair.left.question}</span>
                   <span class="under">
                     <span>A <Sign correct={pair.left.correct} /> {short(pair.left.answer ?? "no answer", 20)}</span>

@@ -6,7 +6,7 @@ import { ENDED, figure, MODES, spaced, thousands } from "./words";
 
 const SORTS = {
   written: "As written", reward: "Reward, lowest first", "-reward": "Reward, highest first", "-calls": "Most calls",
-  calls: "Fewest calls", "-tokens": "Longest in tokens", "-seconds": "Slowest", step: "Step",
+  calls: "Fewest calls", "-tokens": "Longest in tokens", tokens: "Shortest in tokens", "-seconds": "Slowest", seconds: "Fastest", step: "Step",
 };
 const PAUSE = 250; // ms without typing before a search runs
 

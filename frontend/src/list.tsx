@@ -15,7 +15,7 @@ interface Properties<T> {
   name: string;
   /** The same list with other rows: reloaded where it is. */
   version: number;
-  row(item: T): ComponentChildren;
+  row(item: T, index: number): ComponentChildren;
   keyOf(item: T): string;
   current: string;
   /** Where the current row is, if it is to be scrolled to. */
@@ -123,7 +123,7 @@ export function List<T>(properties: Properties<T>) {
     const isCurrent = item !== undefined && properties.keyOf(item) === current;
     items.push(
       <li key={index} style={style} aria-setsize={total ?? -1} aria-posinset={index + 1} class={isCurrent ? "current" : undefined}>
-        {item ? properties.row(item) : <span class="loading" aria-hidden="true" />}
+        {item ? properties.row(item, index) : <span class="loading" aria-hidden="true" />}
       </li>,
     );
   }

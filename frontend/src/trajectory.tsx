@@ -277,6 +277,8 @@ function BlockItem({ block, role }: { block: Block; role: Turn["role"] }) {
   if (block.type === "tool_result") return <ResultItem result={block} />;
   if (block.type === "image") return null;
   if (role === "system") return <Raw title="Instructions and tool schemas" text={block.text} />;
+  // The words between results: the line breaks in them are the format's.
+  if (role === "tool" && !block.text.startsWith("ERROR")) return <p class="text">{block.text.trim().replace(/\s+/g, " ")}</p>;
   if (role !== "assistant") return <p class="text">{block.text.trim()}</p>;
   const thought = thoughtOf(block.text);
   return (

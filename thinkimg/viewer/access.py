@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -66,7 +65,7 @@ class Gate:
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("this server only reads\n", 405, {"allow": "GET, HEAD"})
         if self._token is None:
-            if (request.url.hostname or "") not in _LOCAL_NAMES:
+            if not is_loopback(request.url.hostname or ""):
                 return PlainTextResponse("this server answers to localhost only; open it by that name\n", 421)
             return None
         given = request.query_params.get("token")

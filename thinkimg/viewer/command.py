@@ -6,7 +6,7 @@ import secrets
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import uvicorn
 from rich.console import Console
@@ -43,15 +43,16 @@ def view(
         UserError: a path without trajectories, a port that is taken, a filter that is wrong.
     """
     runs = find_runs(paths)
-    if not any(run.files() or run.logs() for run in runs):
+    if not any((run.path / "stages").is_dir() or run.files() for run in runs):  # a run may have just begun
         raise UserError(
             "no trajectories there: name a run's folder, or a file of `thinkimg`'s JSON lines", str(paths[0])
         )
+    selection = parse_select(select)
     index = Index(runs, cache_path(runs))
     if out is not None:
         try:
             index.refresh()
-            write_selection(index, parse_select(select), out)
+            write_selection(index, selection, out)
             screen.print(f"wrote {out}", soft_wrap=True, highlight=False)
         finally:
             index.close()
@@ -59,7 +60,7 @@ def view(
     if not token and not is_loopback(host):
         token = secrets.token_urlsafe(24)
     listening = _bind(host, port)
-    _announce(screen, runs, host, listening.getsockname()[1], token, select)
+    _announce(screen, runs, host, listening.getsockname()[1], token, selection)
     server = uvicorn.Server(
         uvicorn.Config(create_app(index, token), log_level="warning", timeout_graceful_shutdown=2, lifespan="on")
     )
@@ -91,6 +92,7 @@ def _bind(host: str, port: int | None) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host.strip("[]"), chosen))
+            listening.listen(128)  # who reads the address below may come before the server is up
             return listening
         except OSError as error:
             listening.close()
@@ -98,10 +100,13 @@ def _bind(host: str, port: int | None) -> socket.socket:
     raise UserError(f"{host}:{port} cannot be used: {reason.strerror or reason}; choose another or 0", "--port")
 
 
-def _announce(screen: Console, runs: Sequence[RunFolder], host: str, port: int, token: str | None, select: str) -> None:
+def _announce(
+    screen: Console, runs: Sequence[RunFolder], host: str, port: int, token: str | None, selection: Selection
+) -> None:
+    chosen = selection.model_dump(exclude_defaults=True)
     name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
     query = f"?token={token}" if token else ""
-    fragment = f"#/?{select}" if select else ""
+    fragment = f"#/trajectories?{urlencode(chosen)}" if chosen else ""
     shown = f"[{name}]" if ":" in name else name
 
     def say(text: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from thinkimg.errors import UserError
 _STEP = re.compile(r"step-(\d+)(\.rank\d+)?")
 _MODES = ("greedy", "sampled")
 _MODE_ORDER = (*_MODES, "training", "examples", "")
-_NOT_TRAJECTORIES = {"log.jsonl", "progress.jsonl"}
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,14 @@ class RunFolder:
         """The training logs of its stages."""
         return sorted(self.path.glob("stages/*/log.jsonl")) if self.path.is_dir() else []
 
-    def files(self) -> list[TrajectoryFile]:
-        """Evaluated models first, then training in the order of its steps, then examples."""
+    def files(self, known: Collection[str] = ()) -> list[TrajectoryFile]:
+        """Evaluated models first, then training in the order of its steps, then examples.
+
+        Args:
+            known: paths that need not be looked into to see that they hold trajectories.
+        """
         paths = [self.path] if self.path.is_file() else sorted(self.path.rglob("*.jsonl"))
-        found = [self._describe(path) for path in paths if path.name not in _NOT_TRAJECTORIES and looks_right(path)]
+        found = [self._describe(path) for path in paths if str(path) in known or looks_right(path)]
         return sorted(found, key=lambda file: (_MODE_ORDER.index(file.mode), file.stage, file.step or 0, file.path))
 
     def _describe(self, path: Path) -> TrajectoryFile:
@@ -99,12 +102,12 @@ def step_of(path: Path) -> int | None:
 
 
 def looks_right(path: Path) -> bool:
-    """Whether the first line is a trajectory. An empty file may become one."""
+    """Whether the first line is a trajectory, or begins like one that is being written."""
     try:
         with path.open("rb") as file:
             line = file.readline(64 * 1024 * 1024)
         if not line.endswith(b"\n"):
-            return b'"turns"' in line or not line
+            return b'"turns"' in line
         record = json.loads(line)
     except (OSError, ValueError):
         return False

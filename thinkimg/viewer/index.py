@@ -4,6 +4,8 @@ One SQLite file in the user's cache, made by one pass over the runs and continue
 in their files and are read by offset when somebody looks at them.
 """
 
+import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import os
@@ -12,7 +14,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,27 @@ VERSION = 1
 """Of the tables below. An index of another version is made anew."""
 
 _SCHEMA = f"""
+BEGIN IMMEDIATE;
 PRAGMA user_version = {VERSION};
-CREATE TABLE files (
+CREATE TABLE IF NOT EXISTS files (
     id INTEGER PRIMARY KEY, path TEXT UNIQUE, run TEXT, stage TEXT, model TEXT, mode TEXT, step INTEGER,
     done INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL DEFAULT 0, lines INTEGER NOT NULL DEFAULT 0,
     changed INTEGER NOT NULL DEFAULT 0, last_at INTEGER NOT NULL DEFAULT 0, last_hash TEXT NOT NULL DEFAULT '');
-CREATE TABLE sources (
+CREATE TABLE IF NOT EXISTS sources (
     id INTEGER PRIMARY KEY, run TEXT, stage TEXT, model TEXT, mode TEXT, UNIQUE (run, stage, model, mode));
-CREATE TABLE trajectories (
+CREATE TABLE IF NOT EXISTS trajectories (
     id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE, file INTEGER, at INTEGER, length INTEGER, source INTEGER,
     step INTEGER, subject TEXT, kind TEXT, question TEXT, answer TEXT, reference TEXT, status TEXT, correct INTEGER,
     reward REAL, rounds INTEGER, calls INTEGER, tools TEXT, failed INTEGER, tokens INTEGER, seconds REAL);
-CREATE INDEX by_subject ON trajectories (subject, source);
-CREATE INDEX by_file ON trajectories (file);
-CREATE TABLE calls (tool TEXT, trajectory INTEGER, number INTEGER, PRIMARY KEY (tool, trajectory)) WITHOUT ROWID;
-CREATE TABLE faults (kind TEXT, trajectory INTEGER, PRIMARY KEY (kind, trajectory)) WITHOUT ROWID;
-CREATE TABLE problems (file INTEGER, line INTEGER, message TEXT);
-CREATE VIRTUAL TABLE words USING fts5 (text, content = '', detail = none, tokenize = 'unicode61 remove_diacritics 2');
+CREATE INDEX IF NOT EXISTS by_subject ON trajectories (subject, source);
+CREATE INDEX IF NOT EXISTS by_file ON trajectories (file);
+CREATE TABLE IF NOT EXISTS calls (
+    tool TEXT, trajectory INTEGER, number INTEGER, PRIMARY KEY (tool, trajectory)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS faults (kind TEXT, trajectory INTEGER, PRIMARY KEY (kind, trajectory)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS problems (file INTEGER, line INTEGER, message TEXT);
+CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (
+    text, content = '', detail = none, tokenize = 'unicode61 remove_diacritics 2');
+COMMIT;
 """
 _FIRST_COMMIT, _COMMIT_EVERY = 0.1, 0.5  # seconds: something to look at soon, then few commits
 _MOST_TEXT = 20_000  # characters of a trajectory that a search sees
@@ -61,7 +66,7 @@ def cache_path(runs: Sequence[RunFolder], folder: Path | None = None) -> Path:
     return folder / f"{name}.sqlite"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Progress:
     """How far the pass is: bytes read of those there are, and whether it is under way."""
 
@@ -83,8 +88,7 @@ class Index:
         self._lock = threading.Lock()
         self._refreshing = threading.Lock()
         self._stop = threading.Event()
-        with _only_writer(path, wait=True):
-            self._reader = _open(path)
+        self._reader = _open(path)
         path.touch()
 
     # ---- reading ----------------------------------------------------------------------------------------------------
@@ -133,14 +137,16 @@ class Index:
         if not self._refreshing.acquire(blocking=False):
             return
         try:
-            with _only_writer(self.path, wait=False) as alone:
+            with _only_writer(self.path) as alone:
                 if alone:
                     self._refresh()
         finally:
+            self.progress = dataclasses.replace(self.progress, working=False)
             self._refreshing.release()
 
     def _refresh(self) -> None:
-        files = [file for run in self.runs for file in run.files()]
+        known = {row[0] for row in self.rows("SELECT path FROM files")}
+        files = [file for run in self.runs for file in run.files(known)]
         database = _open(self.path)
         try:
             writer = _Writer(database)
@@ -163,7 +169,6 @@ class Index:
                 if self._stop.is_set():
                     break
             writer.commit()
-            self.progress = Progress(done, total, False)
         finally:
             database.close()
 
@@ -183,9 +188,8 @@ def _open(path: Path) -> sqlite3.Connection:
         made = -1
     if made not in (0, VERSION):
         database.close()
-        for old in path.parent.glob(f"{path.name}*"):
-            if not old.name.endswith(".lock"):
-                old.unlink()
+        for ending in ("", "-wal", "-shm"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
         return _open(path)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = OFF")  # a lost index is made anew
@@ -194,23 +198,16 @@ def _open(path: Path) -> sqlite3.Connection:
     return database
 
 
-class _only_writer:
-    """Held by the one process that writes the index. Enters with whether it is this one."""
-
-    def __init__(self, path: Path, wait: bool) -> None:
-        self._path = path.with_name(path.name + ".lock")
-        self._wait = wait
-
-    def __enter__(self) -> bool:
-        self._file = self._path.open("w")
+@contextlib.contextmanager
+def _only_writer(path: Path) -> Iterator[bool]:
+    """Held by the one process that writes the index. Gives whether it is this one."""
+    with path.with_name(path.name + ".lock").open("w") as file:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
         except OSError:
-            return False
-        return True
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+            alone = False
+        yield alone
 
 
 class _Writer:

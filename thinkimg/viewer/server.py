@@ -15,6 +15,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from thinkimg.errors import UserError
 from thinkimg.image import FORMATS, Image, ImageDecodeError
@@ -155,10 +156,18 @@ def create_app(index: Index, token: str | None = None) -> Starlette:
             Route("/images/{file:int}/{name}", picture),
             Route("/static/{name}", static),
         ],
-        middleware=[Middleware(Gate, token=token), Middleware(GZipMiddleware, minimum_size=2000, compresslevel=1)],
+        middleware=[Middleware(Gate, token=token), Middleware(_Compressed, minimum_size=2000, compresslevel=1)],
         exception_handlers={UserError: user_error},
         lifespan=lifespan,
     )
+
+
+class _Compressed(GZipMiddleware):
+    """All but pictures, which are compressed already."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_picture = scope["type"] == "http" and scope["path"].startswith("/images/")
+        await (self.app if is_picture else super().__call__)(scope, receive, send)
 
 
 def _window(request: Request) -> tuple[int, int]:
