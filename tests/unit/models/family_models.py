@@ -88,9 +88,9 @@ def processor_of(name: str) -> Any:
 def _tokenizer(*added: str, **roles: str) -> Any:
     made = tiny.build_tokenizer(WORDS)
     made.add_tokens([AddedToken(token, special=True) for token in added], special_tokens=True)
-    for role, token in roles.items():
-        setattr(made, role, token)
-        setattr(made, f"{role}_id", made.convert_tokens_to_ids(token))
+    for role in roles:
+        vars(made).pop(role, None)  # `image_token` is Qwen's
+    made._set_model_specific_special_tokens(special_tokens=roles)  # such as `start_image_token`; saved with it
     return made
 
 

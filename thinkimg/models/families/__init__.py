@@ -1,6 +1,6 @@
 """Model families: which adapter speaks for a model, by the `model_type` of its configuration.
 
-Another package adds families by entry points of the group `thinkimg.families`: name the model type, value the class.
+Another package adds families by entry points of the group `thinkimg.models.families`, named by the model type.
 """
 
 from importlib.metadata import entry_points
@@ -27,7 +27,7 @@ def family_of(model_type: str, processor: Any) -> Family:
     Raises:
         UserError: no family has this type, or the processor is not of it.
     """
-    families = FAMILIES | {point.name: point for point in entry_points(group="thinkimg.families")}
+    families = FAMILIES | {point.name: point for point in entry_points(group="thinkimg.models.families")}
     if model_type not in families:
         known = ", ".join(sorted(families))
         raise UserError(

@@ -1,0 +1,35 @@
+"""A GRPO stage of a manifest, as `thinkimg stage` runs it, with its rollouts on vLLM."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from talkers import save_tiny
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(300)
+def test_text_rl_of_the_demo_runs_on_vllm(tmp_path: Path) -> None:
+    documents = list(yaml.safe_load_all((ROOT / "manifests" / "toolrljob-cpu.yaml").read_text()))
+    stages = documents[-1]["spec"]["stages"]
+    (rl,) = [stage for stage in stages if stage["name"] == "text-rl"]
+    rl["grpo"] |= {"maxSteps": 2, "promptsPerStep": 2, "numGenerations": 4, "args": {"vllm_max_model_length": 2048}}
+    manifest = tmp_path / "job.yaml"
+    manifest.write_text(yaml.safe_dump_all(documents))
+    trained = tmp_path / "run" / "stages" / rl["from"]
+    save_tiny(trained / "model")
+    (trained / "done.json").write_text("{}")
+    command = [sys.executable, "-m", "thinkimg.cli", "stage", str(manifest), "text-rl", "--run", str(tmp_path / "run")]
+    environment = os.environ | {"THINKIMG_ENGINE": "vllm", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "Sampled" in done.stdout + done.stderr or "vllm" in (done.stdout + done.stderr).lower()
+    log = (tmp_path / "run" / "stages" / "text-rl" / "log.jsonl").read_text().splitlines()
+    assert len(log) == 2
+    assert all(json.loads(line)["masked"] in ({}, 0) for line in log if "masked" in json.loads(line))
+    assert (tmp_path / "run" / "stages" / "text-rl" / "model" / "model.safetensors").exists()
