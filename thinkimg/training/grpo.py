@@ -756,3 +756,9 @@ def train_grpo(
         trainer.close()
     make_whole(trainer)
     return trainer
+
+
+if __name__ == "__main__":
+    from thinkimg.training.openthinkimg import main
+
+    main()
