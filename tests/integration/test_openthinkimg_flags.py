@@ -30,6 +30,7 @@ from thinkimg.serving import Supervisor
 from thinkimg.training.collator import encode_samples
 from thinkimg.training.openthinkimg import FLAGS, prepare
 from thinkimg.training.sft import SFTSettings, train_sft
+from thinkimg.trajectory import Trajectory
 
 README = """
 torchrun --nproc_per_node=${nproc_per_node} \\
@@ -88,21 +89,25 @@ def tiny_data(folder: Path, count: int) -> Path:
 
 
 def tiny_model(folder: Path) -> Path:
-    """A model that has learnt to end its turns, with or without a call: an untrained one would fill all 2,048 tokens."""
+    """A model that has learnt to end its turns: an untrained one would fill all 2,048 tokens of each."""
     torch.set_num_threads(2)
     world = World()
     agent = Agent(UnaskedModel(), NoTools(), Limits(), get_format("openthinkimg"))
-    made = []
-    for number in range(16):
+
+    def answered(number: int, prompted: bool) -> Trajectory:
         trajectory = agent.start(Task(f"{number}", f"what is bar {number}", (picture(number),)))
+        if not prompted:
+            del trajectory.turns[0]  # the long instructions: most of the time would go there
         action = {"name": "Terminate", "arguments": {"ans": str(number % 10)}}
         trajectory.add("assistant", TextBlock(text=json.dumps({"thought": "", "actions": [action]})))
-        made.append(trajectory)
-    samples, dropped = encode_samples(world.family, made)
-    assert not dropped
+        return trajectory
+
     here = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "lr_scheduler_type": "constant"}
-    settings = SFTSettings(3e-3, batch_size=8, max_steps=80, args=here)
-    train_sft(world.model, world.processor, world.family, samples, settings, folder / "sft")
+    for prompted, steps in ((False, 60), (True, 15)):
+        samples, dropped = encode_samples(world.family, [answered(number, prompted) for number in range(16)])
+        assert not dropped
+        settings = SFTSettings(3e-3, batch_size=4, max_steps=steps, args=here)
+        train_sft(world.model, world.processor, world.family, samples, settings, folder / f"sft-{prompted}")
     world.model.save_pretrained(folder / "model")
     world.processor.save_pretrained(folder / "model")
     return folder / "model"
@@ -165,10 +170,10 @@ def test_flags_become_fields(tmp_path: Path) -> None:
         ("--use_tool perhaps", "--use_tool: true or false"),
         (
             "--num_generations 8 --per_device_train_batch_size 2",
-            "--per_device_train_batch_size: .*a group would straddle",
+            "--per_device_train_batch_size: .*would straddle",
         ),
         ("--use_tool true", "--controller_addr: it is missing"),
-        ("--learning_rat 1", "learning_rat.*Did you mean"),
+        ("--learning_rat 1", "learning_rat.*is not an argument of GRPOConfig"),
         ("stray", "'stray'|one value is needed"),
     ],
 )
