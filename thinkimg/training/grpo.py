@@ -33,6 +33,7 @@ from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.models.chat import Family
 from thinkimg.models.image_features import ImageFeatures
+from thinkimg.training.checkpoints import read_cpu_optimizers
 from thinkimg.training.forking import Fork, fork_of, token_model
 from thinkimg.training.image_processor import CachedImageProcessor, with_cached_images
 from thinkimg.training.rewards import Reward, score_group, total
@@ -749,6 +750,7 @@ def train_grpo(
     try:
         if connect is not None:
             trainer.engine.call(connect())
+        read_cpu_optimizers()
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         if disconnect is not None:
             trainer.engine.call(disconnect())
