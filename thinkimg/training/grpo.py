@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from transformers import PrinterCallback, ProgressCallback
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from thinkimg.agent.agent import Task
 from thinkimg.errors import UserError
@@ -256,6 +257,20 @@ def _select_images(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]
     }
 
 
+class EpochSampler(RepeatSampler):
+    """TRL's order of rows, but that of an epoch follows from the seed and the epoch's number alone. TRL's own goes on
+    from the epoch before, which a resumed run does not draw: it would train on other questions than it would have."""
+
+    def __init__(self, *args: Any, epoch: Callable[[], int], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        if self.shuffle:
+            self.generator.manual_seed(self.seed + self.epoch())
+        yield from super().__iter__()
+
+
 class ToolGRPOTrainer(GRPOTrainer):
     """GRPO on trajectories that an agent makes.
 
@@ -366,6 +381,13 @@ class ToolGRPOTrainer(GRPOTrainer):
             return whole
         parts = by_length(inputs, self.settings.length_buckets)
         return torch.stack([super(ToolGRPOTrainer, self).compute_loss(model, part) for part in parts]).sum()
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        theirs = super()._get_train_sampler(dataset)
+        return EpochSampler(
+            theirs.data_source, theirs.mini_repeat_count, theirs.batch_size, theirs.repeat_count, theirs.shuffle,
+            theirs.seed, epoch=lambda: int((self.state.epoch or 0.0) + 1e-6),
+        )  # fmt: skip
 
     @property
     def _rows_are_independent(self) -> bool:
