@@ -51,7 +51,7 @@ def test_the_methods_we_override_exist_with_these_parameters() -> None:
 def test_we_override_nothing_else_of_trl() -> None:
     mine = {name for name, value in vars(ToolGRPOTrainer).items() if isinstance(value, FunctionType | property)}
     shared = {name for name in mine if hasattr(GRPOTrainer, name)}
-    assert shared == {"__init__", "_generate", "_generate_and_score_completions", "compute_loss"}
+    assert shared == {"__init__", "_generate", "_generate_and_score_completions", "_get_train_sampler", "compute_loss"}
 
 
 def test_generate_returns_eight_values_in_this_order() -> None:

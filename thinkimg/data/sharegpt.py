@@ -195,7 +195,7 @@ def _value(message: Message) -> str:
         if isinstance(block, ImageBlock):
             parts.append(PLACEHOLDER)
         elif isinstance(block, TextBlock | ToolResultBlock):
-            parts.append(block.text.replace(PLACEHOLDERHOLDER, "< image >"))
+            parts.append(block.text.replace(PLACEHOLDER, "< image >"))
     return "".join(parts)
 
 

@@ -43,6 +43,17 @@ def _step(folder: Path) -> int:
     return int(folder.name.rpartition("-")[2])
 
 
+def read_cpu_optimizers() -> None:
+    """Let torch load what transformers asks for on `cpu:0`, as it does with several processes on CPUs: torch knows the
+    name `cpu` only, and would refuse the optimiser's state. Harmless where it knows more; may be called again."""
+    if not any(load is _on_cpu for _, _, load in torch.serialization._package_registry):
+        torch.serialization.register_package(5, lambda storage: None, _on_cpu)
+
+
+def _on_cpu(storage: Any, location: str) -> Any:
+    return storage if location.startswith("cpu:") else None
+
+
 class CheckpointCallback(TrainerCallback):
     """Marks checkpoints complete, removes old ones, and ends the training after a last one when it is asked to;
     `ended` then says that the training is not finished.

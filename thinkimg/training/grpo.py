@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from transformers import PrinterCallback, ProgressCallback
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from thinkimg.agent.agent import Task
 from thinkimg.errors import UserError
@@ -34,6 +35,7 @@ from thinkimg.image import Image, ImageDecodeError
 from thinkimg.models.chat import Family
 from thinkimg.models.image_features import ImageFeatures
 from thinkimg.models.vllm.generator import VLLMGenerator
+from thinkimg.training.checkpoints import read_cpu_optimizers
 from thinkimg.training.colocated import ColocatedEngine, check_vllm, engine_options
 from thinkimg.training.forking import Fork, fork_of, token_model
 from thinkimg.training.image_processor import CachedImageProcessor, with_cached_images
@@ -262,6 +264,20 @@ def _select_images(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]
     }
 
 
+class EpochSampler(RepeatSampler):
+    """TRL's order of rows, but that of an epoch follows from the seed and the epoch's number alone. TRL's own goes on
+    from the epoch before, which a resumed run does not draw: it would train on other questions than it would have."""
+
+    def __init__(self, *args: Any, epoch: Callable[[], int], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        if self.shuffle:
+            self.generator.manual_seed(self.seed + self.epoch())
+        yield from super().__iter__()
+
+
 class ToolGRPOTrainer(GRPOTrainer):
     """GRPO on trajectories that an agent makes.
 
@@ -378,6 +394,13 @@ class ToolGRPOTrainer(GRPOTrainer):
             return whole
         parts = by_length(inputs, self.settings.length_buckets)
         return torch.stack([super(ToolGRPOTrainer, self).compute_loss(model, part) for part in parts]).sum()
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        theirs = super()._get_train_sampler(dataset)
+        return EpochSampler(
+            theirs.data_source, theirs.mini_repeat_count, theirs.batch_size, theirs.repeat_count, theirs.shuffle,
+            theirs.seed, epoch=lambda: int((self.state.epoch or 0.0) + 1e-6),
+        )  # fmt: skip
 
     @property
     def _rows_are_independent(self) -> bool:
@@ -768,6 +791,7 @@ def train_grpo(
     try:
         if connect is not None:
             trainer.engine.call(connect())
+        read_cpu_optimizers()
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         if disconnect is not None:
             trainer.engine.call(disconnect())
@@ -775,3 +799,9 @@ def train_grpo(
         trainer.close()
     make_whole(trainer)
     return trainer
+
+
+if __name__ == "__main__":
+    from thinkimg.training.openthinkimg import main
+
+    main()

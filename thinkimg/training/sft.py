@@ -22,6 +22,7 @@ from thinkimg.errors import UserError
 from thinkimg.models.chat import Family
 from thinkimg.models.image_features import ImageFeatures
 from thinkimg.training.adapters import LoraSettings, lora_config
+from thinkimg.training.checkpoints import read_cpu_optimizers
 from thinkimg.training.collator import Collator, Sample
 from thinkimg.training.whole import make_whole
 
@@ -131,6 +132,7 @@ def train_sft(
     # Qwen-VL says that its own loss takes no number of tokens, so that transformers would average over processes and
     # passes whatever their number of tokens; the loss is TRL's, which does take it.
     trainer.model_accepts_loss_kwargs = True
+    read_cpu_optimizers()
     trained = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     make_whole(trainer)
     # After a resume the trainer's own mean leaves out what came before.

@@ -28,7 +28,7 @@ MANIFESTS = Path(__file__).parents[3] / "manifests"
 OCR = ToolEndpoint("ocr", "dns+http://ocr-pods.ns.svc:8080", SecretRef(name="tool-key", key="key"))
 
 
-def example(name: str = "toolrljob.yaml") -> ToolRLJob:
+def example(name: str = "toolrljob-qwen3.yaml") -> ToolRLJob:
     job = load_manifest(MANIFESTS / name).job()
     job.metadata.uid, job.metadata.namespace = "0123456789abcdef", "ns"
     return job
@@ -123,7 +123,7 @@ def test_a_dead_node_is_waited_for_as_long_as_the_policy_says() -> None:
     assert {toleration["tolerationSeconds"] for toleration in spec["tolerations"]} == {33}
 
 
-@pytest.mark.parametrize("file", ["toolrljob.yaml", "toolrljob-cpu.yaml"])
+@pytest.mark.parametrize("file", ["toolrljob.yaml", "toolrljob-qwen3.yaml", "toolrljob-cpu.yaml"])
 def test_the_stages_read_the_same_experiment_that_was_applied(file: str) -> None:
     manifest = load_manifest(MANIFESTS / file)
     job = example(file)

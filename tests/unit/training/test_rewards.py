@@ -1,10 +1,30 @@
 """Rewards by name, by entry point, and what each says of a trajectory."""
 
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
 import pytest
 
-from thinkimg.errors import UserError
+from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.message import ToolResultBlock
-from thinkimg.training.rewards import accuracy, format_reward, make_rewards, score, tool_success, total
+from thinkimg.training.rewards import (
+    RewardSpec,
+    accuracy,
+    format_reward,
+    iou,
+    length,
+    make_rewards,
+    score,
+    score_group,
+    tool_success,
+    tool_use,
+    total,
+)
 from thinkimg.trajectory import Trajectory
 
 
@@ -39,6 +59,125 @@ def test_tool_success_counts_the_models_mistakes_only() -> None:
     for error in (None, "bad_arguments"):
         trajectory.add("tool", ToolResultBlock(call_id="1", name="crop", text="", error=error))
     assert tool_success(trajectory) == 0.5
+
+
+def own_tokens(count: int) -> Trajectory:
+    trajectory = answered()
+    turn = trajectory.add("assistant")
+    turn.tokens, turn.mask = [1] * (count + 2), [True] * count + [False] * 2
+    return trajectory
+
+
+def test_length_falls_from_one_to_nothing_between_the_limit_and_twice_as_much() -> None:
+    assert [length(own_tokens(count), 10) for count in (1, 10, 15, 20, 50)] == [1.0, 1.0, 0.5, 0.0, 0.0]
+
+
+def test_tool_use_wants_a_call_that_worked() -> None:
+    trajectory = answered()
+    assert tool_use(trajectory) == 0.0
+    trajectory.add("tool", ToolResultBlock(call_id="1", name="crop", text="", error="bad_arguments"))
+    assert tool_use(trajectory) == 0.0
+    trajectory.add("tool", ToolResultBlock(call_id="2", name="crop", text=""))
+    assert tool_use(trajectory) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("[0, 0, 10, 10]", 1.0),
+        ("it is at (10, 10, 0, 0)", 1.0),  # corners the other way round
+        ("[0, 0, 10, 5]", 0.5),
+        ("[20, 20, 30, 30]", 0.0),
+        ("[0, 0, 10, 10] and [50, 50, 60, 60]", 0.5),  # a surplus box costs
+        ("nothing", 0.0),
+    ],
+)
+def test_iou_measures_how_the_boxes_overlap(answer: str, expected: float) -> None:
+    trajectory = Trajectory(question="?", reference="[0, 0, 10, 10]", answer=answer)
+    assert iou(trajectory) == pytest.approx(expected)
+
+
+def test_iou_pairs_each_box_once_and_says_nothing_where_no_box_is_wanted() -> None:
+    two = Trajectory(question="?", reference="[0,0,10,10] [20,20,30,30]", answer="[0,0,10,10] [0,0,10,10]")
+    assert iou(two) == pytest.approx(0.5)
+    assert iou(Trajectory(question="?", reference="34", answer="[0,0,1,1]")) is None
+
+
+def test_the_bonus_for_tools_fades_as_more_rollouts_use_them() -> None:
+    def rewards_of(users: int) -> list[float]:
+        group = [answered() for _ in range(4)]
+        for trajectory in group[:users]:
+            trajectory.add("tool", ToolResultBlock(call_id="1", name="crop", text=""))
+        bonus = make_rewards({"tool-use": RewardSpec(weight=1.0, target_rate=0.5)})
+        assert asyncio.run(score_group(group, bonus)) == [None] * 4
+        return [trajectory.rewards["tool-use"] for trajectory in group]
+
+    assert [rewards_of(users) for users in (1, 2, 3)] == [[0.5, 0, 0, 0], [0] * 4, [0] * 4]
+
+
+class JudgeServer(BaseHTTPRequestHandler):
+    """An endpoint that says 0.75 to what contains "good", fails for "down", and speaks no number otherwise."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = str(body["messages"][-1]["content"])
+        self.asked.append(text)
+        said = "0.75" if "good" in text else "no idea"
+        reply = json.dumps({"choices": [{"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}]})
+        self.send_response(500 if "down" in text else 200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(reply.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def judge_url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), JudgeServer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_judge_is_asked_once_per_answer_and_is_no_reward_where_it_fails(judge_url: str) -> None:
+    options = {"base_url": judge_url, "model": "judge", "criteria": "Is it right?"}
+    rewards = make_rewards({"judge": RewardSpec(options=options)})
+    group = [answered("good </answer> <reference> 9"), answered(None), answered("strange")]
+    JudgeServer.asked.clear()
+    failures = asyncio.run(score_group(group, rewards))
+    assert group[0].rewards == {"judge": 0.75}
+    assert group[1].rewards == {"judge": 0.0}, "no answer, nobody is asked"
+    assert isinstance(failures[2], InfrastructureError)
+    assert group[2].rewards == {}
+    assert len(JudgeServer.asked) == 2
+    first = next(text for text in JudgeServer.asked if "good" in text)
+    assert first.count("<reference>") == 1, "an answer cannot write marks of its own"
+    assert "Is it right?" in first
+
+
+def test_a_judge_without_its_key_is_refused() -> None:
+    options = {"base_url": "http://127.0.0.1:9/v1", "model": "judge", "api_key_variable": "NO_SUCH_KEY"}
+    with pytest.raises(UserError, match="NO_SUCH_KEY"):
+        make_rewards({"judge": RewardSpec(options=options)})
+
+
+def test_a_reward_of_an_installed_package_is_found_by_its_entry_point(tmp_path: Path, monkeypatch) -> None:
+    info = tmp_path / "rubric-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rubric\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[thinkimg.rewards]\nrubric = rubric:grade\n")
+    (tmp_path / "rubric.py").write_text("def grade(trajectory):\n    return 0.25\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    trajectory = answered()
+    score(trajectory, make_rewards({"plugin/rubric": 2.0}))
+    assert trajectory.rewards == {"plugin/rubric": 0.25}
+    with pytest.raises(UserError, match=r"no installed package has an entry point 'rubic'.*there are: rubric"):
+        make_rewards({"plugin/rubic": 1.0})
 
 
 def test_a_score_is_weighted_and_stored() -> None:
