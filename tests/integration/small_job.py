@@ -72,7 +72,7 @@ class Started:
                 command(*arguments), env=environment() | variables, stdout=output, stderr=output, start_new_session=True
             )
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 150) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 400) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.log.read_text()}"
