@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
+from thinkimg.agent.agent import Agent, NoTools
 from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
 from thinkimg.errors import UserError
 from thinkimg.jobs import questions
-from thinkimg.jobs.questions import load_tasks, load_trajectories
+from thinkimg.jobs.questions import UnaskedModel, load_tasks, load_trajectories
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 
@@ -70,11 +71,11 @@ def test_a_file_of_trajectories(tmp_path: Path) -> None:
     write_trajectories(
         [Trajectory(question="What?", reference="1", answer="1", status="answered")], tmp_path / "t.jsonl"
     )
-    (trajectory,) = load_trajectories(data("t.jsonl"), tmp_path)
-    assert trajectory.question == "What?"
+    (trajectory,), broken = load_trajectories(data("t.jsonl"), tmp_path, Agent(UnaskedModel(), NoTools()))
+    assert (trajectory.question, broken) == ("What?", {})
 
 
 def test_a_file_of_questions_is_not_one_of_trajectories(tmp_path: Path) -> None:
     write(tmp_path, jpeg())
     with pytest.raises(UserError, match=r"spec.data.train.uri: trajectories are needed.*line 1"):
-        load_trajectories(data("train.jsonl"), tmp_path)
+        load_trajectories(data("train.jsonl"), tmp_path, Agent(UnaskedModel(), NoTools()))
