@@ -102,7 +102,10 @@ class Viewer:
         found = re.search(r"VmHWM:\s+(\d+) kB", status)
         return round(int(found[1]) / 1024, 1) if found else psutil.Process(self.process.pid).memory_info().rss / 2**20
 
-    def stop(self) -> None:
+    def __enter__(self) -> "Viewer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.process.terminate()
         self.process.wait(20)
 
@@ -112,31 +115,28 @@ def measure(place: Path, run: Path, count: int, repeats: int) -> dict[str, Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(ARGUMENTS))
-        viewer = Viewer(place, run)
-        cold, page = first_paint(browser, viewer.url)
-        page.wait_for_function(
-            "(n) => document.querySelector('.count').innerText.startsWith(n)", arg=f"{count:,}", timeout=600_000
-        )
-        page.wait_for_selector(".progress", state="detached", timeout=600_000)
-        index_s = time.monotonic() - viewer.began
-        indexing_mb = viewer.peak_mb()
-        page.context.close()
-        viewer.stop()
-
-        viewer = Viewer(place, run)
-        warm = [first_paint(browser, viewer.url)]
-        command = time.monotonic() - viewer.began
-        for _ in range(repeats - 1):
-            warm[-1][1].context.close()
-            warm.append(first_paint(browser, viewer.url))
-        page = warm[-1][1]
-        requests, rows = drag_to_the_end(page, count)
-        filter_s = until_count_changes(page, lambda: page.select_option("[name=tool]", "Crop"))
-        page.get_by_role("button", name="Clear").click()
-        page.wait_for_function("(n) => document.querySelector('.count').innerText.startsWith(n)", arg=f"{count:,}")
-        search_s = until_count_changes(page, lambda: page.locator("[name=q]").fill("segmented region value"))
-        server_mb = viewer.peak_mb()
-        viewer.stop()
+        with Viewer(place, run) as viewer:
+            cold, page = first_paint(browser, viewer.url)
+            page.wait_for_function(
+                "(n) => document.querySelector('.count').innerText.startsWith(n)", arg=f"{count:,}", timeout=600_000
+            )
+            page.wait_for_selector(".progress", state="detached", timeout=600_000)
+            index_s = time.monotonic() - viewer.began
+            indexing_mb = viewer.peak_mb()
+            page.context.close()
+        with Viewer(place, run) as viewer:
+            warm = [first_paint(browser, viewer.url)]
+            command = time.monotonic() - viewer.began
+            for _ in range(repeats - 1):
+                warm[-1][1].context.close()
+                warm.append(first_paint(browser, viewer.url))
+            page = warm[-1][1]
+            requests, rows = drag_to_the_end(page, count)
+            filter_s = until_count_changes(page, lambda: page.select_option("[name=tool]", "Crop"))
+            page.get_by_role("button", name="Clear").click()
+            page.wait_for_function("(n) => document.querySelector('.count').innerText.startsWith(n)", arg=f"{count:,}")
+            search_s = until_count_changes(page, lambda: page.locator("[name=q]").fill("segmented region value"))
+            server_mb = viewer.peak_mb()
         browser.close()
     paints = [seconds for seconds, _ in warm]
     return {

@@ -36,6 +36,7 @@ def main() -> None:
         for name, text in build().items():
             (STATIC / name).write_text(text, encoding="utf-8")
             print(f"{STATIC / name}: {len(text):,} characters")
+        shutil.copyfile(FRONTEND / "node_modules" / "preact" / "LICENSE", STATIC / "preact.LICENSE")  # it is inside
 
 
 def install() -> None:
@@ -65,6 +66,8 @@ def build() -> dict[str, str]:
 
 def check() -> None:
     """Exits with 1 and what to do where a file is missing, stale or was edited."""
+    if not (STATIC / "preact.LICENSE").exists():
+        sys.exit("thinkimg/viewer/static/preact.LICENSE is missing: run `make viewer` (needs node)")
     remedy = "run `make viewer` (needs node) and commit thinkimg/viewer/static"
     for name in NAMES:
         try:
