@@ -28,8 +28,8 @@ def test_text_rl_of_the_demo_runs_on_vllm(tmp_path: Path) -> None:
     environment = os.environ | {"THINKIMG_ENGINE": "vllm", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert "Sampled" in done.stdout + done.stderr or "vllm" in (done.stdout + done.stderr).lower()
+    assert "Loading safetensors checkpoint shards" in done.stderr, "vLLM was not used"  # its words, on loading a model
     log = (tmp_path / "run" / "stages" / "text-rl" / "log.jsonl").read_text().splitlines()
     assert len(log) == 2
-    assert all(json.loads(line)["masked"] in ({}, 0) for line in log if "masked" in json.loads(line))
+    assert [json.loads(line)["step"] for line in log] == [1, 2]
     assert (tmp_path / "run" / "stages" / "text-rl" / "model" / "model.safetensors").exists()
