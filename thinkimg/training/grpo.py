@@ -267,7 +267,7 @@ class EpochSampler(RepeatSampler):
 
     def __iter__(self) -> Iterator[int]:
         if self.shuffle:
-            self.generator.manual_seed(self.seed + self.epoch())
+            self.generator.manual_seed((self.seed or 0) + self.epoch())
         yield from super().__iter__()
 
 
@@ -383,7 +383,7 @@ class ToolGRPOTrainer(GRPOTrainer):
         return torch.stack([super(ToolGRPOTrainer, self).compute_loss(model, part) for part in parts]).sum()
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
-        theirs = super()._get_train_sampler(dataset)
+        theirs: Any = super()._get_train_sampler(dataset)
         return EpochSampler(
             theirs.data_source, theirs.mini_repeat_count, theirs.batch_size, theirs.repeat_count, theirs.shuffle,
             theirs.seed, epoch=lambda: int((self.state.epoch or 0.0) + 1e-6),
