@@ -130,6 +130,7 @@ def test_the_readmes_command_runs(tmp_path: Path) -> None:
     stage = output / "stages" / "v-toolrl"
     lines = [json.loads(line) for line in (stage / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1]
+    assert lines[0]["masked"] == 0, "all rollouts are trained on"
     assert (stage / "model" / "model.safetensors").exists()
     assert "--max_prompt_length has no effect" in done.stderr
     assert list(tmp_path.glob("**/wandb/offline-run-*")), "the curves went where --report_to says"
