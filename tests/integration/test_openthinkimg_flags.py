@@ -113,6 +113,8 @@ def tiny_model(folder: Path) -> Path:
     return folder / "model"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_readmes_command_runs(tmp_path: Path) -> None:
     model, data, output = tiny_model(tmp_path), tiny_data(tmp_path / "data", 3), tmp_path / "out"
     with Supervisor([spec("tools", "echo", "OCR", "Crop")], tmp_path / "servers", ready_seconds=300) as tools:
@@ -123,11 +125,12 @@ def test_the_readmes_command_runs(tmp_path: Path) -> None:
         )  # fmt: skip
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "WANDB_MODE": "offline"}
         environment |= {"WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
-        done = subprocess.run(words, capture_output=True, text=True, timeout=280, env=environment, cwd=tmp_path)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     stage = output / "stages" / "v-toolrl"
     lines = [json.loads(line) for line in (stage / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1]
+    assert lines[0]["masked"] == 0, "all rollouts are trained on"
     assert (stage / "model" / "model.safetensors").exists()
     assert "--max_prompt_length has no effect" in done.stderr
     assert list(tmp_path.glob("**/wandb/offline-run-*")), "the curves went where --report_to says"

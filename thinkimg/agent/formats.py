@@ -142,7 +142,7 @@ class OpenThinkIMG:
         try:
             value, _ = _decode(text, text.index("{"))
             if isinstance(value, dict) and "actions" in value:
-                return str(value.get("thought", "")), value["actions"]
+                return str(value.get("thought") or ""), value["actions"]
         except ValueError:
             pass
         found = re.search(r'"actions"\s*:\s*(?=\[)', text)

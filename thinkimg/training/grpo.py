@@ -274,7 +274,7 @@ class EpochSampler(RepeatSampler):
 
     def __iter__(self) -> Iterator[int]:
         if self.shuffle:
-            self.generator.manual_seed(self.seed + self.epoch())
+            self.generator.manual_seed((self.seed or 0) + self.epoch())
         yield from super().__iter__()
 
 
@@ -396,7 +396,7 @@ class ToolGRPOTrainer(GRPOTrainer):
         return torch.stack([super(ToolGRPOTrainer, self).compute_loss(model, part) for part in parts]).sum()
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
-        theirs = super()._get_train_sampler(dataset)
+        theirs: Any = super()._get_train_sampler(dataset)
         return EpochSampler(
             theirs.data_source, theirs.mini_repeat_count, theirs.batch_size, theirs.repeat_count, theirs.shuffle,
             theirs.seed, epoch=lambda: int((self.state.epoch or 0.0) + 1e-6),
@@ -445,18 +445,24 @@ class ToolGRPOTrainer(GRPOTrainer):
 
     # ---- rollouts -------------------------------------------------------------------------------------------------
 
-    def _mark_bias(self) -> None:
-        """TRL's fused LM head asks each tensor whether ZeRO-3 has it here; our bias is a buffer, and always is."""
-        from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+    def _fit_bias(self, zero_stage: int) -> None:
+        """DeepSpeed casts parameters but not our bias, which is a buffer; and TRL's fused LM head asks each tensor
+        whether ZeRO-3 has it here, which a buffer always is."""
+        head = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).get_output_embeddings()
+        head.bias.data = head.bias.data.to(head.weight.dtype)
+        if zero_stage == 3:
+            from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
-        model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        model.get_output_embeddings().bias.ds_status = ZeroParamStatus.AVAILABLE
+            head.bias.ds_status = ZeroParamStatus.AVAILABLE
 
     def _whole_model(self) -> AbstractContextManager[Any]:
         """Under ZeRO-3 a rank that generates needs all parameters, and must not wait for others at each layer."""
-        if not self.is_deepspeed_enabled or self.accelerator.state.deepspeed_plugin.zero_stage != 3:
+        if not self.is_deepspeed_enabled:
             return nullcontext()
-        self._mark_bias()
+        zero_stage = self.accelerator.state.deepspeed_plugin.zero_stage
+        self._fit_bias(zero_stage)
+        if zero_stage != 3:
+            return nullcontext()
         gathered: AbstractContextManager[Any] = unwrap_model_for_generation(self.model_wrapped, self.accelerator)
         return gathered
 

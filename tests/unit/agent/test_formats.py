@@ -207,3 +207,8 @@ def test_formats_are_found_by_name() -> None:
     assert isinstance(get_format("openthinkimg"), OpenThinkIMG)
     with pytest.raises(UserError, match="unknown format 'xml'; there are openthinkimg, hermes"):
         get_format("xml")
+
+
+def test_a_thought_that_is_null_is_no_thought() -> None:
+    text = '{"thought": null, "actions": [{"name": "Terminate", "arguments": {"ans": "7"}}]}'
+    assert OpenThinkIMG().parse(text) == Parsed("", answer="7")

@@ -55,10 +55,10 @@ REFUSED_JOBS = [
     (
         "SFT on what is not a file of trajectories",
         lambda job: (
-            job["spec"]["data"]["train"].update(uri="charts://"),
+            job["spec"]["data"]["train"].update(uri="questions.csv"),
             job["spec"].update(stages=[{"name": "sft", "type": "SFT", "sft": {}}]),
         ),
-        'spec.stages[0].sft: "charts://" is not a file of trajectories',
+        'spec.stages[0].sft: "questions.csv" is not a file of trajectories',
     ),
 ]
 

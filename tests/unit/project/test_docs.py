@@ -55,7 +55,13 @@ def bound_by(node: ast.stmt) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
+ENTRY_POINT_GROUPS = {"thinkimg.rewards"}
+"""Dotted names that are no module: packages say in their metadata what they bring under them."""
+
+
 def exists(dotted: str) -> bool:
+    if dotted in ENTRY_POINT_GROUPS:
+        return True
     parts = dotted.split(".")
     for length in range(len(parts), 0, -1):
         folder = ROOT.joinpath(*parts[:length])
