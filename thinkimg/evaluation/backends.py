@@ -99,7 +99,7 @@ def _vllm(model: str, options: dict[str, Any]) -> ChatModel:
     module = importlib.import_module(_VLLM) if importlib.util.find_spec(_VLLM) else None
     if not hasattr(module, "load_model"):
         raise UserError(
-            "this installation loads no vLLM for evaluation; serve the model with `vllm serve` and use --backend openai",
+            "no vLLM can be loaded here for evaluation; serve the model with `vllm serve` and use --backend openai",
             "--backend",
         )
     return module.load_model(model, **options)  # type: ignore[union-attr]
