@@ -81,7 +81,8 @@ bench-rollout: setup ## Rollouts with slow tools: TRL's own loop and ours; on a 
 bench-operator: setup ## The operator under load on a real API server, beside a bare writer (15 minutes)
 	$(BIN)/python -P bench/operator.py
 
-soak: setup ## 10,000 hostile requests to a server and a gateway each; RL without tool cache, no call may fail (40 minutes)
+soak: setup ## 10,000 hostile requests to a server and a gateway each; 100,000 evaluated items; RL without tool cache, no call may fail (45 minutes)
+	$(BIN)/python -P bench/eval.py --items 100000
 	$(BIN)/python hack/fuzz_servers.py --requests 10000
 	$(BIN)/python hack/soak.py --run runs/soak
 

@@ -95,9 +95,14 @@ def _transformers(model: str, options: dict[str, Any]) -> ChatModel:
 
 
 def _vllm(model: str, options: dict[str, Any]) -> ChatModel:
-    if importlib.util.find_spec(_VLLM) is None:
-        raise UserError("this installation has no vLLM backend; use --backend transformers", "--backend")
-    return importlib.import_module(_VLLM).load_model(model, **options)
+    """What `load_model(model, **options)` of the vLLM package gives, where this installation has it."""
+    module = importlib.import_module(_VLLM) if importlib.util.find_spec(_VLLM) else None
+    if not hasattr(module, "load_model"):
+        raise UserError(
+            "no vLLM can be loaded here for evaluation; serve the model with `vllm serve` and use --backend openai",
+            "--backend",
+        )
+    return module.load_model(model, **options)  # type: ignore[union-attr]
 
 
 def _refuse_unknown(options: Mapping[str, Any], known: set[str], backend: str) -> None:

@@ -48,7 +48,8 @@ class _Arguments(BaseModel):
 class ModelArguments(_Arguments):
     """Attributes:
     model: the backend.
-    model_args: `pretrained=…` and what else the backend takes, as `a=b,c=d` or a mapping.
+    model_args: `pretrained=…`, `temperature=…`, `max_new_tokens=…` (2048) and what else the backend takes, as `a=b,c=d`
+        or a mapping.
     model_mode: which output syntax; every one of ours is `general`.
     batch_size: questions under way at once.
     stop_token: ends a reply; the text before it is read.
@@ -179,6 +180,7 @@ def _options(entry: Entry) -> Options:
     if name is None:
         raise UserError("says no pretrained=… (or model_name=… of an endpoint)", "model_args.model_args")
     temperature = float(arguments.pop("temperature", 0.0))
+    max_tokens = int(arguments.pop("max_new_tokens", 2048))
     if model.model == "gemini":
         arguments = {"base_url": GEMINI, "api_key_variable": "GEMINI_API_KEY", **arguments}
     if "max_retry" in arguments:
@@ -191,6 +193,7 @@ def _options(entry: Entry) -> Options:
         model_args=arguments,
         servers=(script.controller_addr,) if script.controller_addr else (),
         max_rounds=model.max_rounds + 1,
+        max_tokens=max_tokens,
         temperature=temperature,
         concurrency=model.batch_size,
         limit=tasks.num_sample,
