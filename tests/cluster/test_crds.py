@@ -64,7 +64,7 @@ SERVER_SAYS = {
     "a rule that fits nothing": "the rule fits nothing. Give onExitCodes or onPodReasons.",
     "a rule for a stage that is not there": "failurePolicy.rules[].stages names a stage that does not exist.",
     "a pause that shrinks": "maxBackoffSeconds is less than backoffSeconds. Raise it.",
-    "an unknown reward": "there is no such reward. Built in are accuracy, format, tool-success",
+    "an unknown reward": "there is no such reward. Built in are accuracy, format, ",
     "an unknown field": 'unknown field "spec.modle"',
     "an unknown tool": "it is not a tool of ThinkIMG. Those are GroundingDINO, SAM, OCR",
     "a custom tool without an image": "a Custom tool has no image. Name an image that serves the wire protocol.",

@@ -111,7 +111,8 @@ def test_killed_after_the_kth_write_it_ends_like_the_undisturbed_run(
         try:
             script(namespace)
             assert end_state(namespace) == expected
-            assert proxy.writes >= writes - 2, "status is written once for what changes together, but not so much less"
+            # Statuses that follow one another quickly are written once, so a run may take a few writes fewer.
+            assert proxy.writes >= writes - 5, "something that the other run wrote was never written"
             if proxy.writes < killed_after:
                 pytest.skip(f"this run took {proxy.writes} writes: it was never killed")
         finally:

@@ -1,7 +1,5 @@
 """A model by the name of its backend: `transformers`, `vllm` (both in this process) or `openai` (any endpoint)."""
 
-import importlib
-import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -11,8 +9,6 @@ from thinkimg.errors import UserError
 from thinkimg.models.api import ApiModel
 from thinkimg.models.chat import ChatModel, Reply, SamplingParameters
 from thinkimg.trajectory import Trajectory
-
-_VLLM = "thinkimg.models.vllm"
 
 
 @dataclass(frozen=True)
@@ -95,14 +91,9 @@ def _transformers(model: str, options: dict[str, Any]) -> ChatModel:
 
 
 def _vllm(model: str, options: dict[str, Any]) -> ChatModel:
-    """What `load_model(model, **options)` of the vLLM package gives, where this installation has it."""
-    module = importlib.import_module(_VLLM) if importlib.util.find_spec(_VLLM) else None
-    if not hasattr(module, "load_model"):
-        raise UserError(
-            "no vLLM can be loaded here for evaluation; serve the model with `vllm serve` and use --backend openai",
-            "--backend",
-        )
-    return module.load_model(model, **options)  # type: ignore[union-attr]
+    from thinkimg.models.vllm.loading import load_model
+
+    return load_model(model, **options)
 
 
 def _refuse_unknown(options: Mapping[str, Any], known: set[str], backend: str) -> None:
