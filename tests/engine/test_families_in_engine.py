@@ -11,7 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "models"))
 
-from family_models import Built, build
+from family_models import Built, build, from_scratch
 from talkers import picture
 
 from thinkimg.image import Image
@@ -70,13 +70,3 @@ def request(made: Built, images: list[Image], seed: int) -> GenerationRequest:
     said.add("user", *(ImageBlock(handle=name) for name in handles), TextBlock(text="what is the value"))
     (tokens,) = encode_context(made.family, said)
     return GenerationRequest(tokens, images, 8, 1.0, seed)
-
-
-def from_scratch(made: Built, tokens: list[int], images: list[Image]) -> torch.Tensor:
-    """Log-probability of every token but the first, by one plain forward pass of transformers' model."""
-    ids = torch.tensor([tokens])
-    inputs = {"input_ids": ids, **made.family.model_inputs(ids), **(made.features(images) if images else {})}
-    with torch.no_grad():
-        logits = made.model.eval()(**inputs).logits[0, :-1].float()
-    logits[:, list(made.family.suppressed_ids)] = -torch.inf
-    return torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0]

@@ -291,7 +291,7 @@ def compare_command(
     out: Annotated[Path | None, typer.Option(help="Write the table here, in the format of its ending.")] = None,
 ) -> None:
     """Put several models into one table, with paired differences on the same questions."""
-    from thinkimg.evaluation.comparison import FORMATS, compare
+    from thinkimg.evaluation.tables import FORMATS, compare
 
     chosen = out.suffix.lstrip(".") if out is not None else format
     if chosen not in FORMATS:

@@ -12,10 +12,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from thinkimg.agent.store import ITEM, Store
 from thinkimg.errors import UserError
@@ -41,6 +41,16 @@ GEMINI = "https://generativelanguage.googleapis.com/v1beta/openai"
 _IGNORED = {"tensor_parallel", "limit_mm_per_prompt"}
 
 
+def _pairs(given: Any, info: ValidationInfo) -> Any:
+    if not isinstance(given, str):
+        return given
+    return read_pairs([part for part in given.split(",") if part], str(info.field_name))
+
+
+Pairs = Annotated[dict[str, Any], BeforeValidator(_pairs)]
+"""`a=b,c=d`, or a mapping."""
+
+
 class _Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -57,18 +67,11 @@ class ModelArguments(_Arguments):
     """
 
     model: str = "qwen2vl"
-    model_args: dict[str, Any] = Field(default_factory=dict)
+    model_args: Pairs = Field(default_factory=dict)
     model_mode: Literal["opensource", "general", "llava_plus"] = "general"
     batch_size: int = Field(default=1, ge=1)
     stop_token: str | None = None
     max_rounds: int = Field(default=3, ge=0)
-
-    @field_validator("model_args", mode="before")
-    @classmethod
-    def _pairs(cls, given: Any) -> Any:
-        return (
-            read_pairs([part for part in given.split(",") if part], "model_args") if isinstance(given, str) else given
-        )
 
 
 class TaskArguments(_Arguments):
@@ -92,14 +95,7 @@ class ScriptArguments(_Arguments):
     verbosity: str = "INFO"
     output_path: Path = Path("results.jsonl")
     controller_addr: str | None = None
-    wandb_args: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("wandb_args", mode="before")
-    @classmethod
-    def _pairs(cls, given: Any) -> Any:
-        return (
-            read_pairs([part for part in given.split(",") if part], "wandb_args") if isinstance(given, str) else given
-        )
+    wandb_args: Pairs = Field(default_factory=dict)
 
 
 class Entry(_Arguments):

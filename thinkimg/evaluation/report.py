@@ -18,8 +18,7 @@ from thinkimg.errors import UserError
 from thinkimg.evaluation.compare import paired_bootstrap
 from thinkimg.evaluation.metrics import bootstrap_interval
 from thinkimg.evaluation.plots import write_plots
-from thinkimg.evaluation.summary import Row, rows_of, summary_of
-from thinkimg.trajectory import Trajectory
+from thinkimg.evaluation.summary import Row, summary_of
 
 MODEL_NAMES = {
     "base": "Base (zero-shot)",
@@ -47,22 +46,16 @@ def ordered_models(models: Iterable[str]) -> list[str]:
 # ---- one model ------------------------------------------------------------------------------------------------------
 
 
-def summarise(greedy: Iterable[Trajectory], sampled: Iterable[Trajectory] = (), seconds: float = 0.0) -> dict[str, Any]:
+def summarise(greedy: Iterable[Row], sampled: Iterable[Row] = (), seconds: float = 0.0) -> dict[str, Any]:
     """One model's entry of `results.json`: `{"accuracy", "accuracy_sampled", "ci95", "n", ...}`.
 
     Args:
-        greedy, sampled: scored trajectories (`correct`, `meta["kind"]`). Without sampled ones, `accuracy_sampled` is
-            None.
+        greedy, sampled: rows of scored answers. Without sampled ones, `accuracy_sampled` is None.
         seconds: wall time of the evaluation.
 
-    Shares are of the trajectories that count: one that the infrastructure ended is nobody's answer. It is left out of
+    Shares are of the answers that count: one that the infrastructure ended is nobody's answer. It is left out of
     `n` and counted in `infrastructure`. Tool calls, errors and `by_kind`'s `n` are those of the greedy answers.
     """
-    return summarise_rows(rows_of(greedy), rows_of(sampled), seconds)
-
-
-def summarise_rows(greedy: Iterable[Row], sampled: Iterable[Row], seconds: float) -> dict[str, Any]:
-    """As `summarise`, from what is kept of the trajectories."""
     first, second = summary_of(greedy), summary_of(sampled)
     entry = first.document()
     return entry | {

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from thinkimg.evaluation.metrics import bootstrap_interval, wilson_interval
-from thinkimg.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,6 @@ def row_of(record: Mapping[str, Any]) -> Row:
         errors=dict(Counter(call["error"] for call in calls if call["error"]).most_common()),
         malformed=int(meta.get("malformed", 0)),
     )
-
-
-def rows_of(trajectories: Iterable[Trajectory]) -> Iterable[Row]:
-    return (row_of(one.model_dump(exclude={"images": True})) for one in trajectories)
 
 
 @dataclass

@@ -19,7 +19,7 @@ import torch
 from thinkimg.agent.formats import get_format
 from thinkimg.api.v1alpha1 import ToolRLJob
 from thinkimg.evaluation.metrics import exact_match
-from thinkimg.evaluation.report import summarise_rows
+from thinkimg.evaluation.report import summarise
 from thinkimg.jobs.answers import answers
 from thinkimg.jobs.attempt import begin_attempt, check_attempt
 from thinkimg.jobs.context import TINY, Context, StageTools
@@ -170,7 +170,7 @@ def _evaluate(context: Context, name: str) -> dict[str, Any]:
             for mode, temperature in modes.items()
         }  # fmt: skip
         seconds = round(time.monotonic() - began, 1)
-        entries[model] = summarise_rows(rows["greedy"], rows.get("sampled", ()), seconds)
+        entries[model] = summarise(rows["greedy"], rows.get("sampled", ()), seconds)
     return {"models": entries}
 
 

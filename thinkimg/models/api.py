@@ -20,6 +20,7 @@ from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, Message, TextBlock, ToolResultBlock
 from thinkimg.models.chat import ContextFull, Reply, SamplingParameters
+from thinkimg.models.connections import Connections
 from thinkimg.trajectory import Trajectory
 
 MOST_BACKOFF_SECONDS = 30.0
@@ -110,7 +111,7 @@ class ApiModel:
             if not self.api_key.isascii() or not self.api_key.isprintable():
                 raise UserError("the key holds characters that no HTTP header can carry", "api_key")
         self._url = self.base_url.rstrip("/") + "/chat/completions"
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections = Connections(self.api_key, self.timeout_seconds, self.max_concurrency)
         self._pace = _Pace(self.requests_per_minute)
 
     async def reply(self, trajectory: Trajectory, sampling: SamplingParameters, seed: int) -> Reply:
@@ -129,26 +130,13 @@ class ApiModel:
             "seed": seed % 2**31,  # several servers take 32 bits
         }
         body = {name: value for name, value in (body | dict(self.extra)).items() if value is not None}
-        client, gate = self._connect()
+        client, gate = self._connections.open()
         async with gate:
             return await self._with_retries(client, body)
 
     async def close(self) -> None:
         """Close the connections; a later call opens new ones."""
-        if self._loop is asyncio.get_running_loop():
-            await self._client.aclose()
-        self._loop = None
-
-    def _connect(self) -> tuple[httpx.AsyncClient, asyncio.Semaphore]:
-        """Connections belong to an event loop; a new one gets its own."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-            limits = httpx.Limits(max_connections=self.max_concurrency)
-            self._client = httpx.AsyncClient(headers=headers, limits=limits, timeout=self.timeout_seconds)
-            self._gate = asyncio.Semaphore(self.max_concurrency)
-            self._loop = loop
-        return self._client, self._gate
+        await self._connections.close()
 
     async def _with_retries(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Reply:
         for attempt in range(self.retries + 1):

@@ -13,7 +13,7 @@ import scipy.stats
 
 from thinkimg.errors import UserError
 from thinkimg.evaluation.compare import paired_bootstrap
-from thinkimg.evaluation.comparison import FORMATS, as_csv, as_json, as_latex, as_markdown, compare
+from thinkimg.evaluation.tables import FORMATS, as_csv, as_json, as_latex, as_markdown, compare
 
 
 def test_models_that_are_equally_good_are_told_apart_in_five_percent_of_comparisons() -> None:

@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+from fabricated_run import rows
 from rich.console import Console
 
 from thinkimg.errors import UserError
@@ -28,7 +29,7 @@ def answered(correct, calls=0, error=None, kind="value", **rest):
 
 def test_summarise_counts_answers_calls_and_errors():
     greedy = [answered(True, calls=2), answered(False, calls=1, error="bad_arguments"), answered(True, kind="count")]
-    entry = summarise(greedy, [answered(False), answered(True)], seconds=4.5)
+    entry = summarise(rows(greedy), rows([answered(False), answered(True)]), seconds=4.5)
     assert entry["accuracy"] == pytest.approx(2 / 3)
     assert entry["accuracy_sampled"] == 0.5
     assert entry["ci95"][0] < 2 / 3 < entry["ci95"][1]
@@ -44,14 +45,14 @@ def test_summarise_counts_answers_calls_and_errors():
 
 def test_an_infrastructure_failure_is_nobodys_answer():
     broken = Trajectory(question="?", status="infrastructure", meta={"kind": "value"})
-    entry = summarise([answered(True), broken], [broken])
+    entry = summarise(rows([answered(True), broken]), rows([broken]))
     assert (entry["accuracy"], entry["n"], entry["infrastructure"]) == (1.0, 1, 1)
     assert entry["accuracy_sampled"] is None
 
 
 def test_a_limit_is_a_wrong_answer():
     stopped = Trajectory(question="?", status="rounds", correct=False, meta={"kind": "value"})
-    assert summarise([answered(True), stopped])["accuracy"] == 0.5
+    assert summarise(rows([answered(True), stopped]))["accuracy"] == 0.5
 
 
 def test_summarise_of_nothing_is_plain_data():

@@ -28,6 +28,7 @@ from transformers.models.internvl.video_processing_internvl import InternVLVideo
 from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+from thinkimg.image import Image
 from thinkimg.models import tiny
 from thinkimg.models.chat import Family
 from thinkimg.models.families import family_of
@@ -259,3 +260,13 @@ _MODELS = {
     "qwen2_vl": _qwen2_model,
     "qwen3_vl": _qwen3_model,
 }
+
+
+def from_scratch(made: Built, tokens: list[int], images: list[Image]) -> torch.Tensor:
+    """Log-probability of every token but the first, by one plain forward pass of one sample, nothing padded."""
+    ids = torch.tensor([tokens])
+    inputs = {"input_ids": ids, **made.family.model_inputs(ids), **(made.features(images) if images else {})}
+    with torch.no_grad():
+        logits = made.model.eval()(**inputs).logits[0, :-1].float()
+    logits[:, list(made.family.suppressed_ids)] = -torch.inf
+    return torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from family_models import ALL, GRPO, Built, build, processor_of
+from family_models import ALL, GRPO, Built, build, from_scratch, processor_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_world import conversation, observe, picture
+from tiny_world import conversation, observe, picture, template_messages
 
 from thinkimg.agent.agent import Task, append_reply
 from thinkimg.errors import UserError
@@ -44,13 +44,7 @@ def built(name: str) -> Built:
 
 def rendered(name: str, made: Trajectory, opening: bool = True) -> list[int]:
     """What transformers' processor makes of the same conversation."""
-    messages = []
-    for turn in made.turns:
-        parts: list[dict[str, str]] = [
-            {"type": "image"} if block.type == "image" else {"type": "text", "text": getattr(block, "text", "")}
-            for block in turn.message.content
-        ]
-        messages.append({"role": "user" if turn.role == "tool" else turn.role, "content": parts})
+    messages = template_messages(made)
     processor = processor_of(name)
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening)
     images = [[image.pixels() for image in made.ordered_images]] if made.images else None  # those of one sample
@@ -170,16 +164,6 @@ def test_an_unknown_model_is_refused_and_told_how_to_be_added() -> None:
 
 
 # ---- rollouts and evaluation ----------------------------------------------------------------------------------------
-
-
-def from_scratch(made: Built, tokens: list[int], images: list[Image]) -> torch.Tensor:
-    """Log-probability of every token but the first, by one plain forward pass of one sample, nothing padded."""
-    ids = torch.tensor([tokens])
-    inputs = {"input_ids": ids, **made.family.model_inputs(ids), **(made.features(images) if images else {})}
-    with torch.no_grad():
-        logits = made.model.eval()(**inputs).logits[0, :-1].float()
-    logits[:, list(made.family.suppressed_ids)] = -torch.inf
-    return torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_world import conversation, family, generator, observe, picture, processor
+from tiny_world import conversation, family, generator, observe, picture, processor, template_messages
 
 from thinkimg.agent.agent import Agent, Limits, NoTools, Task, append_reply
 from thinkimg.agent.formats import Call, OpenThinkIMG, Parsed
@@ -27,13 +27,7 @@ def ids_of(*tokens: str) -> list[int]:
 
 def reference(made: Trajectory) -> list[int]:
     """What Hugging Face's processor makes of the same conversation by the chat template."""
-    messages = []
-    for turn in made.turns:
-        parts: list[dict[str, str]] = [
-            {"type": "image"} if block.type == "image" else {"type": "text", "text": getattr(block, "text", "")}
-            for block in turn.message.content
-        ]
-        messages.append({"role": "user" if turn.role == "tool" else turn.role, "content": parts})
+    messages = template_messages(made)
     text = processor().apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     images = [image.pixels() for image in made.ordered_images]
     return processor()(text=[text], images=images or None, return_tensors="pt")["input_ids"][0].tolist()

@@ -86,3 +86,15 @@ def logprobs_from_scratch(
     logits = logits / (temperature or 1.0)
     logits[:, list(family().suppressed_ids)] = -torch.inf
     return torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0]
+
+
+def template_messages(made: Trajectory) -> list[dict[str, Any]]:
+    """The conversation as chat templates take it; what tools say, the user says."""
+    messages = []
+    for turn in made.turns:
+        parts: list[dict[str, str]] = [
+            {"type": "image"} if block.type == "image" else {"type": "text", "text": getattr(block, "text", "")}
+            for block in turn.message.content
+        ]
+        messages.append({"role": "user" if turn.role == "tool" else turn.role, "content": parts})
+    return messages

@@ -92,9 +92,9 @@ def test_training_stops_when_its_time_is_over(tmp_path: Path) -> None:
     samples = samples_of(world)
     began = time.monotonic()
     train(world, samples, tmp_path, max_seconds=3.0, args={"logging_steps": 1})
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 12
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert 2.9 < lines[-1]["seconds"] < 15
+    assert 2.9 < lines[-1]["seconds"] < 7
     assert len(lines) > 2
 
 

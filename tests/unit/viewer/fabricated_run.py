@@ -13,6 +13,7 @@ from PIL import ImageDraw, ImageFont
 
 from thinkimg.evaluation.metrics import exact_match
 from thinkimg.evaluation.report import summarise
+from thinkimg.evaluation.summary import Row, row_of
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, Message, TextBlock, ToolCallBlock, ToolResultBlock
 from thinkimg.trajectory import Trajectory, Turn, write_trajectories
@@ -138,6 +139,10 @@ def observe(one: Trajectory, result: ToolResultBlock, *images: Image) -> None:
     one.add("tool", result, *(ImageBlock(handle=one.add_image(image)) for image in images))
 
 
+def rows(answers: list[Trajectory]) -> list[Row]:
+    return [row_of(one.model_dump(exclude={"images": True})) for one in answers]
+
+
 def write_run(
     run: Path, seed: int = 0, questions: int = 24, steps: int = 40, models: dict[str, float] = MODELS
 ) -> Path:
@@ -159,7 +164,7 @@ def write_run(
         }
         for mode, found in answers.items():
             write_trajectories(found, run / "stages" / "table" / model / f"{mode}.jsonl")
-        entries[model] = summarise(answers["greedy"], answers["sampled"], seconds=chance.uniform(8, 20))
+        entries[model] = summarise(rows(answers["greedy"]), rows(answers["sampled"]), seconds=chance.uniform(8, 20))
     for stage in ("text-rl", "v-toolrl"):
         write_training(run / "stages" / stage, stage, steps, chance)
     write_sft_log(run / "stages" / "sft")

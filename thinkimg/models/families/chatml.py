@@ -1,5 +1,6 @@
 """ChatML turns (`<|im_start|>role … <|im_end|>`), as several families have them; no special token comes from text."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,7 @@ from thinkimg.message import ImageBlock, Message, TextBlock, ToolResultBlock
 from thinkimg.models.families.placeholders import collapse_runs
 
 
-class ChatML:
+class ChatML(ABC):
     """What families with ChatML share of an adapter (see `thinkimg.models.chat.Family`). A family adds its pictures:
     `image_token` and `frame`, `placeholders` and `feature_tokens`, and what its template and model have of their own.
 
@@ -63,13 +64,13 @@ class ChatML:
             self._counts[size] = self.placeholders(*size)
         return self._counts[size]
 
+    @abstractmethod
     def placeholders(self, height: int, width: int) -> int:
         """How many placeholders a picture of this size has, computed without preprocessing it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def feature_tokens(self, features: Mapping[str, Any]) -> int:
         """See `Family.feature_tokens`."""
-        raise NotImplementedError
 
     def model_inputs(self, ids: Any) -> dict[str, Any]:
         return {}

@@ -13,6 +13,7 @@ import httpx
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.models.api import data_uri
 from thinkimg.models.chat import ContextFull, Family
+from thinkimg.models.connections import Connections
 from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.models.vllm.generator import check_prompt, finish_of, sampling_options
 
@@ -41,7 +42,7 @@ class VLLMServerGenerator:
         if not self.base_url.startswith(("http://", "https://")):
             raise UserError(f"{self.base_url!r} is no http(s) address", "base_url")
         self._url = self.base_url.rstrip("/").removesuffix("/v1") + "/inference/v1/generate"
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections = Connections(self.api_key, self.timeout_seconds, self.max_concurrency)
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """See `Generator.generate`.
@@ -58,15 +59,13 @@ class VLLMServerGenerator:
         if longest < 1:
             raise ContextFull(f"{len(request.tokens)} tokens of the server's {self.max_model_len} are used")
         body = self._body(request, longest)
-        client, gate = self._connect()
+        client, gate = self._connections.open()
         async with gate:
             answer = await self._with_retries(client, body)
         return self._read(answer, request)
 
     async def close(self) -> None:
-        if self._loop is asyncio.get_running_loop():
-            await self._client.aclose()
-        self._loop = None
+        await self._connections.close()
 
     def _body(self, request: GenerationRequest, longest: int) -> dict[str, Any]:
         options = sampling_options(self.family, request, longest)
@@ -81,17 +80,6 @@ class VLLMServerGenerator:
                 {"type": "image_url", "url": data_uri(image), "uuid": image.sha256} for image in request.images
             ]
         return body
-
-    def _connect(self) -> tuple[httpx.AsyncClient, asyncio.Semaphore]:
-        """Connections belong to an event loop; a new one gets its own."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-            limits = httpx.Limits(max_connections=self.max_concurrency)
-            self._client = httpx.AsyncClient(headers=headers, limits=limits, timeout=self.timeout_seconds)
-            self._gate = asyncio.Semaphore(self.max_concurrency)
-            self._loop = loop
-        return self._client, self._gate
 
     async def _with_retries(self, client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
         trouble = ""
