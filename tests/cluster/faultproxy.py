@@ -59,6 +59,8 @@ class FaultProxy:
         self.after: Callable[[Request], None] = lambda _: None
         """Called when the API server has carried a request out, before its answer is passed on."""
         self.writes = 0
+        self.written: set[str] = set()
+        """Method and path of each write; leases do not count."""
         cluster = json.loads(kubeconfig.read_text())["clusters"][0]["cluster"]
         self._upstream = cluster["server"]
         inline = base64.b64decode(cluster.get("certificate-authority-data", "")).decode()
@@ -155,6 +157,8 @@ class FaultProxy:
         lease = "/leases" in given.path
         writes = given.method != "GET" and not lease
         self.writes += writes
+        if writes:
+            self.written.add(f"{given.method} {given.path}")
         return Request(given.method, given.path, given.query.get("watch") in ("true", "1"), self.writes * writes)
 
 

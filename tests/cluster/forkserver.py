@@ -73,6 +73,14 @@ class ForkedOperator:
             self.kill()
             self.start()
 
+    def revive(self) -> None:
+        """A new process if it has ended by itself."""
+        with self._lock:
+            try:
+                os.kill(self._pid, 0)
+            except ProcessLookupError:
+                self.start()
+
     def kill(self) -> None:
         """SIGKILL, wherever it is."""
         with suppress(ProcessLookupError):
