@@ -20,11 +20,12 @@ HERE = Path(__file__).parent
 UNUSED_VERBS = {
     # `blockOwnerDeletion` of children is checked inside admission, which the audit log does not show.
     ("thinkimg.dev", "visiontools/finalizers", "update"),
+    ("thinkimg.dev", "toolrljobs/finalizers", "update"),
 }
 """Rights that no request of the tests shows, and why they are needed."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def whole_run(request: pytest.FixtureRequest, cluster: Cluster) -> None:
     selected = request.config.option
     partly = selected.keyword or selected.markexpr or any("::" in argument for argument in request.config.args)
