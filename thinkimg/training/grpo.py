@@ -37,6 +37,7 @@ from thinkimg.models.image_features import ImageFeatures
 from thinkimg.models.vllm.generator import VLLMGenerator
 from thinkimg.training.checkpoints import read_cpu_optimizers
 from thinkimg.training.colocated import ColocatedEngine, check_vllm, engine_options
+from thinkimg.training.configs import without_compiled_collectives
 from thinkimg.training.forking import Fork, fork_of, token_model
 from thinkimg.training.image_processor import CachedImageProcessor, with_cached_images
 from thinkimg.training.rewards import Reward, score_group, total
@@ -741,8 +742,11 @@ def grpo_config(settings: GRPOSettings, output_dir: Path, world_size: int = 1) -
     if settings.importance_correction is not None:
         correction = settings.importance_correction.model_dump()
         options |= {f"vllm_importance_sampling_{name}": value for name, value in correction.items()}
+    options |= settings.trl
+    if options["use_cpu"] and options.get("deepspeed"):
+        without_compiled_collectives()
     try:
-        return GRPOConfig(**options | settings.trl)
+        return GRPOConfig(**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"TRL refuses the configuration: {error}", "trl") from error
 

@@ -24,6 +24,7 @@ from thinkimg.models.image_features import ImageFeatures
 from thinkimg.training.adapters import LoraSettings, lora_config
 from thinkimg.training.checkpoints import read_cpu_optimizers
 from thinkimg.training.collator import Collator, Sample
+from thinkimg.training.configs import without_compiled_collectives
 from thinkimg.training.whole import make_whole
 
 
@@ -172,4 +173,7 @@ def _config(settings: SFTSettings, output_dir: Path, world: int) -> SFTConfig:
     }
     if settings.max_seconds is not None and settings.max_steps is None:
         defaults["max_steps"] = 1_000_000
-    return SFTConfig(**(defaults | settings.args))
+    options = defaults | settings.args
+    if options["use_cpu"] and options.get("deepspeed"):
+        without_compiled_collectives()
+    return SFTConfig(**options)

@@ -125,11 +125,8 @@ def main(kind: str, folder: Path, zero: int, drop: bool) -> None:
 
 
 if __name__ == "__main__":
-    import deepspeed.ops
     from accelerate.state import AcceleratorState, GradientState
 
-    # It would be compiled here, which takes two minutes and a compiler; gloo does the same.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     for run in sys.argv[2:]:  # one process for all: most of a run is imports
         AcceleratorState._reset_state()
         GradientState._reset_state()

@@ -12,3 +12,11 @@ def zero_config(stage: int) -> dict[str, Any]:
     text = files(__package__).joinpath(f"deepspeed-zero{stage}.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
+
+
+def without_compiled_collectives() -> None:
+    """On a CPU, keep DeepSpeed from compiling its collectives for shared memory at its first start: that needs a
+    compiler and two minutes, and gloo does the same."""
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
