@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -93,13 +94,12 @@ class Started:
 
 
 def command_lines() -> Iterator[list[str]]:
-    """Of every process on this machine."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                yield (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue
+    """Of every process on this machine, but for children that have just been forked: they show their parent's."""
+    processes = {process.pid: process for process in psutil.process_iter(["cmdline", "ppid"])}
+    for process in processes.values():
+        parent = processes.get(process.info["ppid"])
+        if process.info["cmdline"] and (parent is None or parent.info["cmdline"] != process.info["cmdline"]):
+            yield process.info["cmdline"]
 
 
 def tool_servers(run: Path) -> list[str]:
