@@ -10,7 +10,10 @@ const TITLES: Record<string, [string, string]> = {
   reward: ["Reward", "mean per trajectory"], accuracy: ["Accuracy while training", "share of sampled answers that are right"],
   tool_calls: ["Tool calls", "per trajectory"], loss: ["Loss", ""], entropy: ["Entropy", "nats per token"], grad_norm: ["Gradient norm", ""],
   masked: ["Left out of the loss", "trajectories per step"], resampled: ["Sampled again", "trajectories per step"], refilled: ["Refilled", "groups per step"],
+  flat: ["Without a difference in reward", "groups per step"], token_accuracy: ["Token accuracy", "share of tokens foretold"],
+  seconds: ["Time", "seconds per step"], seconds_rollout: ["Time of rollouts", "seconds per step"], forked: ["Forked", "groups per step"],
 };
+const NO_CURVE = ["total_steps"];
 const MOST_LINES = 6;
 const SMOOTH = 5; // steps of the moving mean
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [560, 240, 46, 10, 10, 26];
@@ -31,7 +34,7 @@ export function Curves({ version, many }: { version: number; many: boolean }) {
   if (!curves.length) return <p class="note page">Nothing here was trained: there are no logs, and no trajectories with steps.</p>;
   const nameOf = (curve: Curve) => (many ? `${curve.run} · ${curve.stage}` : curve.stage);
   const place = (curve: Curve) => (step: number) => format({ view: "trajectories", choices: { run: curve.run, stage: curve.stage, step: String(step) } });
-  const fields = [...new Set([...Object.keys(TITLES), ...curves.flatMap((curve) => Object.keys(curve.values))])];
+  const fields = [...new Set([...Object.keys(TITLES), ...curves.flatMap((curve) => Object.keys(curve.values))])].filter((field) => !NO_CURVE.includes(field));
   const common = fields.flatMap((field) => {
     const lines = curves.filter((curve) => curve.values[field]?.some((one) => one !== null)).map((curve) => ({ name: nameOf(curve), steps: curve.steps, values: curve.values[field]!, place: place(curve) }));
     const [title, unit] = TITLES[field] ?? [spaced(field), ""];
@@ -56,7 +59,7 @@ function Chart({ title, unit, lines }: { title: string; unit: string; lines: Lin
   const values = lines.flatMap((line) => line.values).filter((one): one is number => one !== null);
   const [least, most] = [Math.min(0, ...values), Math.max(0, ...values)];
   const margin = (most - least || 1) * 0.04;
-  const [low, high] = [least && least - margin, most && most + margin];
+  const [low, high] = [least && least - margin, most ? most + margin : least ? 0 : 1]; // where all are 0, up to 1
   const ticks = ticksOf(low, high).filter((tick) => tick >= low && tick <= high);
   const [from, to] = [steps[0]!, Math.max(steps.at(-1)!, steps[0]! + 1)];
   const x = (step: number) => LEFT + ((step - from) / (to - from)) * (WIDTH - LEFT - RIGHT);
@@ -114,7 +117,36 @@ function Chart({ title, unit, lines }: { title: string; unit: string; lines: Lin
           <li key={line.name}><i class={`c${number % 6}`} aria-hidden="true" />{line.name}{valueAt(line) !== null && <b> {figure(valueAt(line)!)}</b>}</li>
         ))}
       </ul>
+      <Figures steps={steps} lines={lines} />
     </figure>
+  );
+}
+
+/** The chart's values as a table: for screen readers, and to copy. */
+function Figures({ steps, lines }: { steps: number[]; lines: Line[] }) {
+  const [open, setOpen] = useState(false);
+  return (
+    <details class="figures" onToggle={(event) => setOpen((event.currentTarget as HTMLDetailsElement).open)}>
+      <summary>As a table</summary>
+      {open && (
+        <div tabIndex={0}>
+          <table>
+            <thead><tr><th scope="col">step</th>{lines.map((line) => <th key={line.name} scope="col">{line.name}</th>)}</tr></thead>
+            <tbody>
+              {steps.map((step) => (
+                <tr key={step}>
+                  <th scope="row">{step}</th>
+                  {lines.map((line) => {
+                    const value = line.values[line.steps.indexOf(step)] ?? null;
+                    return <td key={line.name}>{value === null ? "" : figure(value, 4)}</td>;
+                  })}
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+    </details>
   );
 }
 

@@ -473,6 +473,23 @@ def test_curves_are_read_by_mouse_and_keyboard_and_lead_to_the_step(open_page, u
     assert "step=20" in page.url
 
 
+def test_a_curve_is_a_table_too_and_one_of_zeros_is_drawn_at_0(open_page, url, place):
+    page = open_page(f"{url}#/curves")
+    log = [json.loads(line) for line in (place / "fabricated/stages/v-toolrl/log.jsonl").read_text().splitlines()]
+    assert {line["masked"] for line in log} == {0}
+    chart = page.locator(".chart", has_text="Left out of the loss")
+    heights = re.findall(r"[ML][\d.]+ ([\d.]+)", chart.locator("path.thick").first.get_attribute("d"))
+    assert len(heights) == len(log)
+    assert len(set(heights)) == 1
+    chart = page.locator(".chart", has_text="mean per trajectory")
+    chart.get_by_text("As a table").click()
+    page.wait_for_selector(".figures tbody tr")
+    column = chart.locator("thead th").all_inner_texts().index("fabricated · v-toolrl")
+    rows = [row.split("\t") for row in chart.locator("tbody tr").all_inner_texts()]
+    shown = {int(row[0]): float(row[column]) for row in rows if row[column]}
+    assert shown == pytest.approx({line["step"]: line["reward"] for line in log}, abs=1e-4)
+
+
 # ---- export ----------------------------------------------------------------------------------------------------------
 
 

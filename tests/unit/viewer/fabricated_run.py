@@ -204,6 +204,7 @@ def write_training(folder: Path, stage: str, steps: int, chance: random.Random) 
             if with_tools
             else {"none": 1.0},
             "loss": -0.01 * learned,
+            "masked": 0,
             "seconds": 1.9,
         }
         lines.append(json.dumps(record))
