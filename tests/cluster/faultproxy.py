@@ -106,7 +106,7 @@ class FaultProxy:
         await site.start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         connector = aiohttp.TCPConnector(ssl=self._trust, limit=0)
-        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self._session:
+        async with aiohttp.ClientSession(connector=connector) as self._session:
             self._started.set()
             await self._stop.wait()
             for task in self._watches:
