@@ -743,8 +743,7 @@ def grpo_config(settings: GRPOSettings, output_dir: Path, world_size: int = 1) -
         correction = settings.importance_correction.model_dump()
         options |= {f"vllm_importance_sampling_{name}": value for name, value in correction.items()}
     options |= settings.trl
-    if options["use_cpu"] and options.get("deepspeed"):
-        without_compiled_collectives()
+    without_compiled_collectives(options)
     try:
         return GRPOConfig(**options)
     except (TypeError, ValueError) as error:

@@ -174,6 +174,5 @@ def _config(settings: SFTSettings, output_dir: Path, world: int) -> SFTConfig:
     if settings.max_seconds is not None and settings.max_steps is None:
         defaults["max_steps"] = 1_000_000
     options = defaults | settings.args
-    if options["use_cpu"] and options.get("deepspeed"):
-        without_compiled_collectives()
+    without_compiled_collectives(options)
     return SFTConfig(**options)

@@ -1,6 +1,7 @@
 """Configurations for many processes: DeepSpeed's ZeRO stages, and files for `accelerate launch`."""
 
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -14,9 +15,10 @@ def zero_config(stage: int) -> dict[str, Any]:
     return loaded
 
 
-def without_compiled_collectives() -> None:
+def without_compiled_collectives(options: Mapping[str, Any]) -> None:
     """On a CPU, keep DeepSpeed from compiling its collectives for shared memory at its first start: that needs a
-    compiler and two minutes, and gloo does the same."""
-    import deepspeed.ops
+    compiler and two minutes, and gloo does the same. `options` are those of TrainingArguments."""
+    if options["use_cpu"] and options.get("deepspeed"):
+        import deepspeed.ops
 
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
