@@ -78,7 +78,8 @@ bench-dispatch: setup ## Calls of a tool: our client, the gateway, a plain servi
 bench-rollout: setup ## Rollouts with slow tools: TRL's own loop and ours; on a vLLM engine also synchronous rounds
 	$(BIN)/python -P bench/rollout.py --engine "$$(bash hack/vllm.sh)"
 
-bench-operator: setup ## The operator under load on a real API server, beside a bare writer (15 minutes)
+bench-operator: setup ## The operator under load on a real API server, beside a bare writer; 200 failures of jobs (25 minutes)
+	THINKIMG_GATE_LATENCY=1 $(BIN)/python -m pytest -q -s tests/cluster/test_toolrljob_failures.py
 	$(BIN)/python -P bench/operator.py
 
 soak: setup ## 10,000 hostile requests to a server and a gateway each; 100,000 evaluated items; RL without tool cache, no call may fail (45 minutes)

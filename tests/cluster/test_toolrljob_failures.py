@@ -1,7 +1,13 @@
-"""Two hundred failures: how soon an attempt is torn down, how soon the next one is there, and that none overlap."""
+"""Two hundred failures: how soon an attempt is torn down, how soon the next one is there, and that none overlap.
+
+`make bench-operator` runs this with THINKIMG_GATE_LATENCY=1: then 99 of 100 must take less than two seconds. Among other
+tests, on a machine that others use too, that would be a test of the machine: there half of them must, and all of them
+must be followed far sooner than the next resync, so by their events.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +18,8 @@ from testcluster import Cluster, Object
 
 JOBS_AT_A_TIME = 10
 FAILURES_OF_EACH = 20
+SHARE_WITHIN_TWO_SECONDS = 0.99 if os.environ.get("THINKIMG_GATE_LATENCY") == "1" else 0.5
+BY_EVENTS = 30.0  # seconds; a resync comes every ten minutes
 
 
 def fail(lab: Lab, pod: Object) -> None:
@@ -56,7 +64,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 @pytest.mark.timeout(600)
-def test_two_hundred_failures_are_seen_and_followed_within_two_seconds(cluster: Cluster) -> None:
+def test_two_hundred_failures_are_seen_and_followed_at_once(cluster: Cluster) -> None:
     with job_namespace(cluster, "failures") as lab, watched(lab) as (jobs, pods):
         names = [f"job-{number}" for number in range(JOBS_AT_A_TIME)]
         with ThreadPoolExecutor(JOBS_AT_A_TIME) as pool:
@@ -76,8 +84,9 @@ def test_two_hundred_failures_are_seen_and_followed_within_two_seconds(cluster: 
     )
     print(told)
     assert len(seen) == JOBS_AT_A_TIME * FAILURES_OF_EACH
-    assert percentile(seen, 0.99) < 2, told
-    assert percentile(followed, 0.99) < 2, told
+    for seconds in (seen, followed):
+        assert percentile(seconds, SHARE_WITHIN_TWO_SECONDS) < 2, told
+        assert max(seconds) < BY_EVENTS, told
 
 
 def _first(jobs: Watcher, attempt: tuple[str, str, int], what: Callable[[Sighting], bool]) -> float:

@@ -57,17 +57,17 @@ def test_a_result_and_its_picture_are_observed_and_named() -> None:
 
 def test_calls_of_a_turn_run_together_and_are_observed_in_their_order() -> None:
     tools = InProcess(wait, crop)
-    calls = [Call("wait", {"seconds": 0.6}), Call("crop", {"image": "img_1"}), Call("wait", {"seconds": 0.3}),
+    calls = [Call("wait", {"seconds": 2.0}), Call("crop", {"image": "img_1"}), Call("wait", {"seconds": 1.5}),
              Call("crop", {"image": "img_1", "width": 5})]  # fmt: skip
     began = time.monotonic()
     made = run(Scripted(says(*calls), answers("7")), tools)
-    assert time.monotonic() - began < 0.89, "one after the other takes 0.9 s"
-    assert tools.finished == ["4x3", "5x3", "0.3", "0.6"]
+    assert time.monotonic() - began < 3.4, "one after the other takes 3.5 s"
+    assert tools.finished == ["4x3", "5x3", "1.5", "2.0"]
     results = made.tool_results
-    assert [result.text for result in results] == ["0.6", "4x3", "0.3", "5x3"]
+    assert [result.text for result in results] == ["2.0", "4x3", "1.5", "5x3"]
     assert [result.call_id for result in results] == [call.id for call in made.turns[2].message.tool_calls]
     assert [result.cached for result in results] == [True, False, True, False]
-    assert results[0].seconds >= 0.6 > results[2].seconds
+    assert results[0].seconds >= 2.0 > results[2].seconds
     assert [made.images[name].width for name in made.images] == [8, 4, 5]
 
 
@@ -144,7 +144,7 @@ def test_time_is_limited(slow: str) -> None:
     began = time.monotonic()
     made = run(model, InProcess(wait), Limits(seconds=0.1))
     assert made.status == "time"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4, "the call takes 5 s"
     assert made.seconds >= 0.1
 
 
