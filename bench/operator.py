@@ -1,12 +1,16 @@
 """The operator under load, on a real API server: how near it comes to a bare writer of the same objects, and its cost.
 
-    python -P bench/operator.py [--tools 1000,5000] [--kopf-tools 200] [--idle-seconds 60]
+    python -P bench/operator.py [--tools 1000,5000] [--jobs 200] [--kopf-tools 200] [--idle-seconds 60]
 
 For each number of VisionTools, in one control plane and one minute: 16 tasks of a plain HTTP client write the children
 and a status of as many tools (no watch, no decision, no check), then the operator does the same for tools of its own.
 `writes_ratio` is the operator's writes per second over the writer's, taken from the audit log between first write and
 last first status. After the largest number: memory, start-up with everything there, requests that write in a resync
-with nothing to do, CPU at rest. Beside it, not gated: the same tools by an operator in kopf's documented style
+with nothing to do, CPU at rest. The tools stand in namespaces of a hundred: Kubernetes' own controllers look at all
+objects of a namespace for each of its Deployments, and thousands in one would measure them.
+
+`jobs_ready_ratio`: seconds until all pods of ToolRLJobs of eight pods are ready on simulated nodes, over those of the
+same Jobs created by themselves. Beside it, not gated: the same tools by an operator in kopf's documented style
 (synchronous create and update handlers with the official client). The last line is one JSON object.
 
 `-P`, because this file has the name of a module of Python's.
@@ -25,7 +29,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +40,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path += [str(REPOSITORY / "hack" / "cluster"), str(REPOSITORY / "tests" / "cluster")]
 
 import controlplane  # noqa: E402
-from shipped_access import ACCOUNT, grant  # noqa: E402
+from joblab import JOBS, Lab, job, sft  # noqa: E402
+from shipped_access import ACCOUNT, grant, grant_everywhere  # noqa: E402
 from testcluster import Cluster, Namespace  # noqa: E402
 from thinkimg_operator.cluster import stamp  # noqa: E402
 from thinkimg_operator.kinds import KINDS, Body, key_of  # noqa: E402
@@ -46,6 +51,8 @@ from thinkimg_operator.visiontool.render import render  # noqa: E402
 from thinkimg_operator.visiontool.status import status_of  # noqa: E402
 
 TASKS = 16
+TOOLS_OF_A_NAMESPACE = 100
+PODS_OF_A_JOB = 8
 WRITES = {"create", "update", "patch", "delete"}
 
 
@@ -116,17 +123,21 @@ def writes_of(body: Body) -> list[Write]:
     return [*found, (path, {"status": status}, "merge-patch+json")]
 
 
-def bare_rate(cluster: Cluster, namespace: Namespace, count: int) -> float:
+def bare_rate(cluster: Cluster, spaces: Sequence[Namespace], count: int) -> float:
     """Writes per second of the bare writer, for `count` tools."""
     writer = Writer(cluster)
     prepared: list[list[Write]] = []
 
     async def create(session: aiohttp.ClientSession, index: int) -> None:
-        prepared.append(writes_of(await writer.create(session, tool(index, namespace.name))))
+        prepared.append(writes_of(await writer.create(session, tool(index, _home(spaces, index)))))
 
     asyncio.run(writer.each(list(range(count)), create))
     seconds = asyncio.run(writer.each(prepared, writer.fill))
     return sum(len(writes) for writes in prepared) / seconds
+
+
+def _home(spaces: Sequence[Namespace], index: int) -> str:
+    return spaces[index // TOOLS_OF_A_NAMESPACE].name
 
 
 class Running:
@@ -187,14 +198,15 @@ def wait(what: str, done: Any, seconds: float) -> float:
     return time.monotonic() - started
 
 
-def writes(cluster: Cluster, agent: str, namespace: str) -> list[Body]:
-    """Audited writes of a user agent in a namespace; leases are the election's business."""
+def writes(cluster: Cluster, agent: str, spaces: Sequence[Namespace]) -> list[Body]:
+    """Audited writes of a user agent in some namespaces; leases are the election's business."""
+    names = {space.name for space in spaces}
     return [
         event
         for event in cluster.audit()
         if event["verb"] in WRITES
         and event.get("userAgent", "").startswith(agent)
-        and event.get("objectRef", {}).get("namespace") == namespace
+        and event.get("objectRef", {}).get("namespace") in names
         and event["objectRef"]["resource"] != "leases"
     ]
 
@@ -203,13 +215,13 @@ def moment(event: Body) -> float:
     return datetime.fromisoformat(event["stageTimestamp"].replace("Z", "+00:00")).timestamp()
 
 
-def our_rate(cluster: Cluster, namespace: Namespace, count: int) -> tuple[float, float]:
+def our_rate(cluster: Cluster, spaces: Sequence[Namespace], count: int) -> tuple[float, float]:
     """Writes and tools per second of the operator, from its first write to the last tool's first status."""
-    found = writes(cluster, "thinkimg-operator", namespace.name)
-    first_status: dict[str, float] = {}
+    found = writes(cluster, "thinkimg-operator", spaces)
+    first_status: dict[tuple[str, str], float] = {}
     for event in found:
         if event["objectRef"]["resource"] == "visiontools":
-            first_status.setdefault(event["objectRef"]["name"], moment(event))
+            first_status.setdefault((event["objectRef"]["namespace"], event["objectRef"]["name"]), moment(event))
     assert len(first_status) == count, f"{len(first_status)} of {count} tools have a status"
     start, end = min(moment(event) for event in found), max(first_status.values())
     seconds = end - start
@@ -217,24 +229,28 @@ def our_rate(cluster: Cluster, namespace: Namespace, count: int) -> tuple[float,
 
 
 @contextlib.contextmanager
-def emptied(cluster: Cluster, hint: str) -> Iterator[Namespace]:
-    """A namespace that is gone at the end: controllers that still delete it would slow down the next measurement."""
-    with cluster.namespace(hint) as namespace:
-        yield namespace
-    left = ["get", "namespace", namespace.name, "--ignore-not-found", "--output=name"]
-    wait(f"{namespace.name} is gone", lambda: not cluster.kubectl(*left), 1200)
+def emptied(cluster: Cluster, hint: str, count: int = 1) -> Iterator[list[Namespace]]:
+    """Namespaces that are gone at the end: controllers that still delete them would slow down the next measurement."""
+    with contextlib.ExitStack() as stack:
+        spaces = [stack.enter_context(cluster.namespace(hint)) for _ in range(count)]
+        yield spaces
+    for space in spaces:
+        left = ["get", "namespace", space.name, "--ignore-not-found", "--output=name"]
+        wait(f"{space.name} is gone", lambda left=left: not cluster.kubectl(*left), 1200)
 
 
 def measure(cluster: Cluster, count: int, idle_seconds: float, *, thorough: bool) -> dict[str, Any]:
     """One number of tools; `thorough` adds what is measured with everything there."""
-    with emptied(cluster, "bare") as bare:
+    homes = -(-count // TOOLS_OF_A_NAMESPACE)
+    with emptied(cluster, "bare", homes) as bare:
         bare_writes = bare_rate(cluster, bare, count)
-    with emptied(cluster, "ours") as ours:
-        access = grant(ours)
+    with emptied(cluster, "ours", homes) as ours:
+        home = ours[0]
+        access = grant_everywhere(home)
         writer = Writer(cluster)
-        bodies = [tool(index, ours.name) for index in range(count)]
+        bodies = [tool(index, _home(ours, index)) for index in range(count)]
         asyncio.run(writer.each(bodies, writer.create))
-        with operator(cluster, ours, access) as process:
+        with operator(cluster, home, access) as process:
             what = f"{count} tools settled"
             wait(what, lambda: process.metric("workqueue_adds_total") >= count and _quiet(process), 1200)
             our_writes, tools = our_rate(cluster, ours, count)
@@ -249,18 +265,18 @@ def measure(cluster: Cluster, count: int, idle_seconds: float, *, thorough: bool
                 return result
             result["rss_mb"] = process.memory()
         started = time.monotonic()
-        with operator(cluster, ours, [*access, f"--resync-seconds={idle_seconds / 2}"]) as process:
+        with operator(cluster, home, [*access, f"--resync-seconds={idle_seconds / 2}"]) as process:
             reconciled = "controller_runtime_reconcile_total"
             wait("everything was looked at", lambda: process.metric(reconciled) >= count and _quiet(process), 600)
             result["startup_s"] = round(time.monotonic() - started, 1)
             before, resyncs = (
-                len(writes(cluster, "thinkimg-operator", ours.name)),
+                len(writes(cluster, "thinkimg-operator", ours)),
                 process.metric("thinkimg_resyncs_total"),
             )
             wait("a resync", lambda: process.metric("thinkimg_resyncs_total") > resyncs and _quiet(process), 600)
-            result["resync_writes"] = len(writes(cluster, "thinkimg-operator", ours.name)) - before
+            result["resync_writes"] = len(writes(cluster, "thinkimg-operator", ours)) - before
             result["rss_mb"] = max(result["rss_mb"], process.memory())
-        with operator(cluster, ours, access) as process:
+        with operator(cluster, home, access) as process:
             wait("everything was looked at", lambda: process.metric(reconciled) >= count and _quiet(process), 600)
             used, since = process.cpu(), time.monotonic()
             time.sleep(idle_seconds)
@@ -270,6 +286,54 @@ def measure(cluster: Cluster, count: int, idle_seconds: float, *, thorough: bool
 
 def _quiet(process: Running) -> bool:
     return process.metric("workqueue_depth") == 0 and process.metric("controller_runtime_active_workers") == 0
+
+
+def jobs_ready_ratio(cluster: Cluster, count: int) -> float:
+    """Time until all pods of `count` ToolRLJobs are ready, over that of the same Jobs without an operator."""
+    with emptied(cluster, "jobs") as (ours,):
+        lab = Lab(ours)
+        lab.prepare()
+        with operator(cluster, ours, grant(ours)) as process:
+            wait("the operator leads", lambda: process.metric("leader_election_master_status") == 1, 60)
+            bodies = [job(f"job-{index:03}", sft(nodes=PODS_OF_A_JOB)) for index in range(count)]
+            with_operator = _until_ready(cluster, ours, JOBS.format(ours.name), bodies)
+        made = ours.list("jobs")
+    with emptied(cluster, "plain") as (plain,):
+        Lab(plain).prepare()
+        path = f"/apis/batch/v1/namespaces/{plain.name}/jobs"
+        alone = _until_ready(cluster, plain, path, [_as_new(body) for body in made])
+    print(f"{count} jobs of {PODS_OF_A_JOB} pods: {with_operator:.1f} s, as plain Jobs {alone:.1f} s", flush=True)
+    return round(with_operator / alone, 3)
+
+
+def _until_ready(cluster: Cluster, namespace: Namespace, path: str, bodies: Sequence[Body]) -> float:
+    """Seconds from the first request that creates one of the bodies until all pods of the namespace are ready."""
+    writer = Writer(cluster)
+
+    async def create(session: aiohttp.ClientSession, body: Body) -> None:
+        await writer.send(session, "POST", path, body, "json")
+
+    def ready() -> bool:
+        counts = [body.get("status", {}).get("ready", 0) for body in namespace.list("jobs")]
+        return sum(counts) == len(bodies) * PODS_OF_A_JOB
+
+    started = time.monotonic()
+    asyncio.run(writer.each(list(bodies), create))
+    wait("all pods are ready", ready, 1200)
+    return time.monotonic() - started
+
+
+def _as_new(made: Body) -> Body:
+    """A Job as it was before the API server and an owner had it."""
+    kept = {key: made["metadata"][key] for key in ("name", "labels", "annotations") if key in made["metadata"]}
+    body = {"apiVersion": "batch/v1", "kind": "Job", "metadata": kept, "spec": dict(made["spec"])}
+    body["spec"].pop("selector", None)
+    for name in [name for name in kept.get("labels", {}) if name.endswith(("controller-uid", "job-name"))]:
+        del kept["labels"][name]
+    labels = body["spec"]["template"]["metadata"].get("labels", {})
+    for name in [name for name in labels if name.endswith(("controller-uid", "job-name"))]:
+        del labels[name]
+    return body
 
 
 KOPF = """
@@ -329,6 +393,7 @@ def kopf_rate(cluster: Cluster, count: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tools", default="1000,5000")
+    parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--kopf-tools", type=int, default=200)
     parser.add_argument("--idle-seconds", type=float, default=60)
     given = parser.parse_args()
@@ -343,7 +408,18 @@ def main() -> None:
             found[f"rate_{count}"] = measured.pop("rate")
             found[f"writes_ratio_{count}"] = measured["writes_ratio"]
             found.update(measured)
-        if given.kopf_tools:
+    if given.jobs:
+        nodes = -(-given.jobs * PODS_OF_A_JOB // 100)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Cluster.started(Path(folder) / "plane", controlplane.Options(nodes=nodes)) as cluster,
+        ):
+            found["jobs_ready_ratio"] = jobs_ready_ratio(cluster, given.jobs)
+    if given.kopf_tools:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Cluster.started(Path(folder) / "plane", controlplane.Options(nodes=0)) as cluster,
+        ):
             found["plain_kopf"] = kopf_rate(cluster, given.kopf_tools)
     found["writes_ratio"] = min(found[f"writes_ratio_{count}"] for count in counts)
     print(json.dumps(found))

@@ -4,6 +4,7 @@ import io
 import random
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 import matplotlib
 
@@ -85,17 +86,24 @@ class _Sheet:
 
     def written(self) -> tuple[Written, ...]:
         """Each string with the box of its ink: a second drawing shows nothing but texts. Call it last."""
-        texts = [text for text in self.figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
         for artist in self.figure.findobj(lambda each: isinstance(each, Patch | Line2D | Collection)):
             artist.set_visible(False)
-        self.figure.canvas.draw()
+        drawn: list[Text] = []  # ticks outside of the view are artists too, and are not
+        draw = Text.draw
+
+        def noted(text: Text, *args: Any, **options: Any) -> None:
+            drawn.append(text)
+            draw(text, *args, **options)
+
+        with mock.patch.object(Text, "draw", noted):
+            self.figure.canvas.draw()
+        texts = [text for text in drawn if text.get_visible() and text.get_text().strip()]
         ink = np.asarray(self.figure.canvas.buffer_rgba())[:, :, 3] > 100
         found = []
         for text in texts:
             x1, y1, x2, y2 = (round(value) for value in self.box_of(text))
             x1, y1 = max(x1 - 2, 0), max(y1 - 2, 0)
-            # Ticks outside of the view are artists too; a negative end would count from the other side.
-            rows, columns = np.nonzero(ink[y1 : max(y2 + 2, 0), x1 : max(x2 + 2, 0)])
+            rows, columns = np.nonzero(ink[y1 : y2 + 2, x1 : x2 + 2])
             if len(rows):
                 left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
                 box = (float(x1 + left), float(y1 + top), float(x1 + right), float(y1 + bottom))

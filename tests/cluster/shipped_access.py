@@ -34,3 +34,19 @@ def grant(namespace: Namespace) -> list[str]:
         status, answer = namespace.cluster.request("POST", path, {"metadata": {"name": ACCOUNT}, **body})
         assert status in (201, 409), answer  # it may be there already
     return [f"--namespace={namespace.name}", f"--lease-namespace={namespace.name}", "--listen=127.0.0.1:0"]
+
+
+def grant_everywhere(namespace: Namespace) -> list[str]:
+    """As `grant`, with the same rules for all namespaces; the ServiceAccount and the lease are in this one."""
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    name = f"{ACCOUNT}-{namespace.name}"
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace.name}
+    arguments = grant(namespace)
+    for path, body in {
+        f"{rbac}/clusterroles": {"rules": rules("rules.yaml")},
+        f"{rbac}/clusterrolebindings": {"roleRef": role, "subjects": [subject]},
+    }.items():
+        status, answer = namespace.cluster.request("POST", path, {"metadata": {"name": name}, **body})
+        assert status in (201, 409), answer
+    return arguments[1:]

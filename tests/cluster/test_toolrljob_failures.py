@@ -1,8 +1,8 @@
 """Two hundred failures: how soon an attempt is torn down, how soon the next one is there, and that none overlap.
 
-`make bench-operator` runs this with THINKIMG_GATE_LATENCY=1: then 99 of 100 must take less than two seconds. Among other
-tests, on a machine that others use too, that would be a test of the machine: there half of them must, and all of them
-must be followed far sooner than the next resync, so by their events.
+`make bench-operator` runs this with THINKIMG_GATE_LATENCY=1: then 99 of 100 must take less than two seconds. Among
+other tests, on a machine that others use too, that would be a test of the machine: there half of them must, and all of
+them must be followed far sooner than the next resync, so by their events.
 """
 
 from __future__ import annotations

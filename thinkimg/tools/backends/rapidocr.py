@@ -3,7 +3,7 @@
 One engine per process, with one cache: OCR, ZoominSubplot and Point read the same picture once.
 
 Settings, chosen for speed: detection at the picture's own size up to 320 pixels (RapidOCR would enlarge it to 736), at
-twice its size or 1920 pixels beyond; each string recognised by itself at its own width (RapidOCR pads batches to 320),
+twice its size or 2560 pixels beyond; each string recognised by itself at its own width (RapidOCR pads batches to 320),
 no angle classifier, but tall boxes are read in every direction.
 """
 
@@ -17,7 +17,7 @@ from PIL import ImageDraw
 from thinkimg.tools.backends.reading import CACHE_SIZE, SMALL, TextItem, TextReader, border_color, clip, kept_pictures
 
 _SMALLEST = 256  # pixels; smaller pictures are laid on a ground of this size
-_LARGEST = 1920  # pixels; larger pictures are reduced, smaller ones enlarged, at most twice
+_LARGEST = 2560  # pixels; larger pictures are reduced, smaller ones enlarged, at most twice
 _UNCLIP_RATIO = 1.6  # how far the detector widens its boxes (RapidOCR's default)
 _STEP = 32  # the detector's; other sizes would be distorted
 _TALL = 1.5  # height to width from which a box may hold rotated text

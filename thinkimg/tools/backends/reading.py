@@ -1,11 +1,12 @@
 """Reading text: what is found, and a reader that looks at each picture once."""
 
 import os
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image as Pillow
@@ -51,7 +52,7 @@ class TextReader(ABC):
             if image.sha256 in self._cache:
                 self._cache.move_to_end(image.sha256)
                 return self._cache[image.sha256]
-            items = self._recognise(image.pixels())
+            items = with_zeros(self._recognise(image.pixels()))
             self._cache[image.sha256] = items
             while len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
@@ -70,6 +71,32 @@ def kept_pictures() -> int:
 def legible(items: Iterable[TextItem], min_confidence: float = 0.5) -> list[TextItem]:
     """Without what the detector took for text and the recogniser did not."""
     return [item for item in items if item.confidence >= min_confidence]
+
+
+_ROUND = frozenset("OoQD日口〇")
+"""What a lone zero is read as, by recognisers whose alphabet is also Chinese: a tick mark may cross it."""
+_NUMBER = re.compile(r"[-+−]?\d[\d.,]*\s?[%kKM]?")
+
+
+def with_zeros(items: Sequence[TextItem]) -> tuple[TextItem, ...]:
+    """The same, with a lone round letter read as 0 where it stands in a row or column of numbers, as on an axis."""
+    return tuple(
+        replace(item, text="0") if item.text in _ROUND and any(_numbers_beside(item, items)) else item for item in items
+    )
+
+
+def _numbers_beside(item: TextItem, items: Sequence[TextItem]) -> Iterator[bool]:
+    """For its row, and for columns by right edge and by centre: are there two numbers, and more than other strings?"""
+    near = 0.7 * (item.box[3] - item.box[1])
+    for place in (
+        lambda box: (box[1] + box[3]) / 2,
+        lambda box: box[2],
+        lambda box: (box[0] + box[2]) / 2,
+    ):
+        beside = [other.text for other in items if other is not item and abs(place(other.box) - place(item.box)) < near]
+        numbers = sum(_NUMBER.fullmatch(text) is not None for text in beside)
+        others = sum(text not in _ROUND for text in beside) - numbers
+        yield numbers >= 2 and numbers > others
 
 
 def ink_box(pixels: np.ndarray, item: TextItem) -> tuple[float, float, float, float]:
