@@ -18,7 +18,7 @@ from thinkimg.gateway.core import Core
 from thinkimg.gateway.openai import ServedModel
 from thinkimg.serving.listening import Announcer, Server, bind, url_of
 from thinkimg.serving.logs import configure_logging
-from thinkimg.serving.memory import give_memory_back
+from thinkimg.serving.memory import give_memory_back, share_one_arena
 from thinkimg.serving.process import EXIT_USER_ERROR
 from thinkimg.serving.stalled import close_stalled
 from thinkimg.serving.supervised import read_start
@@ -59,6 +59,7 @@ def serve(
 async def _serve(
     core: Core, app: Starlette, listening: socket.socket, announce: Announcer, signals: Sequence[signal.Signals]
 ) -> None:
+    share_one_arena()
     server = Server(
         uvicorn.Config(
             app,

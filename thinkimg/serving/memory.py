@@ -19,6 +19,16 @@ def _find_trim() -> Callable[[int], int] | None:
 _trim = _find_trim()
 
 
+_M_ARENA_MAX = -8  # malloc.h
+
+
+def share_one_arena() -> None:
+    """To be called before threads start: each would get a memory arena of its own, and of all arenas but the first,
+    `malloc_trim` leaves the unused end as it is."""
+    if _trim is not None:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
 async def give_memory_back() -> None:
     """Runs until it is cancelled."""
     while _trim is not None:

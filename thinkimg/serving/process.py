@@ -14,7 +14,7 @@ from thinkimg.errors import UserError
 from thinkimg.serving.config import ServerConfig, read_config
 from thinkimg.serving.listening import Announcer, Server, bind, url_of
 from thinkimg.serving.logs import configure_logging
-from thinkimg.serving.memory import give_memory_back
+from thinkimg.serving.memory import give_memory_back, share_one_arena
 from thinkimg.serving.server import create_app
 from thinkimg.serving.service import ToolService
 from thinkimg.serving.stalled import close_stalled
@@ -58,6 +58,7 @@ def _run(config: ServerConfig, announce: Announcer, supervised: bool) -> int:
 
 
 async def _serve(config: ServerConfig, listening: socket.socket, announce: Announcer, supervised: bool) -> int:
+    share_one_arena()
     app = create_app(config)
     service: ToolService = app.state.service
     server = Server(
