@@ -15,7 +15,7 @@ from thinkimg.image import Image
 from thinkimg.tools.backends import rapidocr
 from thinkimg.tools.backends.layout import reading_order
 from thinkimg.tools.backends.masks import decode_rle, encode_rle
-from thinkimg.tools.backends.reading import CACHE_VARIABLE, TextItem
+from thinkimg.tools.backends.reading import CACHE_VARIABLE, TextItem, with_zeros
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolResult
 
@@ -151,6 +151,21 @@ def item(text: str, x: float, y: float, width: float = 20, height: float = 10) -
 
 
 @pytest.mark.parametrize(
+    ("items", "read"),
+    [
+        ([("O", 0, 0), ("20", -10, 40), ("40", -10, 80)], "0"),  # an axis: numbers above one another, by right edge
+        ([("日", 0, 0), ("8", 100, 0), ("16", 200, 0)], "0"),
+        ([("O", 0, 0), ("A", 100, 0), ("B", 200, 0), ("12", 0, 40)], "O"),  # blood groups, one with its value
+        ([("O", 0, 0)], "O"),
+        ([("Ohm", 0, 0), ("20", -10, 40), ("40", -10, 80)], "Ohm"),
+    ],
+)
+def test_a_lone_round_letter_among_numbers_is_a_zero(items, read):
+    placed = [item(text, x, y, width=10 * len(text)) for text, x, y in items]
+    assert with_zeros(placed)[0].text == read
+
+
+@pytest.mark.parametrize(
     ("items", "lines"),
     [
         ([item("Fig", 50, 0), item("Ant", 0, 1), item("7", 55, 15), item("5", 5, 16)], ["Ant 5 Fig 7"]),
@@ -221,7 +236,8 @@ def test_zoom_finds_sub_plots_without_frames(zoom):
 
 
 def drawn_axes(kind: str, rows: int = 2, columns: int = 2) -> tuple[Pillow.Image, list[tuple[int, int, int, int]]]:
-    """Bar charts close together, their titles above, and the boxes of their axes; `kind` is `filled` or `corners`."""
+    """Bar charts close together, their titles above, and the boxes of their axes; `kind` is `filled`, `corners`, or
+    `open`: nothing but titles, bars and labels."""
     picture = Pillow.new("RGB", (310 * columns, 240 * rows), "white")
     pen = ImageDraw.Draw(picture)
     boxes = []
@@ -231,7 +247,7 @@ def drawn_axes(kind: str, rows: int = 2, columns: int = 2) -> tuple[Pillow.Image
         pen.text((left + 130, top - 16), NAMES[number], fill="black", font=ImageFont.load_default(20), anchor="mm")
         if kind == "filled":
             pen.rectangle(boxes[-1], fill=(236, 236, 236))
-        else:
+        elif kind == "corners":
             pen.line([(left, top), (left, top + 170), (left + 262, top + 170)], fill="black", width=2)
         for n, label in enumerate(("Ant", "Bee", "Cat")):
             x = left + 40 + 80 * n
@@ -246,8 +262,8 @@ def drawn_axes(kind: str, rows: int = 2, columns: int = 2) -> tuple[Pillow.Image
 NAMES = ("North", "South", "East", "West", "March", "April", "June", "August", "Friday")
 
 
-@pytest.mark.parametrize("kind", ["filled", "corners"])
-def test_zoom_tells_axes_apart_by_their_grounds_or_corners(zoom, kind):
+@pytest.mark.parametrize("kind", ["filled", "corners", "open"])
+def test_zoom_tells_axes_apart_by_their_grounds_or_corners_or_titles(zoom, kind):
     picture, boxes = drawn_axes(kind)
     for name, (x1, y1, x2, y2) in zip(NAMES, boxes, strict=False):
         (found,) = look(zoom, picture, description=name).data["subplots"]
@@ -256,7 +272,36 @@ def test_zoom_tells_axes_apart_by_their_grounds_or_corners(zoom, kind):
         assert top * 4.8 <= y1
         assert right * 6.2 >= x2 - 3
         assert bottom * 4.8 >= y2 - 3
-        assert (right - left) * 6.2 * (bottom - top) * 4.8 < 1.7 * (x2 - x1) * (y2 - y1)
+        assert (right - left) * 6.2 * (bottom - top) * 4.8 < 1.9 * (x2 - x1) * (y2 - y1)
+
+
+def test_zoom_fills_the_gaps_of_a_grid(zoom):
+    picture, boxes = drawn_axes("filled")
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle(boxes[3], fill="white")  # one whose ground cannot be told from what is around it
+    for n in range(3):
+        x, floor = boxes[3][0] + 40 + 80 * n, boxes[3][3]
+        pen.rectangle((x, floor - 20 - 45 * n, x + 40, floor), fill=(31, 119, 180))
+    (found,) = look(zoom, picture, description="bottom right").data["subplots"]
+    assert found["title"] == "West"
+    assert found["box"][0] > 45
+    assert found["box"][1] > 45
+
+
+def test_the_lines_of_one_chart_s_grid_are_no_frames_of_sub_plots(zoom):
+    picture = Pillow.new("RGB", (640, 480), "white")
+    pen = ImageDraw.Draw(picture)
+    pen.text((320, 20), "Energy use", fill="black", font=ImageFont.load_default(22), anchor="mm")
+    for n in range(5):
+        pen.line([(60, 60 + 90 * n), (600, 60 + 90 * n)], fill="#b0b0b0")
+        pen.text((40, 60 + 90 * n), str(80 - 20 * n), fill="black", font=ImageFont.load_default(16), anchor="mm")
+        pen.line([(60 + 135 * n, 60), (60 + 135 * n, 420)], fill="#b0b0b0")
+    for n, label in enumerate(("Ant", "Bee", "Cat", "Dog")):
+        pen.rectangle((105 + 135 * n, 330 - 30 * n, 150 + 135 * n, 420), fill=(31, 119, 180))
+        pen.text((127 + 135 * n, 440), label, fill="black", font=ImageFont.load_default(18), anchor="mm")
+    with pytest.raises(ModelError, match="whole image") as caught:
+        look(zoom, picture, description="Atlantis")
+    assert "Energy use" in str(caught.value)
 
 
 @pytest.mark.parametrize(
