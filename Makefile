@@ -82,10 +82,12 @@ bench-operator: setup ## The operator under load on a real API server, beside a 
 	THINKIMG_GATE_LATENCY=1 $(BIN)/python -m pytest -q -s tests/cluster/test_toolrljob_failures.py
 	$(BIN)/python -P bench/operator.py
 
-soak: setup ## 10,000 hostile requests to a server and a gateway each; 100,000 evaluated items; RL without tool cache, no call may fail (45 minutes)
+soak: setup ## 10,000 hostile requests to a server and a gateway each; 100,000 evaluated items; RL without tool cache, no call may fail; half an hour of faults and kills of the operator (75 minutes)
 	$(BIN)/python -P bench/eval.py --items 100000
 	$(BIN)/python hack/fuzz_servers.py --requests 10000
 	$(BIN)/python hack/soak.py --run runs/soak
+	THINKIMG_FAULT_SECONDS=900 THINKIMG_FAULT_SEED="$$$$" $(BIN)/python -m pytest -q -s -k at_random \
+		tests/cluster/test_toolrljob_faults.py tests/cluster/test_visiontool_faults.py
 
 gpu-check: ## What only a GPU can show, in 8 minutes: JSON on standard output (exit 2 where there is no GPU)
 	@nvidia-smi --list-gpus >/dev/null 2>&1 \

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,10 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
+
+FAULT_SECONDS = float(os.environ.get("THINKIMG_FAULT_SECONDS", "60"))
+"""How long tests disturb at random; `make soak` disturbs for half an hour in all."""
+FAULT_SEED = int(os.environ.get("THINKIMG_FAULT_SEED", "0"))
 
 REASONS = {409: "Conflict", 410: "Expired", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable"}
 _SILENT = logging.getLogger("faultproxy")

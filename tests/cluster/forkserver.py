@@ -61,10 +61,11 @@ class ForkedOperator:
 
     def __init__(self, server: ForkServer, kubeconfig: Path, log: Path, arguments: Sequence[str]) -> None:
         self._server, self.log, self._arguments = server, log, [*arguments, f"--kubeconfig={kubeconfig}"]
-        self._pid = 0
+        self._pid = self.starts = 0
         self._lock = threading.Lock()
 
     def start(self) -> None:
+        self.starts += 1
         self._pid = self._server.start(self._arguments, self.log)
 
     def restart(self) -> None:

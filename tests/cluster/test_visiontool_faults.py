@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from faultproxy import Fault, FaultProxy, Request
+from faultproxy import FAULT_SECONDS, FAULT_SEED, Fault, FaultProxy, Request
 from shipped_access import ACCOUNT, grant
 from testcluster import Cluster, Namespace, Object, Operator, wait_for
 
@@ -152,24 +152,27 @@ def start_again_if_it_ended(operator: Operator) -> int:
     return 1
 
 
-def test_sixty_seconds_of_faults_leave_no_trace(cluster: Cluster, namespace: Namespace) -> None:
-    """Errors, lost answers, hanging requests and dropped watches, while tools are made, changed and deleted."""
-    seconds, names = 60, [f"tool-{index}" for index in range(8)]
-    chance = random.Random(7)
+@pytest.mark.timeout(300 + FAULT_SECONDS)
+def test_faults_and_kills_at_random_leave_no_trace(cluster: Cluster, namespace: Namespace) -> None:
+    """Errors, lost answers, hanging requests, dropped watches and kills, while tools are made, changed and deleted."""
+    names = [f"tool-{index}" for index in range(8)]
+    chance = random.Random(FAULT_SEED + 7)
     arguments = [*grant(namespace), "--no-leader-election", "--resync-seconds=5"]
     kubeconfig = cluster.service_account_kubeconfig(namespace.name, ACCOUNT)
     undisturbed = _comparable(_undisturbed(cluster, names))
-    with FaultProxy(kubeconfig, misbehave(11, share=0.15)).running() as proxy:
+    with FaultProxy(kubeconfig, misbehave(FAULT_SEED + 11, share=0.15)).running() as proxy:
         operator = Operator(proxy.kubeconfig(kubeconfig), cluster.folder / f"{namespace.name}.log", arguments)
         operator.start()
         try:
-            deadline = time.monotonic() + seconds
+            starts, deadline = 1, time.monotonic() + FAULT_SECONDS
             while time.monotonic() < deadline:
                 _change_something(namespace, chance, names)
                 if chance.random() < 0.2:
                     proxy.drop_watches()
+                if chance.random() < 0.03:
+                    operator.send(signal.SIGKILL)
                 time.sleep(0.3)
-                start_again_if_it_ended(operator)
+                starts += start_again_if_it_ended(operator)
             proxy.decide = lambda _: None
             namespace.apply({"apiVersion": "v1", "kind": "List", "items": [tool(name, AFTER) for name in names]})
             start_again_if_it_ended(operator)
@@ -180,6 +183,7 @@ def test_sixty_seconds_of_faults_leave_no_trace(cluster: Cluster, namespace: Nam
             disturbed = end_state(namespace)
         finally:
             operator.stop()
+    print(f"the tools came to the same end; the operator was started {starts} times; seed {FAULT_SEED}")
     assert all(count >= 1 for count in disturbed["told"].values())
     assert _comparable(disturbed) == undisturbed
 
