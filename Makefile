@@ -7,7 +7,7 @@ DEMO := manifests/toolrljob-cpu.yaml
 .DEFAULT_GOAL := help
 .PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds check-viewer \
 	viewer crds chart-docs cluster-binaries test vllm-setup vllm-test chromium bench bench-dispatch \
-	bench-rollout bench-operator soak gpu-check images images-test e2e clean
+	bench-rollout bench-operator soak ablations gpu-check images images-test e2e clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ soak: setup ## 10,000 hostile requests to a server and a gateway each; 100,000 e
 	$(BIN)/python hack/soak.py --run runs/soak
 	THINKIMG_FAULT_SECONDS=900 THINKIMG_FAULT_SEED="$$$$" $(BIN)/python -m pytest -q -s -k at_random \
 		tests/cluster/test_toolrljob_faults.py tests/cluster/test_visiontool_faults.py
+
+ablations: setup ## What refilled groups, and telling failures apart, are worth to RL: two seeds (45 minutes, goes on where it was)
+	$(BIN)/python hack/ablations.py
 
 gpu-check: ## What only a GPU can show, in 8 minutes: JSON on standard output (exit 2 where there is no GPU)
 	@nvidia-smi --list-gpus >/dev/null 2>&1 \

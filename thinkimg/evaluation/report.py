@@ -265,13 +265,16 @@ def terminal_table(results: Results) -> Table:
 # ---- several seeds --------------------------------------------------------------------------------------------------
 
 
-def write_table(runs: Sequence[Path], out: Path) -> dict[str, Any]:
+def write_table(runs: Sequence[Path], out: Path, pairs: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """One table over runs of the same manifest with different seeds: `out/results.json` and `out/results.md`.
 
     Returns what `results.json` holds: `{"seeds": {seed: that run's results}, "mean": {"models": {model: {"accuracy",
     "accuracy_sampled", "ci95", "ci95_sampled", "per_seed", "per_seed_sampled", "n", "tool_calls_per_answer", ...}},
     "differences": [{"model", "other", "accuracy": {"difference", "ci95", "p"}, "accuracy_sampled": ...}]}}`. Means are
     over seeds; intervals are two-level bootstraps over seeds and questions; differences are paired by question.
+
+    Args:
+        pairs: which models are compared, the first minus the second; none: v-toolrl with each other one.
 
     Raises:
         UserError: a run without results or trajectories, or two runs with the same seed.
@@ -294,9 +297,9 @@ def write_table(runs: Sequence[Path], out: Path) -> dict[str, Any]:
         "mean": {
             "models": {model: _over_seeds(model, list(results.values()), outcomes) for model in shared},
             "differences": [
-                _compare("v-toolrl", other, outcomes)
-                for other in shared
-                if other != "v-toolrl" and "v-toolrl" in shared
+                _compare(model, other, outcomes)
+                for model, other in pairs or [("v-toolrl", other) for other in shared if other != "v-toolrl"]
+                if model in shared and other in shared
             ],
         },
     }

@@ -127,9 +127,7 @@ class JobRun:
             environment = environment_of_stage(self.job.spec, name, self.secrets)
             if self._needs_tools(name):
                 progress.update(task, note="starting tools")
-                entries = servers_of(self.manifest, self.job, self.secrets)
-                servers = stack.enter_context(Supervisor(entries, folder / "servers"))
-                environment[ENDPOINTS] = ",".join(servers.endpoints)
+                environment[ENDPOINTS] = ",".join(self.start_tools(name, folder / "servers", stack))
             world = 1 if name == BASE else self.job.spec.stage(name).world_size
             _run_processes(
                 self._command(name), world, environment, folder / "output.log", name,
@@ -139,6 +137,11 @@ class JobRun:
         if done is None:
             raise StageFailed(name, 1, folder / "output.log")
         progress.update(task, total=1, completed=1, note=f"[green]done[/] {_summary(done)}")
+
+    def start_tools(self, name: str, folder: Path, stack: ExitStack) -> list[str]:
+        """Start a stage's tool servers; their addresses. Experiments put something before them here."""
+        entries = servers_of(self.manifest, self.job, self.secrets)
+        return stack.enter_context(Supervisor(entries, folder)).endpoints
 
     def _command(self, name: str) -> list[str]:
         # The run's own copy: whoever edits the manifest meanwhile does not change the stages to come.
