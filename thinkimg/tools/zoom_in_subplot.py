@@ -53,8 +53,9 @@ class _Found:
 
 
 class ZoominSubplot:
-    """Sub-plots are found by their frames or the white space between them, titles by OCR. Which of them is meant is
-    decided by title and position (`layout`), or by a vision-language model that sees them numbered (`vlm`)."""
+    """Sub-plots are found by the grounds, frames or corners of their axes, else by titles between empty bands; titles
+    by OCR. Which of them is meant is decided by title and position (`layout`), or by a vision-language model that sees
+    them numbered (`vlm`)."""
 
     def __init__(self, backend: str, options: ZoomOptions) -> None:
         self.backend = backend
