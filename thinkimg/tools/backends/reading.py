@@ -88,15 +88,18 @@ def with_zeros(items: Sequence[TextItem]) -> tuple[TextItem, ...]:
 def _numbers_beside(item: TextItem, items: Sequence[TextItem]) -> Iterator[bool]:
     """For its row, and for columns by right edge and by centre: are there two numbers, and more than other strings?"""
     near = 0.7 * (item.box[3] - item.box[1])
-    for place in (
-        lambda box: (box[1] + box[3]) / 2,
-        lambda box: box[2],
-        lambda box: (box[0] + box[2]) / 2,
-    ):
-        beside = [other.text for other in items if other is not item and abs(place(other.box) - place(item.box)) < near]
+    here = _places(item)
+    for axis in range(len(here)):
+        beside = [other.text for other in items if other is not item and abs(_places(other)[axis] - here[axis]) < near]
         numbers = sum(_NUMBER.fullmatch(text) is not None for text in beside)
         others = sum(text not in _ROUND for text in beside) - numbers
         yield numbers >= 2 and numbers > others
+
+
+def _places(item: TextItem) -> tuple[float, float, float]:
+    """What strings of one row, of a column with one right edge, or of a centred column have in common."""
+    x1, y1, x2, y2 = item.box
+    return (y1 + y2) / 2, x2, (x1 + x2) / 2
 
 
 def ink_box(pixels: np.ndarray, item: TextItem) -> tuple[float, float, float, float]:

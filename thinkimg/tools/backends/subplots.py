@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from functools import cache
+from itertools import combinations, pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -253,6 +254,7 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 _MOST_LANES = 4  # columns or rows of a grid that nothing but empty bands shows
+_MOST_GAPS = (24, 12)  # widest empty bands that are tried as cuts between columns, rows
 
 
 def _cells(box: Box, ink: np.ndarray, drawing: np.ndarray, items: Sequence[TextItem]) -> list[Box]:
@@ -266,10 +268,10 @@ def _cells(box: Box, ink: np.ndarray, drawing: np.ndarray, items: Sequence[TextI
     found: list[list[Box]] = []
     for cuts in _cuts(box, solid, 1):
         bands = list(pairwise((box[1], *cuts, box[3])))
-        for y1, y2 in bands:
-            if (y1, y2) not in known:
-                row = (box[0], y1, box[2], y2)
-                known[y1, y2] = _rows_of_charts(row, solid, drawing, items)
+        for band in bands:
+            if band not in known:
+                row = (box[0], band[0], box[2], band[1])
+                known[band] = _rows_of_charts(row, solid, drawing, items)
         for count in range(1, _MOST_LANES + 1):
             rows = [next((row for row in known[band] if len(row) == count), None) for band in bands]
             if all(rows) and len(bands) * count > 1:
@@ -279,14 +281,14 @@ def _cells(box: Box, ink: np.ndarray, drawing: np.ndarray, items: Sequence[TextI
 
 def _rows_of_charts(row: Box, solid: np.ndarray, drawing: np.ndarray, items: Sequence[TextItem]) -> list[list[Box]]:
     """Ways to cut a row into cells whose titles stand at one height."""
+    title_of_span = cache(lambda x1, x2: _title_above((x1, row[1], x2, row[3]), drawing, items))
     found = []
     for cuts in _cuts(row, solid, 0):
-        cells = [(x1, row[1], x2, row[3]) for x1, x2 in pairwise((row[0], *cuts, row[2]))]
-        titles = [_title_above(cell, drawing, items) for cell in cells]
-        heights = [centre(title)[1] for title in titles if title]
-        lines = [title[3] - title[1] for title in titles if title]
-        if len(heights) == len(cells) and max(heights) - min(heights) < 0.7 * min(lines):
-            found.append(cells)
+        spans = list(pairwise((row[0], *cuts, row[2])))
+        titles = [title for title in takewhile(bool, (title_of_span(*span) for span in spans)) if title]
+        heights = [centre(title)[1] for title in titles]
+        if len(titles) == len(spans) and max(heights) - min(heights) < 0.7 * min(t[3] - t[1] for t in titles):
+            found.append([(x1, row[1], x2, row[3]) for x1, x2 in spans])
     return found
 
 
@@ -297,7 +299,9 @@ def _cuts(box: Box, solid: np.ndarray, axis: int) -> Iterator[tuple[float, ...]]
     first = box[axis]
     least = max(2.0, 0.004 * solid.shape[1 - axis])
     gaps = [(int(a), int(b)) for a, b in pairwise(marked) if b - a > least]
-    places = [first + (a + b + 1) / 2 for a, b in sorted(sorted(gaps, key=lambda gap: gap[0] - gap[1])[:24])]
+    places = [
+        first + (a + b + 1) / 2 for a, b in sorted(sorted(gaps, key=lambda gap: gap[0] - gap[1])[: _MOST_GAPS[axis]])
+    ]
     yield ()
     for count in range(1, _MOST_LANES):
         for cuts in combinations(places, count):
