@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from thinkimg.agent.agent import Task
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
+from thinkimg.training.adapters import LoraSettings, lora_config
 from thinkimg.training.collator import encode_samples, encode_trajectory
 from thinkimg.training.configs import zero_config
 from thinkimg.training.grpo import GRPOSettings, train_grpo
@@ -82,9 +83,11 @@ class Watch(TrainerCallback):
 
 
 def train(kind: str, folder: Path, zero: int = 0, drop: bool = False, steps: int = 3) -> tuple[World, Watch]:
-    """SFT, or GRPO with the loss `kind`, on recorded trajectories. `drop`: half of the rows, which with two
-    ranks are one rank's, give nothing."""
+    """SFT, or GRPO with the loss `kind`, on recorded trajectories; `dapo+lora` trains adapters. `drop`: half of the
+    rows, which with two ranks are one rank's, give nothing."""
     torch.set_num_threads(1)
+    torch.manual_seed(0)  # adapters begin at random
+    kind, _, adapters = kind.partition("+")
     world, watch = World(), Watch()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     common: dict[str, Any] = {"use_cpu": True, "optim": "sgd", "max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
@@ -108,6 +111,7 @@ def train(kind: str, folder: Path, zero: int = 0, drop: bool = False, steps: int
         train_grpo(
             world.model, world.processor, world.family, agent, tasks(8), [Reward("length", answer_length)], settings,
             folder, world.features, world_size=world_size, callbacks=[watch],
+            peft_config=lora_config(world.model, LoraSettings(rank=4, alpha=16.0)) if adapters else None,
         )  # fmt: skip
     return world, watch
 
@@ -126,10 +130,12 @@ def main(kind: str, folder: Path, zero: int, drop: bool) -> None:
 
 if __name__ == "__main__":
     from accelerate.state import AcceleratorState, GradientState
+    from transformers.integrations import unset_hf_deepspeed_config
 
     for run in sys.argv[2:]:  # one process for all: most of a run is imports
         AcceleratorState._reset_state()
         GradientState._reset_state()
+        unset_hf_deepspeed_config()  # or models that are made after a run with ZeRO-3 are born in parts
         kind, zero, drop = run.split("-")
         target = Path(sys.argv[1]) / run
         target.mkdir(parents=True, exist_ok=True)

@@ -22,12 +22,12 @@ class Runs:
         self.folder = folder
         kept = [f"{kind}-0-keep" for kind in KINDS]
         self._launch(1, kept)
-        self._launch(2, [*kept, "sft-0-drop", "dapo-0-drop"])
+        self._launch(2, [*kept, "dapo+lora-0-keep", "sft-0-drop", "dapo-0-drop"])
         self._zero_done = False
 
     def __call__(self, kind: str, processes: int, zero: int = 0, drop: bool = False) -> Path:
         if zero and not self._zero_done:
-            self._launch(2, [f"dapo-{stage}-keep" for stage in (1, 2, 3)])
+            self._launch(2, ["dapo-1-keep", "dapo-2-keep", "dapo-3-keep", "dapo+lora-3-keep"])
             self._zero_done = True
         return self.folder / f"{processes}" / f"{kind}-{zero}-{'drop' if drop else 'keep'}"
 
@@ -91,6 +91,18 @@ def test_zero_takes_the_steps_of_plain_data_parallelism(zero: int, run: Runs) ->
         assert theirs == pytest.approx(ours, abs=1e-4)
     parameters = tensors(run("dapo", 2, zero))["parameters"]
     assert difference(tensors(run("dapo", 2))["parameters"], parameters) <= 1e-4
+
+
+def test_adapters_take_the_same_steps_with_zero_3_and_are_merged(run: Runs) -> None:
+    pytest.importorskip("deepspeed")
+    sharded, plain = run("dapo+lora", 2, 3), run("dapo+lora", 2)
+    assert logged(sharded)["partitioned"] > 0
+    for ours, theirs in zip(logged(plain)["steps"], logged(sharded)["steps"], strict=True):
+        assert theirs == pytest.approx(ours, abs=1e-4)
+    merged = tensors(plain)["parameters"]
+    assert not any("lora" in name for name in merged)
+    assert difference(merged, tensors(sharded)["parameters"]) <= 1e-4
+    assert difference(tensors(run("dapo", 2))["parameters"], merged) > 1e-3, "other weights were trained"
 
 
 def test_a_model_that_was_trained_with_zero_3_is_whole_again_and_loads(run: Runs) -> None:
