@@ -82,6 +82,8 @@ def flaky(url: str, fault: Problem, seed: str) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = -1  # head and body in one packet
 
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", "0")))
@@ -112,6 +114,7 @@ def flaky(url: str, fault: Problem, seed: str) -> Iterator[str]:
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
+            self.wfile.flush()
 
         def log_message(self, *_: Any) -> None: ...
 

@@ -1,5 +1,6 @@
-"""Scripts of `hack/`: the soak's manifest and verdict, the README's table."""
+"""Scripts of `hack/`: the soak's manifest and verdict, the README's table, the ablations."""
 
+import asyncio
 import importlib.util
 import json
 from pathlib import Path
@@ -7,8 +8,13 @@ from types import ModuleType
 
 import pytest
 import yaml
+from PIL import Image as Pillow
 
 from thinkimg.api.v1alpha1 import check_local, parse_manifest
+from thinkimg.client import ToolClient
+from thinkimg.errors import InfrastructureError, ModelError
+from thinkimg.image import Image
+from thinkimg.serving import ServerConfig, ServerSpec, Supervisor
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,6 +30,7 @@ def script(name: str) -> ModuleType:
 
 soak = script("soak")
 update_readme_table = script("update_readme_table")
+ablations = script("ablations")
 
 
 def test_the_soaks_manifest_is_a_valid_short_demo():
@@ -74,3 +81,44 @@ def test_a_missing_table_is_refused(tmp_path):
 def test_a_readme_without_markers_is_refused():
     with pytest.raises(ValueError, match="0 places"):
         update_readme_table.with_table("nothing", "table")
+
+
+def test_the_ablations_differ_in_one_thing_each():
+    manifest = parse_manifest(ablations.manifest_of(ablations.DEMO.read_text(), steps=7))
+    assert check_local(manifest).problems == []
+    stages = {stage.name: stage for stage in manifest.job("ablations").spec.stages}
+    variants = {name: stages[name].grpo.model_dump() for name in ablations.VARIANTS}
+    assert all(variant["maxSteps"] == 7 for variant in variants.values())
+    assert variants["refill"] == variants["plain"] | {"refill": True}
+    assert variants["flaky-told-apart"] == variants["flaky-blamed"] == variants["plain"]
+    assert {stages[name].from_ for name in variants} == {"sft"}
+    assert stages["table"].evaluate.split == "validation"
+
+
+@pytest.mark.parametrize("kind", ablations.FAULTS)
+def test_a_fifth_of_the_calls_fails_as_the_ablation_says(tmp_path, kind):
+    """Through the proxy, to a real server: what fails is the infrastructure's in one experiment, the model's in the
+    other."""
+    config = ServerConfig.model_validate({"tools": [{"name": "Crop"}]})
+    picture = Image.from_pixels(Pillow.new("RGB", (40, 40), "white"))
+
+    async def outcomes(url: str) -> list[str]:
+        async with ToolClient([url], retries=0) as client:
+            found = []
+            for number in range(200):
+                try:
+                    box = [0, 0, 10 + number / 4, 50]
+                    result = await client.call("Crop", {"image": "img_1", "box": box}, {"img_1": picture})
+                    found.append("cut" if result.result.images else "nothing")
+                except (InfrastructureError, ModelError) as error:
+                    found.append(type(error).__name__)
+            return found
+
+    with (
+        Supervisor([ServerSpec("tools", config)], tmp_path) as servers,
+        ablations.flaky(servers.endpoints[0], ablations.FAULTS[kind], "seed") as url,
+    ):
+        found = asyncio.run(outcomes(url))
+    expected = {"flaky-told-apart": "InfrastructureError", "flaky-blamed": "ModelError"}[kind]
+    assert set(found) == {"cut", expected}
+    assert 20 <= found.count(expected) <= 60
