@@ -150,6 +150,18 @@ def item(text: str, x: float, y: float, width: float = 20, height: float = 10) -
     return TextItem(text, (x, y, x + width, y + height), 1.0)
 
 
+def test_what_only_one_size_of_a_picture_shows_is_read():
+    def read(*strings: tuple[str, float, float, float]) -> list[TextItem]:
+        return [TextItem(text, (x, 0.0, x + width, 10.0), confidence) for text, x, width, confidence in strings]
+
+    large = read(("Ken", 0, 15, 0.99), ("20 %", 100, 20, 0.99), ("~", 200, 5, 0.4), ("10", 300, 10, 0.95))
+    small = read(
+        ("Kenya", 0, 28, 0.99), ("2", 100, 8, 0.99), ("4", 199, 7, 0.95), ("7", 400, 6, 0.95), ("x", 500, 6, 0.6)
+    )
+    together = sorted(rapidocr._together(large, small), key=lambda item: item.box[0])
+    assert [item.text for item in together] == ["Kenya", "20 %", "4", "10", "7"]
+
+
 @pytest.mark.parametrize(
     ("items", "read"),
     [

@@ -3,10 +3,12 @@
 One engine per process, with one cache: OCR, ZoominSubplot and Point read the same picture once.
 
 Settings, chosen for speed: detection at the picture's own size up to 320 pixels (RapidOCR would enlarge it to 736), at
-twice its size or 2560 pixels beyond; each string recognised by itself at its own width (RapidOCR pads batches to 320),
-no angle classifier, but tall boxes are read in every direction.
+twice its size or 2048 pixels beyond, and once more at half of that, as each size shows strings that the other hides;
+each string recognised by itself at its own width (RapidOCR pads batches to 320), no angle classifier, but tall boxes
+are read in every direction.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +19,7 @@ from PIL import ImageDraw
 from thinkimg.tools.backends.reading import CACHE_SIZE, SMALL, TextItem, TextReader, border_color, clip, kept_pictures
 
 _SMALLEST = 256  # pixels; smaller pictures are laid on a ground of this size
-_LARGEST = 2560  # pixels; larger pictures are reduced, smaller ones enlarged, at most twice
+_LARGEST = 2048  # pixels; larger pictures are reduced, smaller ones enlarged, at most twice
 _UNCLIP_RATIO = 1.6  # how far the detector widens its boxes (RapidOCR's default)
 _STEP = 32  # the detector's; other sizes would be distorted
 _TALL = 1.5  # height to width from which a box may hold rotated text
@@ -37,6 +39,7 @@ class RapidReader(TextReader):
                 "Global.log_level": "error",
                 "Global.use_cls": False,
                 "Global.text_score": 0.0,
+                "Global.max_side_len": 2 * _LARGEST,  # or it would reduce the picture again
                 "Det.limit_type": "min",
                 "Det.limit_side_len": _STEP,
                 "Det.unclip_ratio": _UNCLIP_RATIO,
@@ -56,7 +59,14 @@ class RapidReader(TextReader):
         self._recognise(picture)
 
     def _recognise(self, picture: Pillow.Image) -> tuple[TextItem, ...]:
-        prepared, scale, (left, top) = _prepare(picture)
+        longest = max(picture.size)
+        if longest <= SMALL:
+            return self._at_scale(picture, 1.0)
+        scale = min(2.0, _LARGEST / longest)
+        return _together(self._at_scale(picture, scale), self._at_scale(picture, scale / 2))
+
+    def _at_scale(self, picture: Pillow.Image, scale: float) -> tuple[TextItem, ...]:
+        prepared, (left, top) = _prepare(picture, scale)
         found: Any = self._engine(
             _bgr(prepared), use_det=True, use_cls=False, use_rec=True
         )  # each call sets it for all
@@ -100,21 +110,43 @@ def shared_reader(threads: int = 1) -> TextReader:
 _reader = lru_cache(maxsize=4)(RapidReader)
 
 
-def _prepare(picture: Pillow.Image) -> tuple[Pillow.Image, float, tuple[int, int]]:
-    """Bring a picture to a size at which letters are found, on a ground whose size suits the detector; return ground,
-    scale, place."""
-    longest = max(picture.size)
-    scale = 1.0 if longest <= SMALL else min(2.0, _LARGEST / longest)
+def _prepare(picture: Pillow.Image, scale: float) -> tuple[Pillow.Image, tuple[int, int]]:
+    """The picture at a scale, on a ground whose size suits the detector; and where on it."""
     if scale != 1:
         size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
         picture = picture.resize(size, Pillow.Resampling.LANCZOS)
     wide, high = (max(_SMALLEST, -(-side // _STEP) * _STEP) for side in picture.size)
     if (wide, high) == picture.size:
-        return picture, scale, (0, 0)
+        return picture, (0, 0)
     place = (wide - picture.width) // 2, (high - picture.height) // 2
     ground = Pillow.new("RGB", (wide, high), border_color(picture))
     ground.paste(picture, place)
-    return ground, scale, place
+    return ground, place
+
+
+_SURE = 0.9
+
+
+def _together(large: Sequence[TextItem], small: Sequence[TextItem]) -> tuple[TextItem, ...]:
+    """What was read in an enlarged picture, with what only the smaller one showed: strings where nothing else was read
+    with confidence, and strings of which only pieces were."""
+    kept = list(large)
+    for item in small:
+        if item.confidence < _SURE:
+            continue
+        beneath = [other for other in kept if _covered(other, item) > 0.3 or _covered(item, other) > 0.3]
+        pieces = all(_covered(other, item) > 0.7 for other in beneath)
+        said = sum(len(other.text) for other in beneath if other.confidence >= _SURE)
+        if not beneath or (pieces and len(item.text) > said):
+            kept = [other for other in kept if other not in beneath] + [item]
+    return tuple(kept)
+
+
+def _covered(item: TextItem, by: TextItem) -> float:
+    """The share of `item`'s box that the other's covers."""
+    (a1, b1, a2, b2), (c1, d1, c2, d2) = item.box, by.box
+    common = max(0.0, min(a2, c2) - max(a1, c1)) * max(0.0, min(b2, d2) - max(b1, d1))
+    return common / max(1e-9, (a2 - a1) * (b2 - b1))
 
 
 def _is_blob(item: TextItem, picture: Pillow.Image) -> bool:
