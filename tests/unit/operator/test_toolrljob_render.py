@@ -123,6 +123,24 @@ def test_a_dead_node_is_waited_for_as_long_as_the_policy_says() -> None:
     assert {toleration["tolerationSeconds"] for toleration in spec["tolerations"]} == {33}
 
 
+@pytest.mark.parametrize("file", ["toolrljob.yaml", "toolrljob-qwen3.yaml"])
+def test_the_gpu_recipes_have_one_process_for_each_gpu_and_what_nccl_needs(file: str) -> None:
+    job = example(file)
+    trained = [stage for stage in job.spec.stages if stage.type in ("SFT", "GRPO")]
+    assert len(trained) >= 2
+    for stage in trained:
+        body = attempt(job, stage.name, endpoints=[OCR])
+        limits = container(body)["resources"]["limits"]
+        variables = environment(body)
+        assert variables["PET_NPROC_PER_NODE"] == str(limits["nvidia.com/gpu"])
+        assert variables["PET_NNODES"] == str(body["spec"]["completions"])
+        assert variables["PET_MASTER_ADDR"] == f"{body['metadata']['name']}-0.{job.name}"
+        assert variables["NCCL_DEBUG"] == "WARN"
+        assert {"name": "shm", "mountPath": "/dev/shm"} in container(body)["volumeMounts"]
+        pod = body["spec"]["template"]["spec"]
+        assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in pod["volumes"]
+
+
 @pytest.mark.parametrize("file", ["toolrljob.yaml", "toolrljob-qwen3.yaml", "toolrljob-cpu.yaml"])
 def test_the_stages_read_the_same_experiment_that_was_applied(file: str) -> None:
     manifest = load_manifest(MANIFESTS / file)
