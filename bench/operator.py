@@ -325,15 +325,19 @@ def _until_ready(cluster: Cluster, namespace: Namespace, path: str, bodies: Sequ
 
 def _as_new(made: Body) -> Body:
     """A Job as it was before the API server and an owner had it."""
-    kept = {key: made["metadata"][key] for key in ("name", "labels", "annotations") if key in made["metadata"]}
-    body = {"apiVersion": "batch/v1", "kind": "Job", "metadata": kept, "spec": dict(made["spec"])}
-    body["spec"].pop("selector", None)
-    for name in [name for name in kept.get("labels", {}) if name.endswith(("controller-uid", "job-name"))]:
-        del kept["labels"][name]
-    labels = body["spec"]["template"]["metadata"].get("labels", {})
-    for name in [name for name in labels if name.endswith(("controller-uid", "job-name"))]:
-        del labels[name]
-    return body
+    template = made["spec"]["template"]
+    spec = {name: value for name, value in made["spec"].items() if name != "selector"}
+    spec["template"] = {**template, "metadata": _own(template["metadata"])}
+    metadata = {"name": made["metadata"]["name"], **_own(made["metadata"])}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def _own(metadata: Body) -> Body:
+    """Labels and annotations, without those that the API server gives to a Job and its pods."""
+    labels = metadata.get("labels", {})
+    given = ("controller-uid", "job-name")
+    kept = {name: value for name, value in labels.items() if not name.endswith(given)}
+    return {"labels": kept, "annotations": metadata.get("annotations", {})}
 
 
 KOPF = """

@@ -24,12 +24,13 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from local_http import serving
 
 from thinkimg.client.wire import Problem
 from thinkimg.evaluation.report import write_table
@@ -78,7 +79,7 @@ def flaky(url: str, fault: Problem, seed: str) -> Iterator[str]:
     target = urlsplit(url)
     assert target.hostname
     assert target.port
-    address = (target.hostname, target.port)
+    server = (target.hostname, target.port)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -93,7 +94,7 @@ def flaky(url: str, fault: Problem, seed: str) -> Iterator[str]:
                 document = json.dumps(fault.as_document()).encode()
                 self._answer(fault.status, {"content-type": "application/problem+json"}, document)
                 return
-            connection = http.client.HTTPConnection(*address, timeout=120)
+            connection = http.client.HTTPConnection(*server, timeout=120)
             try:
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
                 connection.request(self.command, self.path, body, headers)
@@ -118,20 +119,13 @@ def flaky(url: str, fault: Problem, seed: str) -> Iterator[str]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as address:
+        yield address
 
 
 def counts(run: Path, name: str) -> dict[str, Any]:
     """What a stage's log says of failures, resampling and refills, over all steps."""
     lines = [json.loads(line) for line in (run / "stages" / name / "log.jsonl").read_text().splitlines()]
-    lines = [line for line in lines if "rewards" in line or "reward" in line]
     errors: Counter[str] = Counter()
     masked: Counter[str] = Counter()
     for line in lines:

@@ -9,7 +9,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from fuzz_pictures import hostile_picture
@@ -25,6 +25,7 @@ from fuzz_requests import (
     http,
     small_picture,
 )
+from local_http import serving
 
 JSON = {"content-type": "application/json"}
 MODEL = "fuzzed"
@@ -176,14 +177,8 @@ def hostile_model(bait: Bait, seed: int) -> Iterator[str]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as address:
+        yield f"{address}/v1"
 
 
 def model_text(chance: Random, bait: Bait) -> str:

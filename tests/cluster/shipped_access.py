@@ -21,32 +21,28 @@ def rules(*files: str) -> list[dict[str, Any]]:
 
 def grant(namespace: Namespace) -> list[str]:
     """Make the ServiceAccount with the chart's Role; returns the operator's arguments to work in that namespace."""
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT}
-    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace.name}
     scope = f"namespaces/{namespace.name}"
-    rbac = f"/apis/rbac.authorization.k8s.io/v1/{scope}"
-    objects = {
-        f"/api/v1/{scope}/serviceaccounts": {},
-        f"{rbac}/roles": {"rules": rules("rules.yaml", "leader-rules.yaml")},
-        f"{rbac}/rolebindings": {"roleRef": role, "subjects": [subject]},
-    }
-    for path, body in objects.items():
-        status, answer = namespace.cluster.request("POST", path, {"metadata": {"name": ACCOUNT}, **body})
-        assert status in (201, 409), answer  # it may be there already
+    _make(namespace, f"/api/v1/{scope}/serviceaccounts", ACCOUNT)
+    _bind(namespace, f"{scope}/", "Role", ACCOUNT, rules("rules.yaml", "leader-rules.yaml"))
     return [f"--namespace={namespace.name}", f"--lease-namespace={namespace.name}", "--listen=127.0.0.1:0"]
 
 
 def grant_everywhere(namespace: Namespace) -> list[str]:
     """As `grant`, with the same rules for all namespaces; the ServiceAccount and the lease are in this one."""
-    rbac = "/apis/rbac.authorization.k8s.io/v1"
-    name = f"{ACCOUNT}-{namespace.name}"
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+    _, *arguments = grant(namespace)
+    _bind(namespace, "", "ClusterRole", f"{ACCOUNT}-{namespace.name}", rules("rules.yaml"))
+    return arguments
+
+
+def _bind(namespace: Namespace, scope: str, kind: str, name: str, allowed: list[dict[str, Any]]) -> None:
+    """Make a role of that kind, and bind the namespace's ServiceAccount to it."""
+    path = f"/apis/rbac.authorization.k8s.io/v1/{scope}{kind.lower()}"
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
     subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace.name}
-    arguments = grant(namespace)
-    for path, body in {
-        f"{rbac}/clusterroles": {"rules": rules("rules.yaml")},
-        f"{rbac}/clusterrolebindings": {"roleRef": role, "subjects": [subject]},
-    }.items():
-        status, answer = namespace.cluster.request("POST", path, {"metadata": {"name": name}, **body})
-        assert status in (201, 409), answer
-    return arguments[1:]
+    _make(namespace, f"{path}s", name, rules=allowed)
+    _make(namespace, f"{path}bindings", name, roleRef=role, subjects=[subject])
+
+
+def _make(namespace: Namespace, path: str, name: str, **body: Any) -> None:
+    status, answer = namespace.cluster.request("POST", path, {"metadata": {"name": name}, **body})
+    assert status in (201, 409), answer  # it may be there already

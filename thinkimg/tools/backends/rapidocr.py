@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
+from thinkimg.tools.backends.layout import area_of, shared_area
 from thinkimg.tools.backends.reading import CACHE_SIZE, SMALL, TextItem, TextReader, border_color, clip, kept_pictures
 
 _SMALLEST = 256  # pixels; smaller pictures are laid on a ground of this size
@@ -144,9 +145,7 @@ def _together(large: Sequence[TextItem], small: Sequence[TextItem]) -> tuple[Tex
 
 def _covered(item: TextItem, by: TextItem) -> float:
     """The share of `item`'s box that the other's covers."""
-    (a1, b1, a2, b2), (c1, d1, c2, d2) = item.box, by.box
-    common = max(0.0, min(a2, c2) - max(a1, c1)) * max(0.0, min(b2, d2) - max(b1, d1))
-    return common / max(1e-9, (a2 - a1) * (b2 - b1))
+    return shared_area(item.box, by.box) / max(1e-9, area_of(item.box))
 
 
 def _is_blob(item: TextItem, picture: Pillow.Image) -> bool:

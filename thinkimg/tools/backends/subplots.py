@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from thinkimg.tools.backends.layout import Block, Box, area_of, background, centre, contains, rows_of, union
+from thinkimg.tools.backends.layout import (
+    Block,
+    Box,
+    area_of,
+    background,
+    centre,
+    contains,
+    rows_of,
+    shared_area,
+    union,
+)
 from thinkimg.tools.backends.reading import TextItem, most_frequent_color
 
 
@@ -31,8 +41,10 @@ class Panel:
 def find_panels(picture: Pillow.Image, items: Sequence[TextItem]) -> list[Panel]:
     """The sub-plots in reading order, by the first of these that shows at least two: axes (their filled grounds, frames
     or corners, whichever are most), a grid of empty bands, white space; else the whole picture."""
-    ink = _ink(picture)
-    kinds = (_filled_grounds(picture), find_frames(ink), _axes_corners(ink))
+    pixels = np.asarray(picture)
+    ground = background(pixels)
+    ink = _ink(pixels, ground)
+    kinds = (_filled_grounds(pixels, ground), find_frames(ink), _axes_corners(ink))
     frames = max((_whole_grid(boxes, ink) for boxes in kinds), key=len)
     if len(frames) >= 2:
         own = _texts_of(frames, items, picture.size)
@@ -51,7 +63,7 @@ def _whole_grid(frames: list[Box], ink: np.ndarray) -> list[Box]:
     if not len(frames) < len(columns) * len(rows) <= 2 * len(frames):
         return frames
     cells = [(x1, y1, x2, y2) for y1, y2 in rows for x1, x2 in columns]
-    if any(sum(_overlap(cell, frame) > 0.5 * area_of(frame) for frame in frames) > 1 for cell in cells):
+    if any(sum(shared_area(cell, frame) > 0.5 * area_of(frame) for frame in frames) > 1 for cell in cells):
         return frames
     taken = [next((f for f in frames if contains(cell, centre(f))), None) for cell in cells]
     if sum(frame is not None for frame in taken) < len(frames):
@@ -73,13 +85,11 @@ def _lanes(frames: Sequence[Box], axis: int) -> list[tuple[float, float]]:
     ]
 
 
-def _filled_grounds(picture: Pillow.Image) -> list[Box]:
+def _filled_grounds(pixels: np.ndarray, ground: np.ndarray) -> list[Box]:
     """Large rectangles a little off the ground between them, with something drawn on them: axes of many styles."""
     import cv2
 
-    pixels = np.asarray(picture)
-    ground = background(pixels)
-    mask: Any = _ink(picture, contrast=7).astype(np.uint8)
+    mask: Any = _ink(pixels, ground, contrast=7).astype(np.uint8)
     height, width = mask.shape
     # A grid in the colour of the ground is closed; what is thinner than axes are, such as ticks and words, is cut off.
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
@@ -154,8 +164,8 @@ def _of_one_size(boxes: Sequence[Box]) -> list[Box]:
 
 def _apart(grown: list[Box], frames: list[Box]) -> list[Box]:
     """The boxes with their texts, or those without where texts make them overlap."""
-    overlap = any(_overlap(a, b) > 0.02 * area_of(a) for i, a in enumerate(grown) for b in grown[i + 1 :])
-    return frames if overlap else grown
+    collide = any(shared_area(a, b) > 0.02 * area_of(a) for i, a in enumerate(grown) for b in grown[i + 1 :])
+    return frames if collide else grown
 
 
 def title_of(box: Box, items: Sequence[TextItem]) -> str:
@@ -170,10 +180,9 @@ def _first_row(box: Box, items: Sequence[TextItem]) -> str:
     return " ".join(block.text for block in rows[0])
 
 
-def _ink(picture: Pillow.Image, contrast: int = 24) -> np.ndarray:
+def _ink(pixels: np.ndarray, ground: np.ndarray, contrast: int = 24) -> np.ndarray:
     """Where the picture differs from its background; bool, shape (height, width)."""
-    pixels = np.asarray(picture)
-    return np.asarray(np.abs(pixels.astype(np.int16) - background(pixels)).max(axis=2) > contrast)
+    return np.asarray(np.abs(pixels.astype(np.int16) - ground).max(axis=2) > contrast)
 
 
 def find_frames(ink: np.ndarray) -> list[Box]:
@@ -189,7 +198,7 @@ def find_frames(ink: np.ndarray) -> list[Box]:
             found.append((float(x), float(y), float(x + w), float(y + h)))
     kept = _of_one_size(found)
     near = 0.01 * max(width, height)
-    if any(_overlap(_widened(a, near), b) > 0 for a, b in combinations(kept, 2)):
+    if any(shared_area(_widened(a, near), b) > 0 for a, b in combinations(kept, 2)):
         return []  # cells of a grid of lines within one chart
     return [_inset(box, ink) for box in kept]
 
@@ -247,10 +256,6 @@ def _with_margin(box: Box, size: tuple[int, int]) -> Box:
 def _distance(frame: Box, box: Box) -> float:
     x, y = centre(box)
     return float(np.hypot(max(frame[0] - x, 0, x - frame[2]), max(frame[1] - y, 0, y - frame[3])))
-
-
-def _overlap(a: Box, b: Box) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 _MOST_LANES = 4  # columns or rows of a grid that nothing but empty bands shows
