@@ -78,7 +78,7 @@ bench-dispatch: setup ## Calls of a tool: our client, the gateway, a plain servi
 bench-rollout: setup ## Rollouts with slow tools: TRL's own loop and ours; on a vLLM engine also synchronous rounds
 	$(BIN)/python -P bench/rollout.py --engine "$$(bash hack/vllm.sh)"
 
-bench-operator: setup ## The operator under load on a real API server, beside a bare writer; 200 failures of jobs (25 minutes)
+bench-operator: setup ## The operator under load on a real API server, beside a bare writer; 200 failures of jobs (half an hour)
 	THINKIMG_GATE_LATENCY=1 $(BIN)/python -m pytest -q -s tests/cluster/test_toolrljob_failures.py
 	$(BIN)/python -P bench/operator.py
 

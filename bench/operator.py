@@ -288,22 +288,32 @@ def _quiet(process: Running) -> bool:
     return process.metric("workqueue_depth") == 0 and process.metric("controller_runtime_active_workers") == 0
 
 
-def jobs_ready_ratio(cluster: Cluster, count: int) -> float:
-    """Time until all pods of `count` ToolRLJobs are ready, over that of the same Jobs without an operator."""
-    with emptied(cluster, "jobs") as (ours,):
-        lab = Lab(ours)
-        lab.prepare()
+def jobs_ready_ratio(count: int) -> float:
+    """Time until all pods of `count` ToolRLJobs are ready, over that of the same Jobs without an operator, each in a
+    control plane of its own: trainers have minutes to end in, and would still be there."""
+    nodes = -(-count * PODS_OF_A_JOB // 100)
+    with control_plane(nodes) as cluster, cluster.namespace("jobs") as ours:
+        Lab(ours).prepare()
         with operator(cluster, ours, grant(ours)) as process:
             wait("the operator leads", lambda: process.metric("leader_election_master_status") == 1, 60)
             bodies = [job(f"job-{index:03}", sft(nodes=PODS_OF_A_JOB)) for index in range(count)]
             with_operator = _until_ready(cluster, ours, JOBS.format(ours.name), bodies)
         made = ours.list("jobs")
-    with emptied(cluster, "plain") as (plain,):
+    with control_plane(nodes) as cluster, cluster.namespace("plain") as plain:
         Lab(plain).prepare()
         path = f"/apis/batch/v1/namespaces/{plain.name}/jobs"
         alone = _until_ready(cluster, plain, path, [_as_new(body) for body in made])
     print(f"{count} jobs of {PODS_OF_A_JOB} pods: {with_operator:.1f} s, as plain Jobs {alone:.1f} s", flush=True)
     return round(with_operator / alone, 3)
+
+
+@contextlib.contextmanager
+def control_plane(nodes: int = 0) -> Iterator[Cluster]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Cluster.started(Path(folder) / "plane", controlplane.Options(nodes=nodes)) as cluster,
+    ):
+        yield cluster
 
 
 def _until_ready(cluster: Cluster, namespace: Namespace, path: str, bodies: Sequence[Body]) -> float:
@@ -403,28 +413,16 @@ def main() -> None:
     given = parser.parse_args()
     counts = sorted(int(text) for text in given.tools.split(","))
     found: dict[str, Any] = {}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Cluster.started(Path(folder) / "plane", controlplane.Options(nodes=0)) as cluster,
-    ):
+    with control_plane() as cluster:
         for count in counts:
             measured = measure(cluster, count, given.idle_seconds, thorough=count == counts[-1])
             found[f"rate_{count}"] = measured.pop("rate")
             found[f"writes_ratio_{count}"] = measured["writes_ratio"]
             found.update(measured)
-    if given.jobs:
-        nodes = -(-given.jobs * PODS_OF_A_JOB // 100)
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            Cluster.started(Path(folder) / "plane", controlplane.Options(nodes=nodes)) as cluster,
-        ):
-            found["jobs_ready_ratio"] = jobs_ready_ratio(cluster, given.jobs)
-    if given.kopf_tools:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            Cluster.started(Path(folder) / "plane", controlplane.Options(nodes=0)) as cluster,
-        ):
+        if given.kopf_tools:
             found["plain_kopf"] = kopf_rate(cluster, given.kopf_tools)
+    if given.jobs:
+        found["jobs_ready_ratio"] = jobs_ready_ratio(given.jobs)
     found["writes_ratio"] = min(found[f"writes_ratio_{count}"] for count in counts)
     print(json.dumps(found))
 
