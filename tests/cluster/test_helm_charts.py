@@ -57,6 +57,7 @@ OPERATOR: list[dict[str, Any]] = [
     {"watchNamespaces": ["default"]},
     {"replicas": 1, "serviceAccount": {"name": "own", "annotations": {"a": "b"}}},
     {"serviceMonitors": True},
+    {"networkPolicy": {"enabled": False}},
     {"monitoring": {"podMonitor": True, "rules": True, "dashboards": True, "labels": {"release": "prometheus"}}},
     {"toolImages": {"OCR": "registry.example.com/ocr:1", "*": "registry.example.com/tool:1"}},
     {"runtimeImage": "registry.example.com/trainer:1", "logLevel": "DEBUG", "resyncSeconds": 60},

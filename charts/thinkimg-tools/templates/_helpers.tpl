@@ -19,6 +19,11 @@ app.kubernetes.io/name: thinkimg-gateway
 {{ include "tools.labels" . }}
 {{- end }}
 
+{{- define "tools.test.selector" -}}
+app.kubernetes.io/name: thinkimg-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "tools.image" -}}
 {{ .Values.gateway.image.repository }}:{{ .Values.gateway.image.tag | default .Chart.AppVersion }}
 {{- end }}

@@ -38,6 +38,7 @@ from .render import (
     render_attempt,
     render_claim,
     render_manifest,
+    render_network_policy,
     render_service,
 )
 from .stages import (
@@ -65,7 +66,7 @@ class ToolRLJobReconciler:
     """Makes ToolRLJobs true. What it keeps in memory (the last progress line of each job) decides nothing."""
 
     kind = "ToolRLJob"
-    child_kinds = ("Service", "ConfigMap", "Job")
+    child_kinds = ("Service", "NetworkPolicy", "ConfigMap", "Job")
 
     def __init__(
         self,
@@ -214,7 +215,8 @@ class ToolRLJobReconciler:
             await self._gone_already(Key(self.kind, namespace, job.name), body["metadata"]["uid"])
             return None
         if any(stage.state == "Running" for stage in decision.status.stages):
-            await self._cluster.apply(render_service(job), owner=body)  # ranks find each other by it
+            for child in (render_service(job), render_network_policy(job)):  # ranks find and reach each other by them
+                await self._cluster.apply(child, owner=body)
         if decision.create is not None:
             try:
                 if not await self._create(body, job, *decision.create, tools):
@@ -239,7 +241,7 @@ class ToolRLJobReconciler:
         """Make the Job of an attempt and what its pods need. False when meanwhile the job says something else."""
         namespace = body["metadata"]["namespace"]
         attempt_body = render_attempt(job, stage, attempt, [_endpoint(tool) for tool in tools], self._image)
-        for child in (render_service(job), render_manifest(job, tools)):
+        for child in (render_service(job), render_network_policy(job), render_manifest(job, tools)):
             self._cluster.cache.forget(key_of(child))  # nobody watches them: what is remembered may be gone
             await self._cluster.apply(child, owner=body)
         claim = render_claim(job)

@@ -1,7 +1,7 @@
 """What a ToolRLJob looks like as Kubernetes objects. Pure: the same job gives the same bodies.
 
-Per job one ConfigMap (the manifest that the stages read), one headless Service (names of the pods) and one claim;
-per attempt of a stage one Indexed Job. A pod runs `thinkimg stage`, the same command as everywhere else.
+Per job one ConfigMap (the manifest that the stages read), one headless Service (names of the pods), one NetworkPolicy
+and one claim; per attempt of a stage one Indexed Job. A pod runs `thinkimg stage`, the same command as everywhere else.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef
 from thinkimg.api.v1alpha1.stages import BASE, Stage
 from thinkimg.api.v1alpha1.uris import scheme_of
 
+from ..network import open_egress
 from ..strategic_merge import merge_pod_template
 
 Body = dict[str, Any]
@@ -132,6 +133,22 @@ def render_service(job: ToolRLJob) -> Body:
             "publishNotReadyAddresses": True,
             "selector": {JOB_LABEL: job.name},
             "ports": [{"name": "rendezvous", "port": MASTER_PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def render_network_policy(job: ToolRLJob) -> Body:
+    """Trainers hear each other and nobody else: torch's rendezvous and collectives ask no one who they are."""
+    ours = {"podSelector": {"matchLabels": {JOB_LABEL: job.name}}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(job, job.name),
+        "spec": {
+            **ours,
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [ours]}],
+            "egress": open_egress(),
         },
     }
 

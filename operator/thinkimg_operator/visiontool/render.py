@@ -11,6 +11,7 @@ from thinkimg.api.v1alpha1 import VisionTool
 from thinkimg.api.v1alpha1.visiontool import CUSTOM, VisionToolSpec
 
 from ..kinds import KINDS, Body
+from ..network import open_egress
 from ..settings import Settings
 from ..strategic_merge import merge_pod_template
 
@@ -315,11 +316,7 @@ def _network_policy(tool: VisionTool) -> Body:
         ],
     }
     if not is_self_contained(tool.spec):
-        everywhere = [
-            {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
-            {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::254/128"]}},
-        ]
-        spec["egress"] = [{"to": everywhere}]
+        spec["egress"] = open_egress()
     return {**_head("NetworkPolicy", tool, tool.name), "spec": spec}
 
 

@@ -16,6 +16,7 @@ from thinkimg_operator.toolrljob.render import (
     render_attempt,
     render_claim,
     render_manifest,
+    render_network_policy,
     render_service,
 )
 from toolrljob_world import make_job
@@ -116,6 +117,15 @@ def test_pods_fit_the_restricted_pod_security_standard() -> None:
         "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
     }  # fmt: skip
     assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in spec["volumes"]
+
+
+def test_ranks_are_reached_by_ranks_of_their_job_only() -> None:
+    job = example()
+    policy = render_network_policy(job)["spec"]
+    ours = {"podSelector": {"matchLabels": {"thinkimg.dev/job": job.name}}}
+    assert policy["ingress"] == [{"from": [ours]}]
+    labels = attempt(job, "sft")["spec"]["template"]["metadata"]["labels"]
+    assert labels.items() >= policy["podSelector"]["matchLabels"].items()
 
 
 def test_a_dead_node_is_waited_for_as_long_as_the_policy_says() -> None:

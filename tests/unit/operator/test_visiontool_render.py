@@ -195,8 +195,9 @@ def test_who_needs_no_network_gets_none_and_nobody_reaches_the_clouds_credential
     assert "egress" not in by_kind(render(tool(), Settings()))["NetworkPolicy"]["spec"]
     policy = by_kind(render(tool(tool="SAM"), Settings()))["NetworkPolicy"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    (rule,) = policy["egress"]
-    assert rule["to"][0]["ipBlock"] == {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}
+    everywhere, names = policy["egress"]
+    assert {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}} in everywhere["to"]
+    assert {port["port"] for port in names["ports"]} == {53}
 
 
 def test_a_budget_exists_where_there_is_something_to_budget() -> None:
