@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,7 +52,8 @@ class Cache:
     """Objects by key and by owner, and bodies that a watch delivered and nobody has taken yet."""
 
     def __init__(self) -> None:
-        self._seen: dict[Key, Seen] = {}
+        self._seen: defaultdict[str, dict[Key, Seen]] = defaultdict(dict)
+        """By kind, as each scrape of the metrics goes through one."""
         self._children: dict[str, set[Key]] = {}
         self._inbox: dict[Key, Body] = {}
         self._summaries: dict[str, Summary] = {}
@@ -61,17 +63,14 @@ class Cache:
         self._summaries[kind] = summary
 
     def get(self, key: Key) -> Seen | None:
-        return self._seen.get(key)
+        return self._seen[key.kind].get(key)
 
     def children(self, owner_uid: str) -> list[Key]:
         """Keys of the objects that an owner controls, sorted."""
         return sorted(self._children.get(owner_uid, ()))
 
-    def count(self, kind: str) -> int:
-        return sum(key.kind == kind for key in self._seen)
-
-    def of_kind(self, kind: str) -> Iterator[tuple[Key, Seen]]:
-        return ((key, seen) for key, seen in self._seen.items() if key.kind == kind)
+    def of_kind(self, kind: str) -> Iterable[tuple[Key, Seen]]:
+        return self._seen[kind].items()
 
     def observe(self, body: Body) -> bool:
         """Take note of an object as a watch, a list or an answer shows it.
@@ -79,7 +78,7 @@ class Cache:
         Returns False for old news: the same version or an earlier one, as the echo of our own write is.
         """
         key = key_of(body)
-        before = self._seen.get(key)
+        before = self.get(key)
         seen = self._look(key.kind, body)
         if before is not None and before.uid == seen.uid:
             if seen.resource_version <= before.resource_version:
@@ -92,7 +91,7 @@ class Cache:
         """Take note of the API server's answer to an apply: what others own now does not contradict us."""
         key = key_of(body)
         seen = self._look(key.kind, body)
-        before = self._seen.get(key)
+        before = self.get(key)
         if before is not None and before.uid == seen.uid and before.resource_version > seen.resource_version:
             seen = before  # the watch was faster and has seen more since
         else:
@@ -102,10 +101,10 @@ class Cache:
 
     def forget(self, key: Key, *, uid: str = "") -> bool:
         """The object is gone. With `uid`, only if it was that one: its successor may be known already."""
-        seen = self._seen.get(key)
+        seen = self.get(key)
         if seen is None or (uid and seen.uid != uid):
             return False
-        del self._seen[key]
+        del self._seen[key.kind][key]
         self._inbox.pop(key, None)
         siblings = self._children.get(seen.owner_uid)
         if siblings is not None:
@@ -139,7 +138,7 @@ class Cache:
 
     def take(self, key: Key) -> Body | None:
         """The body that was left, unless a newer one has been seen since, as the answer to a write of ours."""
-        body, seen = self._inbox.pop(key, None), self._seen.get(key)
+        body, seen = self._inbox.pop(key, None), self.get(key)
         if body is None or (seen is not None and int(body["metadata"]["resourceVersion"]) < seen.resource_version):
             return None
         return body
@@ -160,10 +159,10 @@ class Cache:
         )
 
     def _put(self, key: Key, seen: Seen) -> None:
-        before = self._seen.get(key)
+        before = self.get(key)
         if before is not None and before.owner_uid != seen.owner_uid:
             self.forget(key)
-        self._seen[key] = seen
+        self._seen[key.kind][key] = seen
         if seen.owner_uid:
             self._children.setdefault(seen.owner_uid, set()).add(key)
 

@@ -129,7 +129,8 @@ class Hub:
             del self.unseen[key]
         gone = type_ == "DELETED"
         news = self.cache.forget(key, uid=body["metadata"]["uid"]) if gone else self.cache.observe(body)
-        priority = Priority.CHANGE if type_ else Priority.RESYNC
+        # What nobody has looked at yet is news, also at the start; before children's news, which then coalesce.
+        priority = Priority.CHANGE if type_ or not body.get("status") else Priority.RESYNC
         if news or type_ is None:
             self.notify(key, body, priority, gone=gone)
         else:  # the echo of our own write: others may wait for it, as jobs do for a tool's status

@@ -26,7 +26,7 @@ class Priority(IntEnum):
     CHANGE = 0
     """Something happened to the object or its children."""
     RESYNC = 1
-    """Start-up and resync: everything is looked at, and nothing is known to have happened."""
+    """Start-up and resync: everything is looked at again, and nothing is known to have happened."""
 
 
 @dataclass(frozen=True)
