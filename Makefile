@@ -7,7 +7,7 @@ DEMO := manifests/toolrljob-cpu.yaml
 .DEFAULT_GOAL := help
 .PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds check-viewer \
 	viewer crds chart-docs cluster-binaries test vllm-setup vllm-test chromium bench bench-dispatch \
-	bench-rollout bench-operator soak ablations gpu-check images images-test e2e clean
+	bench-rollout bench-operator soak ablations gpu-check images images-test e2e e2e-full clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,7 +104,10 @@ images-test: ## Run each image's smoke test: not root, read-only, without networ
 	hack/docker/smoke.sh runtime tool operator trainer
 
 e2e: setup ## Images, a kind cluster, Helm, tools and a ToolRLJob: the whole of it (75 minutes from nothing on 2 cores)
-	@eval "$$(hack/docker/up.sh)" && $(BIN)/pytest tests/e2e -x -v --durations=0
+	@eval "$$(hack/docker/up.sh)" && $(BIN)/pytest tests/e2e --ignore=tests/e2e/full -x -v --durations=0
+
+e2e-full: setup ## On three nodes: NetworkPolicies enforced, load, autoscaling, lost kubelets, nodes and tools, charts back and forth, toolrljob-cpu.yaml (2 hours)
+	@eval "$$(hack/docker/up.sh)" && E2E_WORKERS=2 $(BIN)/pytest tests/e2e/full -x -v --durations=0
 
 clean: ## Remove caches and build outputs; .venv and runs/ stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

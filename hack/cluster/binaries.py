@@ -96,6 +96,10 @@ BUILDS = (
     Build("helm-docs", "github.com/norwoodj/helm-docs/cmd/helm-docs", ("helm-docs",), minutes=0.5),
     Build("actionlint", "github.com/rhysd/actionlint/cmd/actionlint", ("actionlint",), minutes=0.3),
     Build("coredns", "github.com/coredns/coredns", ("coredns",), minutes=2),
+    Build("kube-router", "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router", ("kube-router",), minutes=2),
+    Build("buildx", "github.com/docker/buildx/cmd/buildx", ("buildx",), minutes=1.5),
+    Build("crane", "github.com/google/go-containerregistry/cmd/crane", ("crane",), minutes=0.5),
+    Build("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server", ("metrics-server",), minutes=1.5),
 )
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
 FOR_TESTS = (*CONTROL_PLANE, "helm", "promtool", "helm-docs", "actionlint")

@@ -39,7 +39,7 @@ def ensure(base_image: str) -> str:
         _build_components(context, base_image, names)
         say(f"building {tag}")
         pause = names["pause"][0]
-        _build(HERE / "Dockerfile.node", context, tag, base_image, VERSION=kubernetes_version(), PAUSE=pause)
+        docker_build(HERE / "Dockerfile.node", context, tag, base_image, VERSION=kubernetes_version(), PAUSE=pause)
     return tag
 
 
@@ -55,7 +55,8 @@ def _key() -> str:
     """Changes with every program and file that goes into the image."""
     digest = hashlib.sha256()
     for build in binaries.BUILDS:
-        digest.update(build.key().encode())
+        if build.folder in ("kubernetes", "coredns", "kind"):
+            digest.update(build.key().encode())
     for file in ("Dockerfile.components", "Dockerfile.node", "nodeimage.py", "pause/main.go"):
         digest.update((HERE / file).read_bytes())
     return digest.hexdigest()[:12]
@@ -75,14 +76,15 @@ def _component_images(kubeadm: Path) -> dict[str, list[str]]:
 def _build_components(context: Path, base_image: str, names: dict[str, list[str]]) -> None:
     say("building the images of the control plane")
     for target, images in names.items():
-        _build(HERE / "Dockerfile.components", context, images[0], base_image, target=target)
+        docker_build(HERE / "Dockerfile.components", context, images[0], base_image, target=target)
         for other in images[1:]:
             subprocess.run([DOCKER, "tag", images[0], other], check=True)
     everything = [image for images in names.values() for image in images]
     subprocess.run([DOCKER, "save", "--output", str(context / "images.tar"), *everything], check=True)
 
 
-def _build(dockerfile: Path, context: Path, tag: str, base_image: str, target: str = "", **arguments: str) -> None:
+def docker_build(dockerfile: Path, context: Path, tag: str, base_image: str, target: str = "", **arguments: str) -> None:
+    """An image on `base_image`, with the network of the host."""
     command = [DOCKER, "build", "--quiet", "--network", "host", "--file", str(dockerfile), "--tag", tag]
     for name, value in {"BASE_IMAGE": base_image, **arguments}.items():
         command += ["--build-arg", f"{name}={value}"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,9 +16,18 @@ REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY / "hack" / "cluster"))
 
 import binaries  # noqa: E402
+import yaml  # noqa: E402
+
+REGISTRY = os.environ.get("REGISTRY", "ghcr.io/thinkimg")
+VERSION = os.environ.get("VERSION", "0.1.0")
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 SYSTEM, VISION = "thinkimg-system", "vision"
 """Namespaces of the operator, and of tools and jobs."""
+
+
+def document(api_version: str, kind: str, metadata: dict[str, Any], **rest: Any) -> str:
+    return yaml.safe_dump({"apiVersion": api_version, "kind": kind, "metadata": metadata, **rest})
 
 
 def say(text: str) -> None:
@@ -42,6 +53,51 @@ class Cluster:
     def exec(self, pod: str, code: str, namespace: str = VISION) -> str:
         """Run Python inside a pod."""
         return self.kubectl("exec", "-n", namespace, pod, "--", "python", "-c", code)
+
+    def make_namespace(self, name: str, **labels: str) -> None:
+        """A namespace with Pod Security `restricted`."""
+        namespace = document("v1", "Namespace", {"name": name, "labels": {**RESTRICTED, **labels}})
+        self.kubectl("apply", "-f", "-", stdin=namespace)
+
+    def start(self, name: str, code: str, namespace: str, claim: str = "", **environment: str) -> None:
+        """A pod that runs Python with what the runtime image has, as anybody's pod; a claim is at /storage."""
+        container = {
+            "name": "main", "image": f"{REGISTRY}/runtime:{VERSION}", "command": ["python", "-c", code],
+            "env": [{"name": key, "value": value} for key, value in environment.items()],
+            "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }  # fmt: skip
+        security = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+        spec = {
+            "restartPolicy": "Never", "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 1,
+            "securityContext": security, "containers": [container],
+        }  # fmt: skip
+        if claim:
+            container["volumeMounts"] = [{"name": "storage", "mountPath": "/storage"}]
+            spec["volumes"] = [{"name": "storage", "persistentVolumeClaim": {"claimName": claim}}]
+        pod = document("v1", "Pod", {"name": name, "namespace": namespace}, spec=spec)
+        self.kubectl("apply", "-f", "-", stdin=pod)
+
+    def finish(self, name: str, namespace: str, seconds: float = 120) -> str:
+        """What a pod of `start` printed, once it has ended; then it is removed."""
+
+        def phase() -> str:
+            found: str = self.get("pod", name, namespace=namespace)["status"]["phase"]
+            return found if found in ("Succeeded", "Failed") else ""
+
+        ended = self.wait(f"pod {name} ends", phase, seconds)
+        printed = self.kubectl("logs", "-n", namespace, name)
+        self.kubectl("delete", "pod", "-n", namespace, name, "--wait=true")
+        assert ended == "Succeeded", f"pod {name} failed:\n{printed}"
+        return printed
+
+    def run(self, name: str, code: str, namespace: str, seconds: float = 120, **options: str) -> str:
+        """`start` and `finish`."""
+        self.start(name, code, namespace, **options)
+        return self.finish(name, namespace, seconds)
+
+    def secret(self, name: str, key: str, namespace: str = VISION) -> str:
+        return base64.b64decode(self.get("secret", name, namespace=namespace)["data"][key]).decode()
 
     def wait(self, what: str, check: Callable[[], Any], seconds: float) -> Any:
         """The first value of `check` that is true."""

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
-
 import pytest
 from e2ecluster import REPOSITORY, SYSTEM, VISION, Cluster
+from jobs import conditions, pods, stage, the_job
 
+JOB = "smoke"
 SMOKE = REPOSITORY / "manifests" / "toolrljob-smoke.yaml"
-
-
-def conditions(job: dict[str, Any]) -> dict[str, str]:
-    return {c["type"]: c["status"] for c in job.get("status", {}).get("conditions", [])}
-
-
-def stage(job: dict[str, Any], name: str) -> dict[str, Any]:
-    return next((s for s in job.get("status", {}).get("stages", []) if s["name"] == name), {})
-
-
-def the_job(cluster: Cluster) -> dict[str, Any]:
-    job: dict[str, Any] = cluster.get("toolrljob", "smoke")
-    assert conditions(job).get("Failed") != "True", json.dumps(job["status"], indent=1)
-    return job
-
-
-def pods(cluster: Cluster, stage_name: str) -> list[dict[str, Any]]:
-    selector = f"thinkimg.dev/job=smoke,thinkimg.dev/stage={stage_name}"
-    found: list[dict[str, Any]] = cluster.get("pods", "-l", selector)["items"]
-    return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
 
 
 @pytest.fixture(scope="module")
@@ -39,37 +19,37 @@ def applied(installed: Cluster) -> Cluster:
 
 def test_the_sft_stage_has_two_pods(applied: Cluster) -> None:
     def two_running() -> bool:
-        the_job(applied)
-        return [p["status"]["phase"] for p in pods(applied, "sft")] == ["Running", "Running"]
+        the_job(applied, JOB)
+        return [p["status"]["phase"] for p in pods(applied, JOB, "sft")] == ["Running", "Running"]
 
     applied.wait("two pods of sft", two_running, seconds=1800)
 
 
 def test_a_lost_operator_pod_restarts_nothing(applied: Cluster) -> None:
-    before = {p["metadata"]["uid"] for p in pods(applied, "sft")}
+    before = {p["metadata"]["uid"] for p in pods(applied, JOB, "sft")}
     leader = applied.get("lease", "thinkimg-operator", namespace=SYSTEM)["spec"]["holderIdentity"].partition("_")[0]
     applied.kubectl("delete", "pod", "-n", SYSTEM, leader, "--wait=false")
     applied.kubectl("rollout", "status", "-n", SYSTEM, "deployment/operator", "--timeout=120s", seconds=130)
-    after = {p["metadata"]["uid"] for p in pods(applied, "sft")}
-    assert before == after or stage(the_job(applied), "sft")["state"] == "Succeeded"
+    after = {p["metadata"]["uid"] for p in pods(applied, JOB, "sft")}
+    assert before == after or stage(the_job(applied, JOB), "sft")["state"] == "Succeeded"
 
 
 def test_a_deleted_trainer_pod_resumes_from_the_checkpoint(applied: Cluster) -> None:
     def checkpointed() -> bool:
-        return stage(the_job(applied), "v-toolrl").get("checkpoint", {}).get("step", 0) >= 5
+        return stage(the_job(applied, JOB), "v-toolrl").get("checkpoint", {}).get("step", 0) >= 5
 
     applied.wait("a checkpoint of v-toolrl", checkpointed, seconds=1800)
-    [pod] = pods(applied, "v-toolrl")
-    step = stage(the_job(applied), "v-toolrl")["checkpoint"]["step"]
+    [pod] = pods(applied, JOB, "v-toolrl")
+    step = stage(the_job(applied, JOB), "v-toolrl")["checkpoint"]["step"]
     applied.kubectl("delete", "pod", "-n", VISION, pod["metadata"]["name"], "--wait=false")
-    applied.wait("another attempt", lambda: stage(the_job(applied), "v-toolrl").get("attempt", 0) >= 2, seconds=300)
+    applied.wait("another attempt", lambda: stage(the_job(applied, JOB), "v-toolrl").get("attempt", 0) >= 2, seconds=300)
     log = applied.wait("its log", lambda: resumed_at(applied), seconds=300)
     assert log >= step
 
 
 def resumed_at(cluster: Cluster) -> int:
     """The step that the newest attempt of v-toolrl began at, by its progress lines; 0 as long as there is none."""
-    for pod in pods(cluster, "v-toolrl"):
+    for pod in pods(cluster, JOB, "v-toolrl"):
         if pod["metadata"]["labels"]["thinkimg.dev/attempt"] == "1":
             continue
         for line in cluster.kubectl("logs", "-n", VISION, pod["metadata"]["name"], check=False).splitlines():
@@ -80,7 +60,7 @@ def resumed_at(cluster: Cluster) -> int:
 
 def test_it_completes_with_its_results_in_status(applied: Cluster) -> None:
     job = applied.wait(
-        "Complete", lambda: (found := the_job(applied)) and conditions(found).get("Complete") == "True" and found,
+        "Complete", lambda: (found := the_job(applied, JOB)) and conditions(found).get("Complete") == "True" and found,
         seconds=1800,
     )  # fmt: skip
     models = [row["model"] for row in job["status"]["results"]]

@@ -1,0 +1,35 @@
+"""What goes wrong only where containers run shows in the object itself, with what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from e2ecluster import VISION, Cluster, document
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "an image that cannot be pulled": (
+        {"tool": "Custom", "image": "registry.invalid/thinkimg/none:1"}, "registry.invalid/thinkimg/none:1",
+    ),
+    "weights behind a secret that is not there": (
+        {"tool": "SAM", "backend": "transformers",
+         "weights": {"uri": "hf://acme/private", "secretRef": {"name": "hub-token", "key": "token"}}}, "hub-token",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_tool_says_what_keeps_it(installed: Cluster, case: str) -> None:
+    spec, named = WRONG[case]
+    body = document("thinkimg.dev/v1alpha1", "VisionTool", {"name": "wrong", "namespace": VISION}, spec=spec)
+    installed.kubectl("apply", "-f", "-", stdin=body)
+    try:
+
+        def said() -> str:
+            conditions = installed.get("visiontool", "wrong").get("status", {}).get("conditions", [])
+            messages = [c.get("message", "") for c in conditions if c["type"] == "Available" and c["status"] == "False"]
+            return next((message for message in messages if named in message), "")
+
+        installed.wait(f"a condition that names {named}", said, 120)
+    finally:
+        installed.kubectl("delete", "visiontool", "wrong", "-n", VISION)
