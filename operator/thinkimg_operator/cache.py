@@ -33,7 +33,7 @@ class Seen:
     digest: str
     """Of the body that we applied last; empty when we never did."""
     foreign: str
-    """Digest of what others own of the object outside of its status; empty when nobody does."""
+    """Digest of what others own of the object outside of its status; empty when nobody does, or we never applied."""
     verified: str
     """`foreign` as it was when we last applied. Different from it: somebody wrote after us."""
     owner_uid: str
@@ -146,12 +146,13 @@ class Cache:
     def _look(self, kind: str, body: Body) -> Seen:
         metadata = body["metadata"]
         summary = self._summaries.get(kind)
+        digest = metadata.get("annotations", {}).get(DIGEST, "")
         owner = next((o["uid"] for o in metadata.get("ownerReferences", ()) if o.get("controller")), "")
         return Seen(
             uid=metadata["uid"],
             resource_version=int(metadata["resourceVersion"]),
-            digest=metadata.get("annotations", {}).get(DIGEST, ""),
-            foreign=_foreign(metadata.get("managedFields", ())),
+            digest=digest,
+            foreign=_foreign(metadata.get("managedFields", ())) if digest else "",
             verified="",
             owner_uid=owner,
             deleting="deletionTimestamp" in metadata,

@@ -26,7 +26,7 @@ from ..settings import Settings
 from ..strategic_merge import PatchError
 from ..visiontool.render import PORT, headless_name
 from ..workqueue import Requeue
-from .attempts import PodSeen, observe_job, observe_pod
+from .attempts import JobSeen, PodSeen, observe_job, observe_pod
 from .metrics import JobMetrics, state_of
 from .render import (
     CONTAINER,
@@ -141,8 +141,11 @@ class ToolRLJobReconciler:
     async def _observe(self, job: ToolRLJob, key: Key) -> tuple[World, list[VisionTool]]:
         """The world, read from the API server and not from memory: whether old pods are gone must not be guessed."""
         ours = f"{UID_LABEL}={job.metadata.uid}"
-        jobs = [observe_job(body) async for body in self._cluster.list("Job", key.namespace, labels=ours)]
-        pods = [observe_pod(body) async for body in self._cluster.list("Pod", key.namespace, labels=ours)]
+        jobs: list[JobSeen] = []
+        pods: list[PodSeen] = []
+        if job.status is not None:  # else nothing was ever made for it: a status is written before anything else
+            jobs = [observe_job(body) async for body in self._cluster.list("Job", key.namespace, labels=ours)]
+            pods = [observe_pod(body) async for body in self._cluster.list("Pod", key.namespace, labels=ours)]
         world = World(jobs=jobs, pods=pods)
         if terminal(job.status):
             return world, []
