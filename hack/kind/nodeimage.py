@@ -83,7 +83,9 @@ def _build_components(context: Path, base_image: str, names: dict[str, list[str]
     subprocess.run([DOCKER, "save", "--output", str(context / "images.tar"), *everything], check=True)
 
 
-def docker_build(dockerfile: Path, context: Path, tag: str, base_image: str, target: str = "", **arguments: str) -> None:
+def docker_build(
+    dockerfile: Path, context: Path, tag: str, base_image: str, target: str = "", **arguments: str
+) -> None:
     """An image on `base_image`, with the network of the host."""
     command = [DOCKER, "build", "--quiet", "--network", "host", "--file", str(dockerfile), "--tag", tag]
     for name, value in {"BASE_IMAGE": base_image, **arguments}.items():

@@ -58,7 +58,9 @@ def installed(cluster: Cluster) -> Cluster:
     for name in (SYSTEM, VISION):
         cluster.make_namespace(name)
         deny = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-        policy = document("networking.k8s.io/v1", "NetworkPolicy", {"name": "default-deny", "namespace": name}, spec=deny)
+        policy = document(
+            "networking.k8s.io/v1", "NetworkPolicy", {"name": "default-deny", "namespace": name}, spec=deny
+        )
         cluster.kubectl("apply", "-f", "-", stdin=policy)
     install_all(cluster)
     return cluster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+
 import pytest
 from e2ecluster import REPOSITORY, SYSTEM, VISION, Cluster
 from jobs import conditions, pods, stage, the_job
@@ -42,7 +43,11 @@ def test_a_deleted_trainer_pod_resumes_from_the_checkpoint(applied: Cluster) -> 
     [pod] = pods(applied, JOB, "v-toolrl")
     step = stage(the_job(applied, JOB), "v-toolrl")["checkpoint"]["step"]
     applied.kubectl("delete", "pod", "-n", VISION, pod["metadata"]["name"], "--wait=false")
-    applied.wait("another attempt", lambda: stage(the_job(applied, JOB), "v-toolrl").get("attempt", 0) >= 2, seconds=300)
+
+    def again() -> bool:
+        return stage(the_job(applied, JOB), "v-toolrl").get("attempt", 0) >= 2
+
+    applied.wait("another attempt", again, seconds=300)
     log = applied.wait("its log", lambda: resumed_at(applied), seconds=300)
     assert log >= step
 

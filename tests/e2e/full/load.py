@@ -1,5 +1,5 @@
-"""Runs in a pod: some callers call DrawHorizontalLineByY for SECONDS, through our client, which balances and retries, and
-through plain HTTP at URL, which does neither and connects anew for each call. Prints calls and failures in JSON."""
+"""Runs in a pod: some callers call DrawHorizontalLineByY for SECONDS, through our client, which balances and retries,
+and through plain HTTP at URL, which does neither and connects anew for each call. Prints calls and failures in JSON."""
 
 import asyncio
 import json
