@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2ecluster import REGISTRY, SYSTEM, VERSION, VISION, Cluster, document
+from e2ecluster import DOCKER, REGISTRY, SYSTEM, VERSION, VISION, Cluster, document
 from installing import install_all, timed
 
 WORKERS = int(os.environ.get("E2E_WORKERS", "1"))
@@ -26,7 +26,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield Cluster(Path(named))
         return
     known = subprocess.run(
-        [os.environ.get("DOCKER", "docker"), "container", "inspect", "thinkimg-control-plane"],
+        [DOCKER, "container", "inspect", "thinkimg-control-plane"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

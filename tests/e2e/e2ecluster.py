@@ -18,6 +18,7 @@ sys.path.insert(0, str(REPOSITORY / "hack" / "cluster"))
 import binaries  # noqa: E402
 import yaml  # noqa: E402
 
+DOCKER = os.environ.get("DOCKER", "docker")
 REGISTRY = os.environ.get("REGISTRY", "ghcr.io/thinkimg")
 VERSION = os.environ.get("VERSION", "0.1.0")
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -28,6 +29,11 @@ SYSTEM, VISION = "thinkimg-system", "vision"
 
 def document(api_version: str, kind: str, metadata: dict[str, Any], **rest: Any) -> str:
     return yaml.safe_dump({"apiVersion": api_version, "kind": kind, "metadata": metadata, **rest})
+
+
+def condition(item: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A condition of an object; empty while it has none of that type."""
+    return next((c for c in item.get("status", {}).get("conditions", []) if c["type"] == kind), {})
 
 
 def say(text: str) -> None:
@@ -49,6 +55,9 @@ class Cluster:
 
     def get(self, *what: str, namespace: str = VISION) -> Any:
         return json.loads(self.kubectl("get", *what, "-n", namespace, "-o", "json"))
+
+    def available(self, tool: str) -> bool:
+        return condition(self.get("visiontool", tool), "Available").get("status") == "True"
 
     def exec(self, pod: str, code: str, namespace: str = VISION) -> str:
         """Run Python inside a pod."""

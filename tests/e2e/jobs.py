@@ -29,6 +29,29 @@ def pods(cluster: Cluster, job: str, stage_name: str) -> list[dict[str, Any]]:
     return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
 
 
+def running(cluster: Cluster, job: str, stage_name: str, count: int, seconds: float) -> list[dict[str, Any]]:
+    """The pods of a stage, once so many run."""
+
+    def found() -> list[dict[str, Any]]:
+        the_job(cluster, job)
+        seen = pods(cluster, job, stage_name)
+        return seen if [pod["status"]["phase"] for pod in seen] == ["Running"] * count else []
+
+    result: list[dict[str, Any]] = cluster.wait(f"{count} pods of {stage_name} run", found, seconds)
+    return result
+
+
+def completed(cluster: Cluster, name: str, seconds: float) -> dict[str, Any]:
+    """The job, once it is Complete."""
+
+    def found() -> dict[str, Any]:
+        job = the_job(cluster, name)
+        return job if conditions(job).get("Complete") == "True" else {}
+
+    result: dict[str, Any] = cluster.wait(f"{name} is Complete", found, seconds)
+    return result
+
+
 def claim_text(cluster: Cluster, job: str, file: str) -> str:
     """A file of the job's run on its claim, by its path in the run's folder."""
     uid = the_job(cluster, job)["metadata"]["uid"][:8]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from e2ecluster import REPOSITORY, SYSTEM, VISION, Cluster
-from jobs import conditions, pods, stage, the_job
+from jobs import completed, pods, running, stage, the_job
 
 JOB = "smoke"
 SMOKE = REPOSITORY / "manifests" / "toolrljob-smoke.yaml"
@@ -19,11 +19,7 @@ def applied(installed: Cluster) -> Cluster:
 
 
 def test_the_sft_stage_has_two_pods(applied: Cluster) -> None:
-    def two_running() -> bool:
-        the_job(applied, JOB)
-        return [p["status"]["phase"] for p in pods(applied, JOB, "sft")] == ["Running", "Running"]
-
-    applied.wait("two pods of sft", two_running, seconds=1800)
+    running(applied, JOB, "sft", 2, seconds=1800)
 
 
 def test_a_lost_operator_pod_restarts_nothing(applied: Cluster) -> None:
@@ -64,10 +60,7 @@ def resumed_at(cluster: Cluster) -> int:
 
 
 def test_it_completes_with_its_results_in_status(applied: Cluster) -> None:
-    job = applied.wait(
-        "Complete", lambda: (found := the_job(applied, JOB)) and conditions(found).get("Complete") == "True" and found,
-        seconds=1800,
-    )  # fmt: skip
+    job = completed(applied, JOB, seconds=1800)
     models = [row["model"] for row in job["status"]["results"]]
     assert models == ["base", "text-sft", "text-rl", "sft", "v-toolrl"]
     assert all(0 <= float(row["accuracy"]) <= 1 for row in job["status"]["results"])

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from e2ecluster import SYSTEM, VISION, Cluster
+from e2ecluster import SYSTEM, VISION, Cluster, condition
 
 WITHOUT_WEIGHTS = {"ocr", "crop", "zoom", "point", "hline", "vline", "segment"}
-
-
-def condition(item: dict, kind: str) -> dict:
-    return next((c for c in item.get("status", {}).get("conditions", []) if c["type"] == kind), {})
 
 
 def test_every_tool_becomes_available(installed: Cluster) -> None:

@@ -25,13 +25,8 @@ def reach(cluster: Cluster, namespace: str, address: str) -> str:
 def outside(installed: Cluster) -> Cluster:
     """A namespace of somebody else, without a policy of its own."""
     installed.make_namespace(OUTSIDE)
-    installed.wait("crop is Available", lambda: available(installed, "crop"), 600)
+    installed.wait("crop is Available", lambda: installed.available("crop"), 600)
     return installed
-
-
-def available(cluster: Cluster, tool: str) -> bool:
-    conditions = cluster.get("visiontool", tool).get("status", {}).get("conditions", [])
-    return any(c["type"] == "Available" and c["status"] == "True" for c in conditions)
 
 
 def test_the_gateway_is_reached_from_outside(outside: Cluster) -> None:

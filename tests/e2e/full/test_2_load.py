@@ -30,15 +30,10 @@ def tool(cluster: Cluster, name: str, **spec: Any) -> Iterator[None]:
     body = document("thinkimg.dev/v1alpha1", "VisionTool", {"name": name, "namespace": VISION}, spec=full)
     cluster.kubectl("apply", "-f", "-", stdin=body)
     try:
-        cluster.wait(f"{name} is Available", lambda: "True" in condition(cluster, name, "Available"), 300)
+        cluster.wait(f"{name} is Available", lambda: cluster.available(name), 300)
         yield
     finally:
         cluster.kubectl("delete", "visiontool", name, "-n", VISION)
-
-
-def condition(cluster: Cluster, name: str, kind: str) -> list[str]:
-    conditions = cluster.get("visiontool", name).get("status", {}).get("conditions", [])
-    return [c["status"] for c in conditions if c["type"] == kind]
 
 
 def start_load(cluster: Cluster, name: str, seconds: int, callers: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from e2ecluster import VISION, Cluster, document
+from e2ecluster import VISION, Cluster, condition, document
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an image that cannot be pulled": (
@@ -26,9 +26,9 @@ def test_a_tool_says_what_keeps_it(installed: Cluster, case: str) -> None:
     try:
 
         def said() -> str:
-            conditions = installed.get("visiontool", "wrong").get("status", {}).get("conditions", [])
-            messages = [c.get("message", "") for c in conditions if c["type"] == "Available" and c["status"] == "False"]
-            return next((message for message in messages if named in message), "")
+            found = condition(installed.get("visiontool", "wrong"), "Available")
+            message: str = found.get("message", "") if found.get("status") == "False" else ""
+            return message if named in message else ""
 
         installed.wait(f"a condition that names {named}", said, 120)
     finally:

@@ -11,33 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2ecluster import REGISTRY, REPOSITORY, SYSTEM, VISION, Cluster
+from e2ecluster import DOCKER, REGISTRY, REPOSITORY, SYSTEM, VISION, Cluster
 from installing import install_all, timed
-from jobs import claim_text, conditions, pods, stage, the_job
+from jobs import claim_text, completed, pods, running, stage, the_job
 
 JOB = "demo"
 STAGES = ["base", "cold-start", "text-sft", "sft", "text-rl", "v-toolrl", "sft-long", "table"]
-NODE = {"docker": os.environ.get("DOCKER", "docker")}
 MODELS_FAULT = {"malformed_call", "refused", "bad_arguments", "unknown_tool"}
-"""Kinds of errors that are the model's own (docs/architecture.md)."""
+"""Kinds of errors that are the model's own (thinkimg.errors.ModelError)."""
 
 
 @pytest.fixture(scope="module")
 def applied(installed: Cluster) -> Cluster:
     installed.kubectl("apply", "-n", VISION, "-f", str(REPOSITORY / "manifests" / "toolrljob-cpu.yaml"))
     return installed
-
-
-def running(cluster: Cluster, name: str, count: int, seconds: float = 2400) -> list[dict[str, Any]]:
-    """The pods of a stage, once so many run."""
-
-    def found() -> list[dict[str, Any]]:
-        the_job(cluster, JOB)
-        seen = pods(cluster, JOB, name)
-        return seen if [p["status"]["phase"] for p in seen] == ["Running"] * count else []
-
-    result: list[dict[str, Any]] = cluster.wait(f"{count} pods of {name} run", found, seconds)
-    return result
 
 
 def same(cluster: Cluster, name: str, before: list[dict[str, Any]]) -> None:
@@ -49,11 +36,11 @@ def same(cluster: Cluster, name: str, before: list[dict[str, Any]]) -> None:
 
 
 def on_node(node: str, *command: str) -> None:
-    subprocess.run([NODE["docker"], "exec", node, *command], check=True)
+    subprocess.run([DOCKER, "exec", node, *command], check=True)
 
 
 def test_a_kubelet_that_stops_for_a_minute_restarts_nothing(applied: Cluster) -> None:
-    before = running(applied, "sft", 2)
+    before = running(applied, JOB, "sft", 2, 2400)
     assert len({pod["spec"]["nodeName"] for pod in before}) == 2, "both ranks are on one node"
     node = before[1]["spec"]["nodeName"]
     on_node(node, "systemctl", "stop", "kubelet")
@@ -67,7 +54,7 @@ def test_a_kubelet_that_stops_for_a_minute_restarts_nothing(applied: Cluster) ->
 
 
 def test_nobody_else_reaches_the_ranks_of_a_stage(applied: Cluster) -> None:
-    [pod, *_] = running(applied, "sft", 2)
+    [pod, *_] = running(applied, JOB, "sft", 2, 2400)
     code = "import os, socket\nsocket.create_connection((os.environ['HOST'], 29400), timeout=5)"
     applied.make_namespace("outside")
     with pytest.raises(AssertionError, match=r"timed out|TimeoutError"):
@@ -87,7 +74,7 @@ def test_charts_go_back_and_forth_and_no_trainer_restarts(applied: Cluster, tmp_
         ["hack/docker/build.sh", "operator"], cwd=previous, check=True, env={**os.environ, "VERSION": "previous"}
     )
     timed("load", "hack/kind/kind", "load", f"{REGISTRY}/operator:previous")
-    before = running(applied, "text-rl", 1)
+    before = running(applied, JOB, "text-rl", 1, 2400)
     install_all(applied, previous / "charts", operator_version="previous")
     install_all(applied)
     for release, namespace in (("tools", VISION), ("operator", SYSTEM), ("crds", SYSTEM)):
@@ -98,7 +85,7 @@ def test_charts_go_back_and_forth_and_no_trainer_restarts(applied: Cluster, tmp_
 
 
 def test_tools_that_are_killed_are_not_the_models_fault(applied: Cluster) -> None:
-    running(applied, "v-toolrl", 1)
+    running(applied, JOB, "v-toolrl", 1, 2400)
 
     def step() -> int:
         found: int = stage(the_job(applied, JOB), "v-toolrl").get("progress", {}).get("step", 0)
@@ -121,10 +108,7 @@ def test_tools_that_are_killed_are_not_the_models_fault(applied: Cluster) -> Non
 
 
 def test_it_completes_with_the_table(applied: Cluster) -> None:
-    job = applied.wait(
-        "Complete", lambda: (found := the_job(applied, JOB)) and conditions(found).get("Complete") == "True" and found,
-        3600,
-    )  # fmt: skip
+    job = completed(applied, JOB, 3600)
     assert [seen["name"] for seen in job["status"]["stages"]] == STAGES
     assert all(seen["attempt"] == 1 for seen in job["status"]["stages"]), job["status"]["stages"]
     accuracy = {row["model"]: float(row["accuracy"]) for row in job["status"]["results"]}

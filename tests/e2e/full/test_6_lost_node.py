@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from typing import Any
 
 import yaml
-from e2ecluster import REPOSITORY, VISION, Cluster, document
-from jobs import conditions, pods, stage, the_job
+from e2ecluster import DOCKER, REPOSITORY, VISION, Cluster, document
+from jobs import completed, running, stage, the_job
 
 JOB = "lost"
 
@@ -18,26 +17,22 @@ def manifest() -> str:
     documents = list(yaml.safe_load_all((REPOSITORY / "manifests" / "toolrljob-smoke.yaml").read_text()))
     spec: dict[str, Any] = documents[-1]["spec"]
     spec["stages"] = [s for s in spec["stages"] if s["name"] in ("cold-start", "sft")]
-    spec["stages"][-1]["sft"] |= {"maxSteps": 300, "gate": None}
+    sft = spec["stages"][-1]["sft"]
+    sft["maxSteps"] = 300
+    del sft["gate"]
     spec["failurePolicy"] = {"nodeLostSeconds": 30}
-    del spec["stages"][-1]["sft"]["gate"]
     return document("thinkimg.dev/v1alpha1", "ToolRLJob", {"name": JOB, "namespace": VISION}, spec=spec)
 
 
 def test_a_rank_whose_node_is_gone_runs_on_another(installed: Cluster) -> None:
     installed.kubectl("apply", "-f", "-", stdin=manifest())
 
-    def two_running() -> list[dict[str, Any]]:
-        the_job(installed, JOB)
-        found = pods(installed, JOB, "sft")
-        return found if [p["status"]["phase"] for p in found] == ["Running", "Running"] else []
-
-    first = installed.wait("two pods of sft", two_running, 1800)
+    first = running(installed, JOB, "sft", 2, 1800)
     node = first[1]["spec"]["nodeName"]
     installed.wait("steps", lambda: stage(the_job(installed, JOB), "sft").get("progress", {}).get("step", 0) > 5, 600)
-    subprocess.run([os.environ.get("DOCKER", "docker"), "stop", "--time", "1", node], check=True)
+    subprocess.run([DOCKER, "stop", "--time", "1", node], check=True)
     installed.wait("another attempt", lambda: stage(the_job(installed, JOB), "sft").get("attempt", 0) == 2, 300)
-    second = installed.wait("two pods of it", two_running, 300)
+    second = running(installed, JOB, "sft", 2, 300)
     assert node not in {pod["spec"]["nodeName"] for pod in second}
-    installed.wait("Complete", lambda: conditions(the_job(installed, JOB)).get("Complete") == "True", 1800)
+    completed(installed, JOB, 1800)
     assert stage(the_job(installed, JOB), "sft")["attempt"] == 2
