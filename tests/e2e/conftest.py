@@ -19,6 +19,13 @@ from installing import install_all, timed
 WORKERS = int(os.environ.get("E2E_WORKERS", "1"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The usual limit is far too short for images and clusters; what is waited for here has a limit of its own."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(2 * 3600))
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster with images, and nothing of ours installed yet."""
