@@ -7,6 +7,7 @@ API server.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +51,13 @@ class _FencedRest(RESTClientObject):  # type: ignore[misc]  # the client's types
 
 
 def fenced_client(configuration: Configuration, may_send: Callable[[], bool]) -> ApiClient:
-    """A client whose requests fail as soon as `may_send` is false, those under way included."""
+    """A client whose requests fail as soon as `may_send` is false, those under way included.
+
+    Raises:
+        RuntimeError: the running loop writes to file descriptors past Python's sockets, as uvloop does.
+    """
+    if not isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop):
+        raise RuntimeError("a fence needs asyncio's own event loop: others do not send through Python's sockets")
     api = ApiClient(configuration)
     api.rest_client = _FencedRest(configuration, may_send)
     return api

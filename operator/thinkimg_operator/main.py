@@ -17,7 +17,6 @@ from importlib.metadata import version
 from typing import Any
 
 import kopf
-import uvloop
 from kubernetes.aio.client import ApiClient, Configuration
 
 from .cluster import SELECT_OURS, ApiError, Cluster, read_credentials
@@ -47,8 +46,7 @@ def main() -> None:
     """`thinkimg-operator run …`. Ends with 0 after SIGTERM, 1 when leadership was lost or something is broken."""
     settings = parse_settings()
     configure_logging(settings.log_format, settings.log_level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        raise SystemExit(runner.run(run(settings)))
+    raise SystemExit(asyncio.run(run(settings)))
 
 
 async def run(settings: Settings) -> int:
