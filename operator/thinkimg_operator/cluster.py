@@ -7,9 +7,10 @@ discovery are not used, because bodies stay plain JSON and every path is known (
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,6 +185,31 @@ class Cluster:
                 if not metadata.get("continue"):
                     break
                 query["continue"] = metadata["continue"]
+
+    async def watch(
+        self, kind: str, namespace: str | None, since: int, *, labels: str = "", seconds: int = 300
+    ) -> AsyncGenerator[tuple[str, Body]]:
+        """What changes after the version `since` (ADDED, MODIFIED, DELETED, or BOOKMARK, of which only the version
+        counts), until the API server ends it, after `seconds` at the latest.
+
+        Raises:
+            ApiError: 410 when the API server no longer knows that version: list again.
+        """
+        query = {
+            "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": str(since), "labelSelector": labels,
+            "timeoutSeconds": str(seconds),
+        }  # fmt: skip
+        known = KINDS[kind]
+        rest = b""
+        async with self._open("GET", known.path(namespace), query, seconds=seconds + 10) as response:
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        status = event["object"]
+                        raise ApiError(status.get("code", 0), status.get("reason", ""), status.get("message", ""))
+                    yield event["type"], event["object"]
 
     async def pod_log(self, namespace: str, pod: str, *, container: str = "", tail: int = 100) -> str:
         """The last lines of a container's log, at most 64 KiB."""
@@ -379,6 +405,21 @@ class Cluster:
         accept: str = _JSON,
     ) -> tuple[int, bytes]:
         """One request; status and body of its answer. Raises `ApiError` for anything but success."""
+        async with self._open(method, path, query, body, content_type, accept, self._request_seconds) as response:
+            return response.status, await response.read()
+
+    @contextlib.asynccontextmanager
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+        seconds: float = 0.0,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that says success, to be read within `seconds` of the request. `ApiError` for anything else."""
         headers = {"User-Agent": self._api.user_agent, "Accept": accept, "Content-Type": content_type}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         given = {name: value for name, value in (query or {}).items() if value}
@@ -386,21 +427,21 @@ class Cluster:
         if method != "GET" and not self.may_write():
             raise NotLeadingError(f"{method} {path} was held back: the lease may have passed to another")
         try:
-            async with asyncio.timeout(self._request_seconds):
-                response = await self._api.rest_client.request(
-                    method, url, headers=headers, body=body, _request_timeout=self._request_seconds
+            async with asyncio.timeout(seconds):
+                answer = await self._api.rest_client.request(
+                    method, url, headers=headers, body=body, _request_timeout=seconds
                 )
-                data: bytes = await response.read()
+                async with answer.response as response:
+                    self._metrics.requests.labels(str(response.status), method).inc()
+                    if response.status >= 300:
+                        raise _error(response.status, await response.read(), response.headers.get("Retry-After"))
+                    yield response
         except TimeoutError as error:
             self._metrics.requests.labels("timeout", method).inc()
-            raise ApiError(0, "Timeout", f"{method} {path} took longer than {self._request_seconds:g} s") from error
+            raise ApiError(0, "Timeout", f"{method} {path} took longer than {seconds:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             self._metrics.requests.labels("refused", method).inc()
             raise ApiError(0, "Unreachable", f"{method} {path}: {error or type(error).__name__}") from error
-        self._metrics.requests.labels(str(response.status), method).inc()
-        if response.status >= 300:
-            raise _error(response.status, data, response.headers.get("Retry-After"))
-        return response.status, data
 
 
 async def read_credentials(kubeconfig: Path | None = None, context: str | None = None) -> Configuration:

@@ -31,12 +31,14 @@ from .settings import Settings, parse_settings
 from .toolrljob.reconcile import ToolRLJobReconciler
 from .toolrljob.render import JOB_LABEL
 from .visiontool.reconcile import VisionToolReconciler
+from .watch import backoffs, watch_for_ever
 from .workqueue import Reconciler
 
 log = logging.getLogger(__name__)
 
-WATCHED = {"VisionTool": "", "Deployment": SELECT_OURS, "ToolRLJob": "", "Job": SELECT_OURS, "Pod": JOB_LABEL}
-"""Kinds that are watched, with the label selector that the API server applies. The resync sees to the others."""
+WATCHED = {"VisionTool": "", "Deployment": SELECT_OURS, "ToolRLJob": "", "Job": SELECT_OURS}
+"""Kinds that kopf watches, with the label selector that the API server applies; we watch pods ourselves (`watch.py`),
+and the resync sees to all others."""
 _FINISH_SECONDS = 1.0
 """How long reconciliations may take to finish when the process stops."""
 _LOGIN_SECONDS = 60
@@ -122,6 +124,7 @@ class Process:
 
     async def work(self, after_kopf_is_up: Any) -> None:
         """Lead, and work until something ends it with an exception."""
+        assert self._hub is not None
         if self._leader is not None:
             self._waiting = True
             await self._leader.acquire()
@@ -133,6 +136,9 @@ class Process:
                 controller.start()
             self._working = True
             tasks.create_task(self._watch(after_kopf_is_up))
+            for namespace in self._settings.namespaces or (None,):
+                pod_changed = partial(self._hub.event, "Pod")
+                tasks.create_task(watch_for_ever(self._cluster, "Pod", namespace, JOB_LABEL, pod_changed))
             tasks.create_task(self._resync_for_ever())
             tasks.create_task(self._mind_workers())
 
@@ -220,12 +226,10 @@ class _NoDiffs(kopf.DiffBaseStorage):
 
 
 class _Backoffs:
-    """Pauses of kopf between tries of a request: for ever, as an API server that is down comes back some time."""
+    """Pauses of kopf between tries of a request."""
 
     def __iter__(self) -> Iterator[float]:
-        yield from (0.2, 0.5, 1, 2, 3)
-        while True:
-            yield 5
+        return backoffs()
 
 
 def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:

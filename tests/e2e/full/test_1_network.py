@@ -11,8 +11,8 @@ host, port = os.environ["ADDRESS"].rsplit(":", 1)
 try:
     socket.create_connection((host, int(port)), timeout=5)
     print("connected")
-except OSError as error:
-    print("refused" if isinstance(error, ConnectionRefusedError) else "nothing")
+except OSError:  # some agents drop packets, others reject them
+    print("nothing")
 """
 OUTSIDE = "outside"
 
@@ -30,7 +30,8 @@ def outside(installed: Cluster) -> Cluster:
 
 
 def test_the_gateway_is_reached_from_outside(outside: Cluster) -> None:
-    assert reach(outside, OUTSIDE, f"tools-gateway.{VISION}.svc:80") == "connected"
+    # Agents come to know new pods and policies a moment after the API server does.
+    outside.wait("the gateway", lambda: reach(outside, OUTSIDE, f"tools-gateway.{VISION}.svc:80") == "connected", 60)
 
 
 def test_a_tool_is_reached_only_from_namespaces_with_the_label(outside: Cluster) -> None:

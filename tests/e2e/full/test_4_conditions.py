@@ -7,29 +7,33 @@ from typing import Any
 import pytest
 from e2ecluster import VISION, Cluster, condition, document
 
-WRONG: dict[str, tuple[dict[str, Any], str]] = {
+WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "an image that cannot be pulled": (
-        {"tool": "Custom", "image": "registry.invalid/thinkimg/none:1"}, "registry.invalid/thinkimg/none:1",
+        {"tool": "Custom", "image": "registry.invalid/thinkimg/none:1"},
+        "ImagePullFailed", "registry.invalid/thinkimg/none:1", "Correct spec.image or spec.imagePullSecrets.",
     ),
     "weights behind a secret that is not there": (
         {"tool": "SAM", "backend": "transformers",
-         "weights": {"uri": "hf://acme/private", "secretRef": {"name": "hub-token", "key": "token"}}}, "hub-token",
+         "weights": {"uri": "hf://acme/private", "secretRef": {"name": "hub-token", "key": "token"}}},
+        "ConfigurationMissing", "hub-token", "Create it, or correct the reference.",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_tool_says_what_keeps_it(installed: Cluster, case: str) -> None:
-    spec, named = WRONG[case]
+def test_a_tool_says_what_keeps_it_and_what_to_do(installed: Cluster, case: str) -> None:
+    spec, reason, named, remedy = WRONG[case]
     body = document("thinkimg.dev/v1alpha1", "VisionTool", {"name": "wrong", "namespace": VISION}, spec=spec)
     installed.kubectl("apply", "-f", "-", stdin=body)
     try:
 
-        def said() -> str:
-            found = condition(installed.get("visiontool", "wrong"), "Available")
-            message: str = found.get("message", "") if found.get("status") == "False" else ""
-            return message if named in message else ""
+        def progressing() -> dict[str, Any]:
+            return condition(installed.get("visiontool", "wrong"), "Progressing")
 
-        installed.wait(f"a condition that names {named}", said, 120)
+        installed.wait(f"the condition {reason}", lambda: progressing().get("reason") == reason, 120)
+        message = progressing()["message"]
+        assert named in message
+        assert message.endswith(remedy)
+        assert condition(installed.get("visiontool", "wrong"), "Available")["status"] == "False"
     finally:
         installed.kubectl("delete", "visiontool", "wrong", "-n", VISION)
