@@ -14,12 +14,6 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM ${RUNTIME_IMAGE} AS tool
 ARG EXTRA=tools
-ARG VERSION=0.1.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="thinkimg-tool-${EXTRA}" \
-      org.opencontainers.image.description="Vision tools of ThinkIMG with the extra ${EXTRA}" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
 USER 0
 # One layer, with nothing in it but the packages that the extra adds; uv itself stays outside. TORCH_BACKEND=cpu takes torch
 # from PyTorch's own index, without CUDA (4 GB less); empty: the lock's, which PyPI serves with CUDA.
@@ -31,6 +25,13 @@ RUN --mount=type=bind,from=uv,source=/uv,target=/uv \
     --mount=type=bind,source=images/add_extra.sh,target=/src/add_extra.sh \
     --mount=type=cache,target=/root/.cache/uv \
     sh /src/add_extra.sh "${EXTRA}" "${TORCH_BACKEND}"
+# Last, so that another revision of the same packages is the same layer.
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="thinkimg-tool-${EXTRA}" \
+      org.opencontainers.image.description="Vision tools of ThinkIMG with the extra ${EXTRA}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 USER 65532:65532
 EXPOSE 8000
 CMD ["python", "-m", "thinkimg.serving", "--config", "/etc/thinkimg/server/config.json"]

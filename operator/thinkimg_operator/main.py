@@ -1,4 +1,4 @@
-"""The operator process: kopf brings the events, everything else is wired together here and done elsewhere.
+"""The operator process: kopf brings the events of our resources; all is wired together here and done elsewhere.
 
 Order of a start: lease, cache, workers, watches. Order of a stop: workers, lease, watches; the lease goes as early as
 nothing is written any more, so that another process takes over within a second.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -36,9 +37,10 @@ from .workqueue import Reconciler
 
 log = logging.getLogger(__name__)
 
-WATCHED = {"VisionTool": "", "Deployment": SELECT_OURS, "ToolRLJob": "", "Job": SELECT_OURS}
-"""Kinds that kopf watches, with the label selector that the API server applies; we watch pods ourselves (`watch.py`),
-and the resync sees to all others."""
+RESOURCES = ("VisionTool", "ToolRLJob")
+"""Kinds that kopf watches."""
+CHILDREN = {"Deployment": SELECT_OURS, "Job": SELECT_OURS, "Pod": JOB_LABEL}
+"""Kinds that `watch.py` watches, with the label selector that the API server applies. The resync sees to all others."""
 _FINISH_SECONDS = 1.0
 """How long reconciliations may take to finish when the process stops."""
 _LOGIN_SECONDS = 60
@@ -135,10 +137,10 @@ class Process:
             for controller in self._controllers:
                 controller.start()
             self._working = True
-            tasks.create_task(self._watch(after_kopf_is_up))
-            for namespace in self._settings.namespaces or (None,):
-                pod_changed = partial(self._hub.event, "Pod")
-                tasks.create_task(watch_for_ever(self._cluster, "Pod", namespace, JOB_LABEL, pod_changed))
+            tasks.create_task(self._watch_resources(after_kopf_is_up))
+            for namespace, (kind, labels) in itertools.product(self._settings.namespaces or (None,), CHILDREN.items()):
+                changed = partial(self._hub.event, kind)
+                tasks.create_task(watch_for_ever(self._cluster, kind, namespace, labels, changed))
             tasks.create_task(self._resync_for_ever())
             tasks.create_task(self._mind_workers())
 
@@ -177,12 +179,12 @@ class Process:
                 if failure is not None:
                     raise failure
 
-    async def _watch(self, after_kopf_is_up: Any) -> None:
+    async def _watch_resources(self, after_kopf_is_up: Any) -> None:
         assert self._hub is not None
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(partial(_login, self._configuration))
         kopf.on.startup(registry=registry)(_configure)
-        for kind in WATCHED:
+        for kind in RESOURCES:
             _watch_kind(registry, self._hub, kind)
         existing = asyncio.all_tasks()
         identity: Any = self._settings.identity  # kopf would ask for the user's name, and the image's user has none
@@ -244,9 +246,6 @@ def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = _Backoffs()
     settings.persistence.diffbase_storage = _NoDiffs()
-    for kind, selector in WATCHED.items():
-        if selector:
-            settings.watching.label_selectors[KINDS[kind].group, KINDS[kind].plural] = selector
 
 
 async def _login(configuration: Configuration, **_context: Any) -> kopf.ConnectionInfo:

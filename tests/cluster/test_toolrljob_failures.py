@@ -51,7 +51,7 @@ def _now() -> str:
 
 def torment(lab: Lab, pods: Watcher, name: str, number: int) -> None:
     """One job whose attempts fail one after another, each in another way and at another rank."""
-    policy = {"maxRestarts": FAILURES_OF_EACH, "backoffSeconds": 0, "maxBackoffSeconds": 0}
+    policy = {"maxRestarts": FAILURES_OF_EACH, "backoffSeconds": 0, "maxBackoffSeconds": 0, "nodeLostSeconds": 0}
     lab.submit(job(name, failurePolicy=policy))
     for attempt in range(1, FAILURES_OF_EACH + 1):
         ready = pods.wait_until_ready((name, "sft", attempt), count=2)

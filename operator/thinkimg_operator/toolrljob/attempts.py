@@ -7,8 +7,8 @@ attempt. The next one has a higher number and starts when no pod of the earlier 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -79,7 +79,7 @@ class PodSeen:
     failed_at: datetime | None = None
     """The earliest sign that it will not succeed; None while there is none."""
     lost_since: datetime | None = None
-    """Since when its node has not been heard of."""
+    """Since when its node has not been heard of. It may come back: this alone is no failure."""
     gone_by: datetime | None = None
     """It is being deleted, and should be gone by then."""
     blocked: tuple[str, str] | None = None
@@ -131,7 +131,7 @@ def observe_pod(body: Body) -> PodSeen:
     ended = _ended_container(status)
     lost = _lost_since(body)
     gone_by = parse_timestamp(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None
-    signs = _signs(body, phase, ended, lost)
+    signs = _signs(body, phase, ended)
     return PodSeen(
         metadata["name"],
         metadata["uid"],
@@ -150,7 +150,7 @@ def observe_pod(body: Body) -> PodSeen:
     )
 
 
-def _signs(body: Body, phase: str, ended: Body | None, lost: datetime | None) -> dict[str, datetime]:
+def _signs(body: Body, phase: str, ended: Body | None) -> dict[str, datetime]:
     """Reason → moment, for everything that says that the pod will not succeed."""
     metadata, status = body["metadata"], body.get("status", {})
     created = parse_timestamp(metadata["creationTimestamp"])
@@ -163,8 +163,6 @@ def _signs(body: Body, phase: str, ended: Body | None, lost: datetime | None) ->
         signs[ended.get("reason") or "Error"] = exit_time
     if phase == "Failed":
         signs[status.get("reason") or "Error"] = exit_time or created
-    if lost is not None:
-        signs["NodeLost"] = lost
     disruption = _true_condition(body, "DisruptionTarget")
     if disruption:
         reason = disruption.get("reason", "")
@@ -231,16 +229,19 @@ def _number(text: str | None) -> int:
 # ---- what follows ----------------------------------------------------------------------------------------------------
 
 
-def failure_of(job: JobSeen | None, pods: Iterable[PodSeen]) -> Failure | None:
+def failure_of(job: JobSeen | None, pods: Sequence[PodSeen], lost_by: datetime) -> Failure | None:
     """The first failure among the pods of a running attempt, or the Job's own; None while all is well.
 
-    A user's error counts before everything else: it will be there in the next attempt too.
+    A user's error counts before everything else: it will be there in the next attempt too. Nodes that have not been
+    heard of since `lost_by` are given up; one that went away before another pod failed is the cause of that too.
     """
     if job is not None and job.suspended:
         return None  # whoever suspended it (Kueue) deletes the pods
-    failed = sorted((pod for pod in pods if pod.failed_at), key=_order_of_failures)
-    if failed:
-        return _failure_of_pod(failed[0])
+    failed = [pod for pod in pods if pod.failed_at]
+    lost = [pod for pod in pods if pod.lost_since and not pod.failed_at]
+    if failed or any(pod.lost_since <= lost_by for pod in lost if pod.lost_since):
+        failed += [replace(pod, failed_at=pod.lost_since, reasons=pod.reasons | {"NodeLost"}) for pod in lost]
+        return _failure_of_pod(min(failed, key=_order_of_failures))
     if job is None or job.deleting:
         return Failure("its Job was deleted", frozenset({"Deleted"}))
     if job.failed:

@@ -29,6 +29,7 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "Unschedulable": "A pod fits on no node: too few GPUs, CPUs or memory, or its volume cannot be bound.",
         "ImagePullFailed": "A pod's image cannot be pulled: wrong name, or a secret is missing.",
         "ContainerNotStarted": "A pod's container cannot be made or started: a Secret, a key, the command is missing.",
+        "NodeLost": "The node of a pod is not heard of; the attempt ends after `spec.failurePolicy.nodeLostSeconds`.",
         "Restarting": "An attempt has ended; the next one starts when its last pod is gone and the pause is over.",
         "Suspended": "No pod is wanted while `spec.suspend` is true.",
         "Finished": "The job is over.",

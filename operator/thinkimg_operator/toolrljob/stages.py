@@ -176,7 +176,8 @@ class _Pass:
             return
         stage.ready_pods = sum(pod.ready for pod in pods)
         self._read(stage, pods)
-        failure = None if job is not None and job.complete else failure_of(job, pods)
+        patience = timedelta(seconds=self.policy.node_lost_seconds)
+        failure = None if job is not None and job.complete else failure_of(job, pods, self.now - patience)
         if job is not None and job.complete:
             stage.state, stage.completion_time, stage.ready_pods = "Succeeded", self.now, 0
             self._advance()
@@ -188,6 +189,8 @@ class _Pass:
         elif self.job.spec.suspend:
             stage.state, stage.ready_pods = "Pending", 0
             stage.attempt += 1
+        else:
+            self.wakes += [pod.lost_since + patience for pod in pods if pod.lost_since]
 
     def _after_failure(self, stage: StageStatus, action: str, reason: str) -> None:
         if action == "Fail":
@@ -323,6 +326,8 @@ class _Pass:
         before = self._previous("PodsReady")
         if before is None or before.status != "False" or self._all_ready(stage) or stage.state == "Restarting":
             return None
+        if before.reason == "NodeLost":  # it was ready, and has a time limit of its own
+            return None
         ended = [s.completion_time for s in self.status.stages if s.completion_time is not None]
         began = stage.attempt_start_time if stage.state == "Running" else None
         return max(filter(None, [before.last_transition_time, stage.start_time, began, *ended]), default=None)
@@ -436,6 +441,12 @@ class _Pass:
             word, message = blocked[0].blocked
             reason, remedy = _BLOCKED.get(word, _IMAGE)
             return unready(reason, f"pod {blocked[0].name}: {message} {remedy}".strip())
+        lost = next((pod for pod in pods if pod.lost_since), None)
+        if lost is not None:
+            message = (
+                f"the node of pod {lost.name} has not been heard of since {lost.lost_since:%H:%M:%S} UTC; the attempt"
+            )
+            return unready("NodeLost", f"{message} ends if it stays away for {self.policy.node_lost_seconds} s")
         if not pods and job is not None:
             return unready("Starting", f"Job {job.name} has made no pod yet; if it stays so, its events say why")
         ready = sum(pod.ready for pod in pods)

@@ -35,6 +35,18 @@ def same(cluster: Cluster, name: str, before: list[dict[str, Any]]) -> None:
     assert now == {pod["metadata"]["uid"] for pod in before} or ended
 
 
+def at_work(cluster: Cluster) -> tuple[str, list[dict[str, Any]]]:
+    """A stage that runs, with its pods."""
+
+    def found() -> tuple[str, list[dict[str, Any]]] | None:
+        runs = [s["name"] for s in the_job(cluster, JOB).get("status", {}).get("stages", []) if s["state"] == "Running"]
+        seen = pods(cluster, JOB, runs[0]) if runs else []
+        return (runs[0], seen) if seen and all(pod["status"]["phase"] == "Running" for pod in seen) else None
+
+    result: tuple[str, list[dict[str, Any]]] = cluster.wait("a stage that runs", found, 600)
+    return result
+
+
 def on_node(node: str, *command: str) -> None:
     subprocess.run([DOCKER, "exec", node, *command], check=True)
 
@@ -74,14 +86,14 @@ def test_charts_go_back_and_forth_and_no_trainer_restarts(applied: Cluster, tmp_
         ["hack/docker/build.sh", "operator"], cwd=previous, check=True, env={**os.environ, "VERSION": "previous"}
     )
     timed("load", "hack/kind/kind", "load", f"{REGISTRY}/operator:previous")
-    before = running(applied, JOB, "text-rl", 1, 2400)
+    name, before = at_work(applied)
     install_all(applied, previous / "charts", operator_version="previous")
     install_all(applied)
     for release, namespace in (("tools", VISION), ("operator", SYSTEM), ("crds", SYSTEM)):
         applied.helm("rollback", release, "-n", namespace, "--wait")
-    same(applied, "text-rl", before)
+    same(applied, name, before)
     install_all(applied)
-    same(applied, "text-rl", before)
+    same(applied, name, before)
 
 
 def test_tools_that_are_killed_are_not_the_models_fault(applied: Cluster) -> None:

@@ -20,6 +20,8 @@ from thinkimg.api.v1alpha1.toolrljob import FailurePolicy
 
 UNSCHEDULED = {"type": "PodScheduled", "status": "False"}
 T0 = "2026-01-01T00:00:00Z"
+NEVER = datetime(2000, 1, 1, tzinfo=UTC)
+"""No node has been away since then."""
 
 
 def at(seconds: int) -> str:
@@ -70,7 +72,7 @@ def test_a_failed_pod_says_its_code_its_reason_and_its_last_words() -> None:
     seen = observe_pod(pod("Failed", False, ended(70, message='noise\n{"message": "the store is gone"}\n')))
     assert seen.exit_code == 70
     assert seen.finished
-    failure = failure_of(None, [seen])
+    failure = failure_of(None, [seen], NEVER)
     assert failure is not None
     assert failure.text == "pod demo-sft-2-1 ended with exit code 70, infrastructure: the store is gone"
 
@@ -80,7 +82,6 @@ def test_a_failed_pod_says_its_code_its_reason_and_its_last_words() -> None:
     [
         (pod("Failed", False, ended(137, reason="OOMKilled")), "OOMKilled"),
         (pod("Failed", False, {"waiting": {}}, reason="Evicted", message="The node had low memory"), "Evicted"),
-        (pod(ready=False), "NodeLost"),
         (pod(metadata={"deletionTimestamp": at(70), "deletionGracePeriodSeconds": 60}), "Deleted"),
         (pod(conditions=[disruption("PreemptionByScheduler")]), "Preempted"),
         (pod(conditions=[disruption("EvictionByEvictionAPI")]), "Drained"),
@@ -95,6 +96,17 @@ def test_why_a_pod_ends_is_told_in_the_words_of_the_rules(body: dict[str, Any], 
 def test_a_pod_that_succeeded_may_be_deleted() -> None:
     gone = {"deletionTimestamp": at(70), "deletionGracePeriodSeconds": 60}
     assert observe_pod(pod("Succeeded", False, ended(0), metadata=gone)).failed_at is None
+
+
+def test_a_pod_whose_node_is_not_heard_of_has_failed_only_when_it_is_given_up() -> None:
+    seen = observe_pod(pod(ready=False))
+    assert (seen.failed_at, seen.reasons) == (None, frozenset())
+    assert seen.lost_since is not None
+    job = observe_job({"metadata": {"name": "j", "uid": "u", "creationTimestamp": T0}})
+    assert failure_of(job, [seen], seen.lost_since - timedelta(seconds=1)) is None
+    failure = failure_of(job, [seen], seen.lost_since)
+    assert failure is not None
+    assert failure.text == "pod demo-sft-2-1 failed (NodeLost)"
 
 
 def test_a_pod_that_is_still_starting_is_not_lost() -> None:
@@ -130,7 +142,7 @@ def test_a_jobs_failure_counts_when_no_pod_tells_one() -> None:
         "spec": {},
         "status": {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded"}]},
     }
-    failure = failure_of(observe_job(body), [])
+    failure = failure_of(observe_job(body), [], NEVER)
     assert failure is not None
     assert failure.text == "its Job failed: BackoffLimitExceeded: "
 
@@ -138,13 +150,13 @@ def test_a_jobs_failure_counts_when_no_pod_tells_one() -> None:
 def test_a_suspended_job_has_no_failure() -> None:
     body = {"metadata": {"name": "j", "uid": "u", "creationTimestamp": T0}, "spec": {"suspend": True}, "status": {}}
     gone = {"deletionTimestamp": at(70), "deletionGracePeriodSeconds": 60}
-    assert failure_of(observe_job(body), [observe_pod(pod(metadata=gone))]) is None
+    assert failure_of(observe_job(body), [observe_pod(pod(metadata=gone))], NEVER) is None
 
 
 def test_the_first_failure_decides_but_the_users_error_goes_before_it() -> None:
     first = observe_pod(pod("Failed", False, ended(1, seconds=9)))
     later = observe_pod(pod("Failed", False, ended(2, seconds=30)))
-    failure = failure_of(None, [first, later])
+    failure = failure_of(None, [first, later], NEVER)
     assert failure is not None
     assert failure.user_error
 
@@ -154,7 +166,7 @@ def test_a_pod_that_is_deleted_because_another_failed_is_not_the_cause() -> None
     gone = {"deletionTimestamp": at(69), "deletionGracePeriodSeconds": 60}  # asked for at 9 s
     deleted = pod(metadata=gone)
     deleted["metadata"]["annotations"] = {"batch.kubernetes.io/job-completion-index": "0"}
-    failure = failure_of(None, [observe_pod(deleted), failed])
+    failure = failure_of(None, [observe_pod(deleted), failed], NEVER)
     assert failure is not None
     assert failure.exit_code == 70
 
@@ -168,7 +180,7 @@ def test_the_order_in_which_pods_are_seen_does_not_matter(codes: list[int], orde
         pods.append(observe_pod(body))
     shuffled = list(pods)
     order.shuffle(shuffled)
-    assert failure_of(None, pods) == failure_of(None, shuffled)
+    assert failure_of(None, pods, NEVER) == failure_of(None, shuffled, NEVER)
 
 
 @given(

@@ -162,20 +162,48 @@ def test_rules_decide_before_the_default() -> None:
     assert cluster.condition("Failed").reason == "FailedByRule"
 
 
-def test_pods_of_a_lost_node_are_removed_by_force_before_the_next_attempt() -> None:
+def test_a_lost_node_is_given_up_after_its_time_and_its_pods_are_removed_by_force() -> None:
     cluster = running(failurePolicy={"nodeLostSeconds": 120})
     cluster.lose_node("demo-s1-1-1")
     cluster.settle()
-    assert cluster.stage("s1").state == "Restarting"
-    assert set(cluster.pods) == {"demo-s1-1-1"}
-    assert 0 < cluster.decide().requeue_after <= 5
-    assert "1 pods of it have yet to end" in cluster.condition("PodsReady").message
+    assert cluster.condition("PodsReady").reason == "NodeLost"
+    assert "demo-s1-1-1" in cluster.condition("PodsReady").message
     cluster.wait(119)
-    assert not cluster.step().force_pods
+    cluster.settle()
+    assert cluster.stage("s1").state == "Running"
+    assert cluster.decide().requeue_after == 1
     cluster.wait(1)
+    decision = cluster.step()
+    assert cluster.stage("s1").state == "Restarting"
+    assert cluster.stage("s1").failure == "attempt 1: pod demo-s1-1-1 failed (NodeLost)"
+    assert [job.name for job in decision.delete_jobs] == ["demo-s1-1"]
     assert [pod.name for pod in cluster.step().force_pods] == ["demo-s1-1-1"]
     cluster.settle()
     assert cluster.made == ["demo-s1-1", "demo-s1-2"]
+    assert cluster.job.status.restarts == 0
+
+
+def test_a_node_that_comes_back_in_time_restarts_nothing() -> None:
+    cluster = running(failurePolicy={"nodeLostSeconds": 120}, startDeadlineSeconds=30)
+    cluster.lose_node("demo-s1-1-1")
+    cluster.settle()
+    cluster.wait(60)
+    cluster.settle()
+    cluster.find_node("demo-s1-1-1")
+    cluster.settle()
+    cluster.wait(120)
+    cluster.settle()
+    assert cluster.made == ["demo-s1-1"]
+    assert cluster.condition("PodsReady").status == "True"
+
+
+def test_a_rank_that_ends_because_another_ones_node_went_away_is_not_the_cause() -> None:
+    cluster = running(failurePolicy={"nodeLostSeconds": 120, "maxRestarts": 0})
+    cluster.lose_node("demo-s1-1-1")
+    cluster.wait(10)
+    cluster.fail("demo-s1-1-0", 1)
+    cluster.step()
+    assert cluster.stage("s1").failure == "attempt 1: pod demo-s1-1-1 failed (NodeLost)"
 
 
 def test_suspending_stops_the_pods_and_resuming_goes_on_without_counting() -> None:

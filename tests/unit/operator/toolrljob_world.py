@@ -129,10 +129,10 @@ class PretendCluster:
         )  # fmt: skip
 
     def lose_node(self, name: str) -> None:
-        pod = self.pods[name]
-        self.pods[name] = replace(
-            pod, ready=False, lost_since=self.now, failed_at=self.now, reasons=frozenset({"NodeLost"})
-        )
+        self.pods[name] = replace(self.pods[name], ready=False, lost_since=self.now)
+
+    def find_node(self, name: str) -> None:
+        self.pods[name] = replace(self.pods[name], ready=True, lost_since=None)
 
     def let_go(self) -> None:
         """Pods that are being deleted are gone, but for those on lost nodes; then so are their Jobs. Jobs with a failed
