@@ -7,6 +7,8 @@ interruption decides about restarts, so the workers' code is passed on.
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
+from thinkimg.jobs.cores import available_cores
+
 USER, INTERRUPTED = 2, 75
 
 
@@ -25,7 +27,7 @@ def launch(arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _processes())))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // _processes())))
     try:
         options = parse_args(["--max-restarts", "0", "--module", "thinkimg.cli"])
         options.training_script_args = list(arguments)  # its parser would take some of them for its own

@@ -28,6 +28,7 @@ from thinkimg.api.v1alpha1.resource import suggestion
 from thinkimg.client import merge_stats
 from thinkimg.errors import UserError
 from thinkimg.evaluation.report import terminal_table, write_report
+from thinkimg.jobs.cores import available_cores
 from thinkimg.jobs.environment import environment_of_stage
 from thinkimg.jobs.layout import BASE, Run, write_json
 from thinkimg.jobs.ports import free_port
@@ -261,7 +262,7 @@ def _run_processes(
     show: Callable[[str], None],
 ) -> None:
     """Run one process per rank; rank 0's output is shown and logged, the others' only logged. All end together."""
-    threads = str(max(1, (os.cpu_count() or 1) // world))
+    threads = str(max(1, available_cores() // world))
     shared = {"OMP_NUM_THREADS": threads, **os.environ, **environment}
     shared |= {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "THINKIMG_PARENT": str(os.getpid())}
     if world > 1:

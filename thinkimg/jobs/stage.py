@@ -23,6 +23,7 @@ from thinkimg.evaluation.report import summarise
 from thinkimg.jobs.answers import answers
 from thinkimg.jobs.attempt import begin_attempt, check_attempt
 from thinkimg.jobs.context import TINY, Context, StageTools
+from thinkimg.jobs.cores import available_cores
 from thinkimg.jobs.environment import PLANNER_KEY
 from thinkimg.jobs.grpo_stage import run_grpo
 from thinkimg.jobs.layout import BASE
@@ -76,7 +77,7 @@ def _take_over(context: Context, name: str) -> None:
 def _fair_share(world_size: int) -> int:
     """Threads of each of the processes that share this machine's cores."""
     here = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return max(1, (os.cpu_count() or 1) // (int(here) if here.isdigit() else world_size))
+    return max(1, available_cores() // (int(here) if here.isdigit() else world_size))
 
 
 def _work_of(context: Context, name: str) -> Callable[[Context, str], dict[str, Any]]:
