@@ -55,5 +55,5 @@ def completed(cluster: Cluster, name: str, seconds: float) -> dict[str, Any]:
 def claim_text(cluster: Cluster, job: str, file: str) -> str:
     """A file of the job's run on its claim, by its path in the run's folder."""
     uid = the_job(cluster, job)["metadata"]["uid"][:8]
-    code = f"print(open('/storage/runs/{job}-{uid}/{file}').read())"
+    code = f"print(open('/storage/runs/{job}-{uid}/{file}').read(), end='')"
     return cluster.run("reader", code, VISION, claim=f"{job}-storage")

@@ -89,7 +89,7 @@ def test_processes_of_a_stage_get_the_variables_and_share_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("thinkimg.jobs.run.available_cores", lambda: 4)
     said: list[str] = []
     command = ["sh", "-c", 'echo "$GREETING $RANK of $WORLD_SIZE with $OMP_NUM_THREADS threads"']
     _run_processes(command, 2, {"GREETING": "hello"}, tmp_path / "log", "stage", said.append)
