@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from e2ecluster import REPOSITORY, binaries
+from e2ecluster import DOCKER, REPOSITORY, binaries
 
 IMAGES = ["runtime", "operator", "tool"]
 VERSION = "9.9.9"
@@ -48,8 +48,17 @@ def pushed(registry: str) -> str:
     buildx = binaries.ensure(["buildx"])["buildx"]
     environment = {**os.environ, "REGISTRY": f"{registry}/thinkimg", "VERSION": VERSION, "REVISION": "abc"}
     # Packages come through the host's network here; attestations need a builder of their own, not the daemon's.
-    command = [buildx, "bake", "--push", "--set=*.network=host", "--allow=network.host", "--provenance=false", *IMAGES]
-    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
+    command = [buildx, "bake", "--push", "--set=*.network=host", "--allow=network.host", "--provenance=false"]
+    server = subprocess.run(
+        [DOCKER, "version", "--format", "{{.Server.Version}}"], check=True, capture_output=True, text=True
+    ).stdout
+    if int(server.partition(".")[0]) >= 23:
+        subprocess.run([*command, *IMAGES], cwd=REPOSITORY, env=environment, check=True)
+        return registry
+    # The BuildKit in older daemons, as Debian's, cannot build one image on another that is being built.
+    subprocess.run([*command, "runtime", "operator"], cwd=REPOSITORY, env=environment, check=True)
+    subprocess.run(["hack/docker/build.sh", "tool"], cwd=REPOSITORY, env=environment, check=True)
+    subprocess.run([DOCKER, "push", f"{registry}/thinkimg/tool:{VERSION}"], check=True)
     return registry
 
 
