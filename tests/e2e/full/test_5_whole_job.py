@@ -141,4 +141,6 @@ def test_uninstalling_and_installing_keep_job_claim_and_results(applied: Cluster
     assert again["metadata"]["uid"] == before["metadata"]["uid"]
     assert again["status"]["results"] == before["status"]["results"]
     assert applied.get("pvc", f"{JOB}-storage")["metadata"]["uid"] == claim["metadata"]["uid"]
-    assert "V-ToolRL" in claim_text(applied, JOB, "results.md")
+    assert set(json.loads(claim_text(applied, JOB, "stages/table/done.json"))["models"]) == {
+        row["model"] for row in before["status"]["results"]
+    }
