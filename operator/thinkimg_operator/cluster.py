@@ -405,7 +405,8 @@ class Cluster:
         accept: str = _JSON,
     ) -> tuple[int, bytes]:
         """One request; status and body of its answer. Raises `ApiError` for anything but success."""
-        async with self._open(method, path, query, body, content_type, accept, self._request_seconds) as response:
+        opened = self._open(method, path, query, body, content_type, accept, seconds=self._request_seconds)
+        async with opened as response:
             return response.status, await response.read()
 
     @contextlib.asynccontextmanager
@@ -417,7 +418,8 @@ class Cluster:
         body: Body | None = None,
         content_type: str = _JSON,
         accept: str = _JSON,
-        seconds: float = 0.0,
+        *,
+        seconds: float,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer that says success, to be read within `seconds` of the request. `ApiError` for anything else."""
         headers = {"User-Agent": self._api.user_agent, "Accept": accept, "Content-Type": content_type}

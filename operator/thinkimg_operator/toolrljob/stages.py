@@ -443,10 +443,9 @@ class _Pass:
             return unready(reason, f"pod {blocked[0].name}: {message} {remedy}".strip())
         lost = next((pod for pod in pods if pod.lost_since), None)
         if lost is not None:
-            message = (
-                f"the node of pod {lost.name} has not been heard of since {lost.lost_since:%H:%M:%S} UTC; the attempt"
-            )
-            return unready("NodeLost", f"{message} ends if it stays away for {self.policy.node_lost_seconds} s")
+            away = f"the node of pod {lost.name} has not been heard of since {lost.lost_since:%H:%M:%S} UTC"
+            limit = f"the attempt ends if it stays away for {self.policy.node_lost_seconds} s"
+            return unready("NodeLost", f"{away}; {limit}")
         if not pods and job is not None:
             return unready("Starting", f"Job {job.name} has made no pod yet; if it stays so, its events say why")
         ready = sum(pod.ready for pod in pods)
