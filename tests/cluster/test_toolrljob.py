@@ -37,6 +37,12 @@ def slow(**more: Any) -> dict[str, Any]:
 # ---- the way it should go --------------------------------------------------------------------------------------------
 
 
+def _names(lab: Lab, service: str) -> list[str | None]:
+    """Host names that DNS knows below a headless Service."""
+    slices = lab.namespace.list("endpointslices", selector=f"kubernetes.io/service-name={service}")
+    return [endpoint.get("hostname") for body in slices for endpoint in body.get("endpoints") or []]
+
+
 def test_a_job_waits_for_its_tools_runs_its_stages_and_shows_its_results(lab: Lab) -> None:
     lab.namespace.apply(tool("reader", replicas=0))
     lab.submit(job("whole", sft(), table(), tools=[{"name": "reader"}]))
@@ -50,6 +56,7 @@ def test_a_job_waits_for_its_tools_runs_its_stages_and_shows_its_results(lab: La
     assert (first["spec"]["hostname"], first["spec"]["subdomain"]) == ("whole-sft-1-0", "whole")
     variables = {v["name"]: v.get("value") for v in container(second)["env"]}
     assert variables["PET_MASTER_ADDR"] == "whole-sft-1-0.whole"
+    wait_for("rank 0 has its name, and no other pod has one", lambda: _names(lab, "whole") == ["whole-sft-1-0"])
     lab.succeed("whole")
     (evaluating,) = lab.runs("whole", "table")
     given = {v["name"]: v.get("value") for v in container(evaluating)["env"]}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from thinkimg.api.v1alpha1.toolrljob import FailurePolicy, FailureRule
 
 from ..conditions import find_condition, is_true, parse_timestamp
-from .render import ATTEMPT_LABEL, CONTAINER, INDEX_ANNOTATION, STAGE_LABEL
+from .render import ATTEMPT_LABEL, COMPLETION_INDEX, CONTAINER, STAGE_LABEL
 
 Body = Mapping[str, Any]
 Action = Literal["Restart", "RestartUncounted", "Fail"]
@@ -137,7 +137,7 @@ def observe_pod(body: Body) -> PodSeen:
         metadata["uid"],
         labels.get(STAGE_LABEL, ""),
         _number(labels.get(ATTEMPT_LABEL)),
-        _number(metadata.get("annotations", {}).get(INDEX_ANNOTATION)),
+        _number(metadata.get("annotations", {}).get(COMPLETION_INDEX)),
         phase,
         is_true(body, "Ready"),
         ended.get("exitCode") if ended else None,

@@ -1,6 +1,6 @@
 """What a ToolRLJob looks like as Kubernetes objects. Pure: the same job gives the same bodies.
 
-Per job one ConfigMap (the manifest that the stages read), one headless Service (names of the pods), one NetworkPolicy
+Per job one ConfigMap (the manifest that the stages read), one headless Service (the name of rank 0), one NetworkPolicy
 and one claim; per attempt of a stage one Indexed Job. A pod runs `thinkimg stage`, the same command as everywhere else.
 """
 
@@ -26,7 +26,8 @@ JOB_LABEL = "thinkimg.dev/job"
 UID_LABEL = "thinkimg.dev/job-uid"
 STAGE_LABEL = "thinkimg.dev/stage"
 ATTEMPT_LABEL = "thinkimg.dev/attempt"
-INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+"""Annotation and label of a pod that an Indexed Job makes."""
 KUEUE_PREFIX = "kueue.x-k8s.io/"
 
 CONTAINER = "stage"
@@ -123,7 +124,11 @@ def labels_of(job: ToolRLJob, stage: str | None = None, attempt: int | None = No
 
 
 def render_service(job: ToolRLJob) -> Body:
-    """Names of the pods, also before they are ready: ranks look for each other while they start."""
+    """The name of rank 0, also before it is ready: the other ranks look for it while they start.
+
+    Of no other rank, as nothing asks for one: each address of a Service costs writes of Endpoints and EndpointSlices
+    whenever its pod changes, more of them than all else that a starting job writes.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -131,7 +136,7 @@ def render_service(job: ToolRLJob) -> Body:
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": {JOB_LABEL: job.name},
+            "selector": {JOB_LABEL: job.name, COMPLETION_INDEX: "0"},
             "ports": [{"name": "rendezvous", "port": MASTER_PORT, "protocol": "TCP"}],
         },
     }
@@ -314,7 +319,7 @@ def _ranks(job: ToolRLJob, stage: str, attempt: int) -> list[Body]:
         "PET_MASTER_ADDR": f"{job_name(job, stage, attempt)}-0.{job.name}",
         "PET_MASTER_PORT": str(MASTER_PORT),
     }
-    index = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX_ANNOTATION}']"}}
+    index = {"fieldRef": {"fieldPath": f"metadata.annotations['{COMPLETION_INDEX}']"}}
     return [{"name": n, "value": v} for n, v in values.items()] + [{"name": "PET_NODE_RANK", "valueFrom": index}]
 
 

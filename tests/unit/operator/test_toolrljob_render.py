@@ -78,6 +78,10 @@ def test_torchrun_finds_its_ranks_and_its_master() -> None:
     assert values["PET_NNODES"] == "2"
     assert values["PET_NPROC_PER_NODE"] == "8"
     assert values["PET_MASTER_ADDR"] == "chart-reader-sft-2-0.chart-reader"
+    assert render_service(example())["spec"]["selector"] == {
+        "thinkimg.dev/job": "chart-reader",
+        "batch.kubernetes.io/job-completion-index": "0",
+    }
     path = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     assert values["PET_NODE_RANK"] == {"fieldRef": {"fieldPath": path}}
     assert values["THINKIMG_ATTEMPT"] == "2"
