@@ -292,8 +292,10 @@ class Cluster:
             self.cache.observe(answer)
         return answer
 
-    async def patch_status(self, body: Body, status: Mapping[str, Any]) -> bool:
+    async def patch_status(self, body: Body, status: Mapping[str, Any], *, keep: bool = False) -> bool:
         """Write the status of `body`'s object if it is not `status` already. Returns whether it was written.
+
+        `keep`: the object will be looked at again soon, and then the answer is its `latest` body.
 
         Raises:
             ApiError: 409 when the object has changed since `body` was read: read again and decide anew.
@@ -309,7 +311,8 @@ class Cluster:
         }
         path = KINDS[key.kind].path(key.namespace, key.name, "status")
         answer = await self._request("PATCH", path, {"fieldManager": MANAGER}, body=patch, content_type=_MERGE)
-        self.cache.observe(answer)
+        if self.cache.observe(answer) and keep:
+            self.cache.deliver(answer)
         return True
 
     async def replace(self, body: Body) -> Body:

@@ -103,6 +103,19 @@ class Controller:
         self._metrics.reconcile.labels(key.kind.lower(), result).inc()
 
 
+def is_ending(type_: str | None, body: Body) -> bool:
+    """Whether a child is deleted, or fails: that does not wait behind what only starts."""
+    conditions = body.get("status", {}).get("conditions") or ()
+    return (
+        type_ == "DELETED"
+        or "deletionTimestamp" in body["metadata"]
+        or body.get("status", {}).get("phase") == "Failed"
+        or any(
+            c["type"] in ("Failed", "FailureTarget", "DisruptionTarget") and c["status"] == "True" for c in conditions
+        )
+    )
+
+
 class Hub:
     """Takes what watches and lists show to the controllers that care."""
 
@@ -129,12 +142,17 @@ class Hub:
             del self.unseen[key]
         gone = type_ == "DELETED"
         news = self.cache.forget(key, uid=body["metadata"]["uid"]) if gone else self.cache.observe(body)
-        # What nobody has looked at yet is news, also at the start; before children's news, which then coalesce.
-        priority = Priority.CHANGE if type_ or not body.get("status") else Priority.RESYNC
+        priority = self._priority(type_, body)
         if news or type_ is None:
             self.notify(key, body, priority, gone=gone)
         else:  # the echo of our own write: others may wait for it, as jobs do for a tool's status
             self._tell_interested(body, priority)
+
+    def _priority(self, type_: str | None, body: Body) -> Priority:
+        """What nobody has looked at yet is a change also when a list shows it."""
+        if type_ is None and body.get("status"):
+            return Priority.RESYNC
+        return Priority.CHANGE if body["kind"] in self.controllers or is_ending(type_, body) else Priority.NEWS
 
     def notify(self, key: Key, body: Body, priority: Priority, *, gone: bool = False) -> None:
         """Have the object, or its owner, reconciled; and whoever else asked to hear of the kind."""

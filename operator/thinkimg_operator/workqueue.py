@@ -24,8 +24,11 @@ class Priority(IntEnum):
     """Lower goes first."""
 
     CHANGE = 0
-    """Something happened to the object or its children."""
-    RESYNC = 1
+    """The object was made or changed, or a child of it is ending."""
+    NEWS = 1
+    """Its children are on their way. Work that is begun can wait for work that is not, and meanwhile more of its news
+    comes in one piece."""
+    RESYNC = 2
     """Start-up and resync: everything is looked at again, and nothing is known to have happened."""
 
 
@@ -80,7 +83,7 @@ class WorkQueue:
         self._working_since: dict[Key, float] = {}
         self._again: dict[Key, Priority] = {}
         """Keys that were added while they were being worked on."""
-        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._timers: dict[tuple[Key, Priority], asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._order = itertools.count()
         self._available = asyncio.Semaphore(0)
@@ -142,12 +145,12 @@ class WorkQueue:
             self.add(key, priority)
             return
         loop = asyncio.get_running_loop()
-        timer = self._timers.get(key)
+        timer = self._timers.get((key, priority))
         if timer is not None:
             if timer.when() <= loop.time() + seconds:
                 return
             timer.cancel()
-        self._timers[key] = loop.call_later(seconds, self._expired, key, priority)
+        self._timers[key, priority] = loop.call_later(seconds, self._expired, key, priority)
 
     def retry(self, key: Key, *, at_least: float = 0.0) -> float:
         """Have a key that failed worked on again; the pause doubles with each failure in a row.
@@ -177,9 +180,10 @@ class WorkQueue:
                 break
         del self._waiting[key]
         self._queue_seconds.observe(self._clock() - self._waiting_since.pop(key))
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
+        for each in Priority:
+            timer = self._timers.pop((key, each), None)
+            if timer is not None:
+                timer.cancel()
         self._working_since[key] = self._clock()
         return key
 
@@ -190,7 +194,7 @@ class WorkQueue:
             self.add(key, self._again.pop(key))
 
     def _expired(self, key: Key, priority: Priority) -> None:
-        self._timers.pop(key, None)
+        self._timers.pop((key, priority), None)
         self.add(key, priority)
 
     def _unfinished(self) -> float:

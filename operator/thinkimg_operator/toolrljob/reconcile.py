@@ -59,6 +59,8 @@ CONTROLLER = "thinkimg.dev/operator"
 """Who works on a job whose `spec.managedBy` is not set, or names this."""
 REFUSED_RETRY_SECONDS = 30.0
 STALE_RETRY_SECONDS = 0.2
+QUICK_SECONDS = 0.2
+"""What a reconciliation waits for a log at most."""
 _KEPT_METADATA = ("name", "namespace", "labels", "annotations", "uid", "generation")
 
 
@@ -122,7 +124,7 @@ class ToolRLJobReconciler:
                 await self._refuse(body, "Refused", refusal)
                 return Requeue(REFUSED_RETRY_SECONDS)
         await self._tell(body, status, decision.status)
-        if await self._cluster.patch_status(body, dump(decision.status)):
+        if await self._cluster.patch_status(body, dump(decision.status), keep=not terminal(decision.status)):
             self._metrics.observe(status, decision.status, self._clock())
         return await self._act(body, job, decision, tools)
 
@@ -154,7 +156,7 @@ class ToolRLJobReconciler:
             master = next(
                 (p for p in pods if (p.stage, p.attempt, p.index) == (running.name, running.attempt, 0)), None
             )
-            world = replace(world, progress=self._logs.latest(key, running.name, master))
+            world = replace(world, progress=await self._logs.latest(key, running.name, master))
             if not any(seen.complete and seen.stage == running.name for seen in jobs):
                 return world, []
         bodies = {
@@ -323,34 +325,49 @@ def _plain(error: Exception) -> str:
 
 
 class _ProgressLogs:
-    """The last progress line of each running job, read beside the reconciliation: a log that hangs delays nothing."""
+    """The last progress line of each running job. A log that hangs is read beside the reconciliation, and delays the
+    next ones by nothing."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._lines: dict[Key, tuple[str, dict[str, Any]]] = {}
         """Pod's uid and line."""
-        self._read_at: dict[Key, float] = {}
+        self._read_at: dict[Key, tuple[str, float]] = {}
+        """Pod's uid, and when its log was last read, or the pod first seen to run."""
         self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._slow: set[Key] = set()
+        """Those whose last reading took long: it is not waited for."""
 
-    def latest(self, key: Key, stage: str, pod: PodSeen | None) -> dict[str, Any] | None:
-        """What is known of that pod; starts another reading when the last is long enough ago."""
+    async def latest(self, key: Key, stage: str, pod: PodSeen | None) -> dict[str, Any] | None:
+        """What is known of that pod, read anew when the last reading is long enough ago."""
         if pod is None:
             return None
-        due = time.monotonic() - self._read_at.get(key, float("-inf")) >= PROGRESS_SECONDS
-        if due and pod.phase == "Running" and key not in self._tasks:
-            self._read_at[key] = time.monotonic()
-            self._tasks[key] = asyncio.create_task(self._read(key, stage, pod))
+        if pod.phase == "Running" and key not in self._tasks and self._is_due(key, pod):
+            task = self._tasks[key] = asyncio.create_task(self._read(key, stage, pod))
+            if key not in self._slow:
+                await asyncio.wait({task}, timeout=QUICK_SECONDS)
         uid, line = self._lines.get(key, ("", {}))
         return line if uid == pod.uid and line else None
+
+    def _is_due(self, key: Key, pod: PodSeen) -> bool:
+        """Long enough after the last reading, or after the pod was first seen to run, when its log has yet to begin."""
+        now = time.monotonic()
+        uid, since = self._read_at.get(key, ("", now))
+        due = uid == pod.uid and now - since >= PROGRESS_SECONDS
+        if due or uid != pod.uid:
+            self._read_at[key] = (pod.uid, now)
+        return due
 
     def forget(self, key: Key) -> None:
         self._lines.pop(key, None)
         self._read_at.pop(key, None)
+        self._slow.discard(key)
         task = self._tasks.pop(key, None)
         if task is not None:
             task.cancel()
 
     async def _read(self, key: Key, stage: str, pod: PodSeen) -> None:
+        began = time.monotonic()
         try:
             text = await self._cluster.pod_log(key.namespace, pod.name, container=CONTAINER, tail=50)
         except ApiError as error:
@@ -358,6 +375,7 @@ class _ProgressLogs:
             return
         finally:
             self._tasks.pop(key, None)
+            (self._slow.add if time.monotonic() - began > QUICK_SECONDS else self._slow.discard)(key)
         line = last_progress(text, stage)
         if line is not None:
             self._lines[key] = (pod.uid, line)

@@ -114,7 +114,8 @@ class VisionToolReconciler:
             if waited >= _PATIENCE_SECONDS:
                 problem = await self._problem(tool, key)
         image = image_of(tool.spec, self._settings)
-        await self._say(body, status_of(tool, image, _generation(body), state, problem, previous, now))
+        status = status_of(tool, image, _generation(body), state, problem, previous, now)
+        await self._say(body, status, keep=again is not None)
         return again
 
     async def _problem(self, tool: VisionTool, key: Key) -> PodProblem | None:
@@ -128,11 +129,11 @@ class VisionToolReconciler:
                 return missing_claim(claim)
         return problem
 
-    async def _say(self, body: Body, status: Mapping[str, Any]) -> None:
+    async def _say(self, body: Body, status: Mapping[str, Any], *, keep: bool = False) -> None:
         """Events first: a crash in between says them again, under the same names, and loses none."""
         for reason, note, warning, occurrence in transitions(body, status):
             await self._cluster.event(body, reason, note, occurrence=occurrence, warning=warning)
-        await self._cluster.patch_status(body, status)
+        await self._cluster.patch_status(body, status, keep=keep)
 
 
 def parse(body: Body) -> VisionTool:

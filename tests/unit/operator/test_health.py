@@ -7,7 +7,7 @@ import time
 import pytest
 from kubernetes.aio.client import ApiClient, Configuration
 from thinkimg_operator.cluster import Cluster
-from thinkimg_operator.controller import Controller, Hub
+from thinkimg_operator.controller import Controller, Hub, is_ending
 from thinkimg_operator.kinds import Body, Key
 from thinkimg_operator.metrics import Metrics
 
@@ -73,6 +73,45 @@ async def test_a_watch_is_not_blamed_for_what_is_gone():
     found.compare_with_watch(body(5))
     found.stop_expecting("VisionTool", [])
     assert found.sick(watch_seconds=-1) == ""
+
+
+def child(tool: str, **metadata) -> Body:
+    owner = {"apiVersion": "thinkimg.dev/v1alpha1", "kind": "VisionTool", "name": tool, "uid": tool, "controller": True}
+    made = {
+        "name": tool,
+        "namespace": "team",
+        "uid": f"{tool}-child",
+        "resourceVersion": "7",
+        "ownerReferences": [owner],
+    }
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": made | metadata}
+
+
+@scenario
+async def test_new_objects_and_children_that_end_go_before_children_that_start():
+    found = hub()
+    found.event("Deployment", "MODIFIED", child("starting"))
+    found.event("Deployment", "MODIFIED", child("ending", deletionTimestamp="2026-01-01T00:00:00Z"))
+    await asyncio.sleep(0.2)
+    found.event("VisionTool", "ADDED", body(3, "new"))
+    queue = found.controllers["VisionTool"].queue
+    assert [(await queue.get()).name for _ in range(len(queue))] == ["ending", "new", "starting"]
+
+
+@pytest.mark.parametrize(
+    ("status", "ending"),
+    [
+        ({"phase": "Running"}, False),
+        ({"phase": "Failed"}, True),
+        ({"phase": "Running", "conditions": [{"type": "DisruptionTarget", "status": "True"}]}, True),
+        ({"phase": "Running", "conditions": [{"type": "DisruptionTarget", "status": "False"}]}, False),
+        ({"active": 1, "conditions": [{"type": "FailureTarget", "status": "True"}]}, True),
+        ({"conditions": [{"type": "Complete", "status": "True"}]}, False),
+        ({}, False),
+    ],
+)
+def test_what_fails_is_ending(status: Body, ending: bool):
+    assert is_ending("MODIFIED", {"metadata": {}, "status": status}) is ending
 
 
 @scenario

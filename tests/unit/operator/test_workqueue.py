@@ -78,6 +78,18 @@ def test_a_change_goes_before_the_resync_also_when_it_comes_later():
     run(scenario)
 
 
+def test_an_ending_overtakes_news_of_the_same_object_and_of_others_that_wait_already():
+    async def scenario():
+        work = queue()
+        work.add_after(A, 1, Priority.NEWS)
+        work.add_after(B, 1, Priority.NEWS)
+        work.add_after(B, 2, Priority.CHANGE)
+        await asyncio.sleep(3)
+        assert await drained(work) == [B, A]
+
+    run(scenario)
+
+
 def test_what_is_added_during_work_is_worked_on_again_and_never_twice_at_a_time():
     async def scenario():
         work = queue()
@@ -103,6 +115,7 @@ def test_the_earliest_delay_counts_and_work_cancels_it():
         assert (key, loop.time()) == (A, 5)
         work.done(key)
         work.add_after(A, 10)
+        work.add_after(A, 20, Priority.NEWS)
         work.add(A)
         work.done(await work.get())
         await asyncio.sleep(30)
