@@ -49,7 +49,7 @@ class Seen:
 
 
 class Cache:
-    """Objects by key and by owner, and bodies that a watch delivered and nobody has taken yet."""
+    """Objects by key and by owner, and bodies that wait for the next reconciliation of their object."""
 
     def __init__(self) -> None:
         self._seen: defaultdict[str, dict[Key, Seen]] = defaultdict(dict)
