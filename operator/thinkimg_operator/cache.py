@@ -1,4 +1,5 @@
-"""What the operator remembers of objects: a few words each, never a body, and nothing that a list could not restore.
+"""What the operator remembers of objects: a few words each, a body only until the next look at its object, and nothing
+that a list could not restore.
 
 An entry says which of our bodies the API server holds (a digest that every apply leaves as an annotation) and whether
 somebody else has written the object since (`managedFields` tell). Both together answer "does this need a write?"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from .cache import Cache
 from .cluster import SELECT_OURS, ApiError, Cluster, NotLeadingError
+from .conditions import is_true
 from .kinds import KINDS, Body, Key, key_of, owner_of
 from .metrics import Metrics
 from .workqueue import Priority, Reconciler, Requeue, WorkQueue
@@ -105,14 +106,11 @@ class Controller:
 
 def is_ending(type_: str | None, body: Body) -> bool:
     """Whether a child is deleted, or fails: that does not wait behind what only starts."""
-    conditions = body.get("status", {}).get("conditions") or ()
     return (
         type_ == "DELETED"
         or "deletionTimestamp" in body["metadata"]
         or body.get("status", {}).get("phase") == "Failed"
-        or any(
-            c["type"] in ("Failed", "FailureTarget", "DisruptionTarget") and c["status"] == "True" for c in conditions
-        )
+        or any(is_true(body, name) for name in ("Failed", "FailureTarget", "DisruptionTarget"))
     )
 
 

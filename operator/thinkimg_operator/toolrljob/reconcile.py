@@ -372,10 +372,13 @@ class _ProgressLogs:
             text = await self._cluster.pod_log(key.namespace, pod.name, container=CONTAINER, tail=50)
         except ApiError as error:
             log.debug("no log of pod %s/%s: %s", key.namespace, pod.name, error)
-            return
+            text = ""
         finally:
             self._tasks.pop(key, None)
-            (self._slow.add if time.monotonic() - began > QUICK_SECONDS else self._slow.discard)(key)
+        if time.monotonic() - began > QUICK_SECONDS:
+            self._slow.add(key)
+        else:
+            self._slow.discard(key)
         line = last_progress(text, stage)
         if line is not None:
             self._lines[key] = (pod.uid, line)
