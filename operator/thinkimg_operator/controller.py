@@ -73,7 +73,7 @@ class Controller:
                 self.queue.done(key)
                 self.last_done = time.monotonic()
             if outcome is not None:
-                self.queue.add_after(key, outcome.after)
+                self.queue.add_after(key, outcome.after, outcome.priority)
 
     async def _reconcile(self, key: Key) -> Requeue | None:
         """One reconciliation; a failure puts the key back with a growing pause."""

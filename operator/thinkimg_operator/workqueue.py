@@ -38,6 +38,7 @@ class Requeue:
 
     after: float
     """Seconds."""
+    priority: Priority = Priority.CHANGE
 
 
 class Reconciler(Protocol):

@@ -17,7 +17,7 @@ from ..conditions import find_condition, parse_timestamp
 from ..kinds import Body, Key, key_of
 from ..settings import Settings
 from ..strategic_merge import PatchError
-from ..workqueue import Requeue
+from ..workqueue import Priority, Requeue
 from .render import claims_of, image_of, render, selector_of
 from .status import (
     PROBLEMS,
@@ -110,7 +110,8 @@ class VisionToolReconciler:
         again: Requeue | None = None
         if state is None or not state.settled:
             waited = _seconds_in_progress(body, now)
-            again = Requeue(max(_PATIENCE_SECONDS - waited, 0.1) if waited < _PATIENCE_SECONDS else _LOOK_AGAIN_SECONDS)
+            after = max(_PATIENCE_SECONDS - waited, 0.1) if waited < _PATIENCE_SECONDS else _LOOK_AGAIN_SECONDS
+            again = Requeue(after, Priority.NEWS)  # tools that nobody has looked at yet go first
             if waited >= _PATIENCE_SECONDS:
                 problem = await self._problem(tool, key)
         image = image_of(tool.spec, self._settings)

@@ -10,6 +10,7 @@ from thinkimg_operator.cluster import Cluster
 from thinkimg_operator.controller import Controller, Hub, is_ending
 from thinkimg_operator.kinds import Body, Key
 from thinkimg_operator.metrics import Metrics
+from thinkimg_operator.workqueue import Priority, Requeue
 
 KEY = Key("VisionTool", "team", "ocr")
 
@@ -96,6 +97,31 @@ async def test_new_objects_and_children_that_end_go_before_children_that_start()
     found.event("VisionTool", "ADDED", body(3, "new"))
     queue = found.controllers["VisionTool"].queue
     assert [(await queue.get()).name for _ in range(len(queue))] == ["ending", "new", "starting"]
+
+
+@scenario
+async def test_a_second_look_goes_behind_what_nobody_has_looked_at():
+    looked, free = [], asyncio.Event()
+
+    class Patient(Told):
+        async def reconcile(self, key):
+            looked.append(key.name)
+            if key.name == "busy":
+                await free.wait()
+            return Requeue(0.01, Priority.NEWS) if looked == ["old"] else None
+
+    found = hub()
+    controller = found.controllers["VisionTool"]
+    controller.reconciler = Patient(nothing)
+    controller.start()
+    for version, name in enumerate(("old", "busy"), start=1):
+        found.event("VisionTool", "ADDED", body(version, name))
+    await asyncio.sleep(0.1)
+    found.event("VisionTool", "ADDED", body(3, "new"))
+    free.set()
+    await asyncio.sleep(0.1)
+    await controller.stop(1)
+    assert looked == ["old", "busy", "new", "old"]
 
 
 @pytest.mark.parametrize(
