@@ -5,8 +5,19 @@ variable "REVISION" { default = "unknown" }
 variable "TORCH_BACKEND" { default = "" } # cpu: without CUDA
 variable "BASE_IMAGE" { default = null }  # null: the Dockerfiles' own, pinned by digest
 
+# Of the images tool-NAME. groundingdino-py and paddleocr want environments of their own.
+variable "EXTRAS" {
+  default = {
+    transformers     = "tools transformers"
+    segment-anything = "tools segment-anything"
+    groundingdino    = "groundingdino"
+    paddleocr        = "paddleocr"
+  }
+}
+
 group "default" { targets = ["runtime", "tool", "operator", "trainer"] }
 group "all" { targets = ["default", "tool-with-weights"] }
+# Not among them: trainer-vllm, by far the largest.
 
 target "common" {
   args = { BASE_IMAGE = BASE_IMAGE, VERSION = VERSION, REVISION = REVISION, TORCH_BACKEND = TORCH_BACKEND }
@@ -39,10 +50,10 @@ target "tool" {
 
 target "tool-with-weights" {
   name       = "tool-${extra}"
-  matrix     = { extra = ["transformers", "segment-anything", "groundingdino", "paddleocr"] }
+  matrix     = { extra = keys(EXTRAS) }
   inherits   = ["on-runtime"]
   dockerfile = "Dockerfile.tool"
-  args       = { EXTRA = extra }
+  args       = { EXTRA = EXTRAS[extra] }
   tags       = ["${REGISTRY}/tool-${extra}:${VERSION}"]
 }
 
@@ -50,4 +61,10 @@ target "trainer" {
   inherits   = ["on-runtime"]
   dockerfile = "Dockerfile.trainer"
   tags       = ["${REGISTRY}/trainer:${VERSION}"]
+}
+
+target "trainer-vllm" {
+  inherits   = ["trainer"]
+  args       = { EXTRA = "vllm deepspeed tracking" }
+  tags       = ["${REGISTRY}/trainer-vllm:${VERSION}"]
 }

@@ -96,15 +96,16 @@ def stage(
     stages = ["base", *(known.name for known in chosen.spec.stages)]
     if name not in stages:
         raise UserError(f"there is no stage {name!r}; there are {', '.join(stages)}", "NAME")
-    tools = [loaded.tools[tool.name].spec.tool for tool in chosen.spec.tools if tool.name in loaded.tools]
+    tools = [loaded.tools[tool.name].spec for tool in chosen.spec.tools if tool.name in loaded.tools]
     endpoints = [url for url in os.environ.get("THINKIMG_TOOL_ENDPOINTS", "").split(",") if url]
     with join_ranks() as (rank, world_size):
         context = Context(
             chosen,
             Run(folder.resolve()),
-            tools,
+            [tool.tool for tool in tools],
             endpoints,
             tool_keys(endpoints, os.environ),
+            max((tool.call_timeout_seconds for tool in tools), default=30),
             data_folder or loaded.folder,
             cache_tools=tool_cache,
             rank=rank,

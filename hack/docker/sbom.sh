@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# The Python packages of an image as CycloneDX JSON, from the lock: hack/docker/sbom.sh runtime|tool|tool-EXTRA|trainer|operator
+# The Python packages of an image as CycloneDX JSON, from the lock: hack/docker/sbom.sh runtime|tool|tool-EXTRA|trainer|trainer-vllm|operator
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 uv="${UV:-uv}"
 case "${1:?which image?}" in
 runtime) what=(--extra serving --extra gateway) ;;
 tool) what=(--extra serving --extra gateway --extra tools) ;;
+tool-transformers | tool-segment-anything) what=(--extra serving --extra gateway --extra tools --extra "${1#tool-}") ;;
 tool-*) what=(--extra serving --extra gateway --extra "${1#tool-}") ;;
-trainer) what=(--extra serving --extra gateway --extra train) ;;
+trainer) what=(--extra serving --extra gateway --extra train --extra deepspeed --extra tracking) ;;
+trainer-vllm) what=(--extra serving --extra gateway --extra vllm --extra deepspeed --extra tracking) ;;
 operator) what=(--package thinkimg-operator) ;;
 *) echo "sbom.sh: there is no image $1" >&2; exit 2 ;;
 esac

@@ -14,7 +14,6 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import kopf
@@ -28,7 +27,7 @@ from .leader import Leader, LeadershipLostError
 from .logs import configure_logging
 from .metrics import Metrics
 from .probes import Probes
-from .settings import Settings, parse_settings
+from .settings import VERSION, Settings, parse_settings
 from .toolrljob.reconcile import ToolRLJobReconciler
 from .toolrljob.render import JOB_LABEL
 from .visiontool.reconcile import VisionToolReconciler
@@ -117,7 +116,7 @@ class Process:
     def _client(self, may_send: Callable[[], bool] | None = None) -> ApiClient:
         """A client that is closed with this process."""
         api = fenced_client(self._configuration, may_send) if may_send else ApiClient(self._configuration)
-        api.user_agent = f"thinkimg-operator/{version('thinkimg-operator')} ({self._settings.identity})"
+        api.user_agent = f"thinkimg-operator/{VERSION} ({self._settings.identity})"
         self._stack.push_async_callback(api.close)
         return api
 

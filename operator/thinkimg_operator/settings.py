@@ -8,10 +8,20 @@ import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
-DEFAULT_TOOL_IMAGE = "ghcr.io/thinkimg/tool:0.1.0"
-DEFAULT_RUNTIME_IMAGE = "ghcr.io/thinkimg/runtime:0.1.0"
+VERSION = version("thinkimg-operator")
+IMAGE_PREFIX = "ghcr.io/thinkimg/"
+FIRST_BACKENDS: Mapping[str, str] = {
+    "GroundingDINO": "groundingdino",
+    "SAM": "segment-anything",
+    "GroundedSAM": "transformers",
+    "EstimateDepth": "transformers",
+}
+"""What tools with weights run when they name no backend."""
+BACKENDS_WITH_IMAGES = {"transformers", "segment-anything", "groundingdino", "paddleocr"}
+"""Backends whose packages are in an image of their own, `tool-BACKEND`; the image `tool` has those of all others."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +39,17 @@ class Settings:
     workers: int = 16
     """Reconciliations at a time, for each kind."""
     resync_seconds: float = 600.0
+    image_prefix: str = IMAGE_PREFIX
+    """The project's images, where no other is named, are this, a name, `:` and `image_tag`."""
+    image_tag: str = VERSION
     tool_images: Mapping[str, str] = field(default_factory=dict)
     """Images by `Tool/backend`, `Tool`, or `*`."""
-    runtime_image: str = DEFAULT_RUNTIME_IMAGE
+    runtime_image: str = ""
+    """Of stages; empty: the project's trainer."""
     service_monitors: bool = False
     """Make a ServiceMonitor for each tool; Prometheus' operator must be installed."""
+    service_monitor_labels: Mapping[str, str] = field(default_factory=dict)
+    """By which Prometheus selects its ServiceMonitors."""
     log_format: str = "json"
     log_level: str = "INFO"
     identity: str = ""
@@ -41,8 +57,18 @@ class Settings:
 
     def tool_image(self, tool: str, backend: str | None) -> str:
         """The image of a built-in tool that names none itself."""
+        backend = backend or FIRST_BACKENDS.get(tool)
         names = (f"{tool}/{backend}", tool, "*") if backend else (tool, "*")
-        return next((self.tool_images[name] for name in names if name in self.tool_images), DEFAULT_TOOL_IMAGE)
+        named = next((self.tool_images[name] for name in names if name in self.tool_images), None)
+        return named or self._own_image(f"tool-{backend}" if backend in BACKENDS_WITH_IMAGES else "tool")
+
+    @property
+    def stage_image(self) -> str:
+        """The image of stages that name none themselves."""
+        return self.runtime_image or self._own_image("trainer")
+
+    def _own_image(self, name: str) -> str:
+        return f"{self.image_prefix}{name}:{self.image_tag}"
 
 
 def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
@@ -72,8 +98,18 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
         metavar="NAME=IMAGE",
         help="image of built-in tools; NAME is Tool/backend, Tool, or * (repeatable)",
     )
-    run.add_argument("--runtime-image", default=DEFAULT_RUNTIME_IMAGE, help="image of training stages")
+    run.add_argument("--runtime-image", default="", help="image of training stages; default: the project's trainer")
+    run.add_argument("--image-prefix", default=IMAGE_PREFIX, help="of the project's images (default: %(default)s)")
+    run.add_argument("--image-tag", default=VERSION, help="of the project's images (default: %(default)s)")
     run.add_argument("--service-monitors", action="store_true", help="make a ServiceMonitor for each tool")
+    run.add_argument(
+        "--service-monitor-label",
+        action="append",
+        default=[],
+        type=_assignment,
+        metavar="NAME=VALUE",
+        help="on those ServiceMonitors (repeatable): Prometheus selects them by it",
+    )
     run.add_argument("--log-format", choices=("json", "text"), default="json")
     run.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
     given = parser.parse_args(arguments)
@@ -88,7 +124,10 @@ def parse_settings(arguments: Sequence[str] | None = None) -> Settings:
         resync_seconds=given.resync_seconds,
         tool_images=dict(given.tool_image),
         runtime_image=given.runtime_image,
+        image_prefix=given.image_prefix,
+        image_tag=given.image_tag,
         service_monitors=given.service_monitors,
+        service_monitor_labels=dict(given.service_monitor_label),
         log_format=given.log_format,
         log_level=given.log_level,
         identity=f"{os.environ.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
@@ -103,7 +142,7 @@ def _positive(text: str) -> int:
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    name, _, image = text.partition("=")
-    if not name or not image:
-        raise argparse.ArgumentTypeError("write NAME=IMAGE")
-    return name, image
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError("write NAME=VALUE")
+    return name, value

@@ -48,7 +48,7 @@ TOOLS: list[dict[str, Any]] = [
     {"tools": {"ocr": {"replicas": 3}}},
     {"tools": {"ocr": {"autoscaling": {"maxReplicas": 4, "metric": "CPU", "target": 70}}}},
     {"tools": {"ocr": {"enabled": False}, "point": {"enabled": False}}},
-    {"tools": {"mine": {"enabled": True, "tool": "Custom", "image": "registry.example.com/mine:1"}}},
+    {"tools": {"mine": {"tool": "Custom", "image": "registry.example.com/mine:1"}}},
     {"tools": {"ocr": {"options": {"text": "plain"}, "env": [{"name": "A", "value": "b"}]}}},
     {"tools": {"sam": {"enabled": True, "weights": {"uri": "pvc://models/sam", "secretRef": None}}}},
 ]
@@ -61,6 +61,7 @@ OPERATOR: list[dict[str, Any]] = [
     {"monitoring": {"podMonitor": True, "rules": True, "dashboards": True, "labels": {"release": "prometheus"}}},
     {"toolImages": {"OCR": "registry.example.com/ocr:1", "*": "registry.example.com/tool:1"}},
     {"runtimeImage": "registry.example.com/trainer:1", "logLevel": "DEBUG", "resyncSeconds": 60},
+    {"image": {"repository": "localhost:5000/mirror/operator"}},
     {"nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}], "imagePullSecrets": [{"name": "r"}]},
 ]
 UNKNOWN_TO_THE_SERVER = ("monitoring.coreos.com/v1",)
@@ -174,13 +175,44 @@ def test_without_the_crds_the_tools_chart_says_what_is_missing(helm: Path) -> No
 
 
 def test_a_tool_gets_the_defaults_that_it_does_not_set(helm: Path) -> None:
-    values = {"toolDefaults": {"replicas": 2, "nodeSelector": {"disk": "ssd"}}, "tools": {"ocr": {"replicas": 5}}}
+    values = {
+        "toolDefaults": {"replicas": 2, "nodeSelector": {"disk": "ssd"}},
+        "tools": {"ocr": {"replicas": 5}, "point": {"replicas": 0}, "mine": {"tool": "Crop"}},
+    }
     tools = {
         t["metadata"]["name"]: t["spec"] for t in rendered(helm, "thinkimg-tools", values) if t["kind"] == "VisionTool"
     }
     assert tools["ocr"]["replicas"] == 5
-    assert tools["crop"]["replicas"] == 2
+    assert tools["point"]["replicas"] == 0
+    assert tools["crop"]["replicas"] == tools["mine"]["replicas"] == 2
     assert tools["ocr"]["nodeSelector"] == {"disk": "ssd"}
+
+
+def test_a_gateway_without_tools_is_refused(helm: Path) -> None:
+    tools = yaml.safe_load((CHARTS / "thinkimg-tools" / "values.yaml").read_text())["tools"]
+    with pytest.raises(subprocess.CalledProcessError) as refusal:
+        rendered(helm, "thinkimg-tools", {"tools": {name: {"enabled": False} for name in tools}})
+    assert "set gateway.enabled=false" in refusal.value.stderr
+
+
+def test_images_are_those_beside_the_operators(helm: Path) -> None:
+    for repository, prefix in (("ghcr.io/a/operator", "ghcr.io/a/"), ("operator", "")):
+        found = rendered(helm, "thinkimg-operator", {"image": {"repository": repository, "tag": "other"}})
+        [deployment] = [document for document in found if document["kind"] == "Deployment"]
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        assert {f"--image-prefix={prefix}", "--image-tag=0.1.0"} <= set(container["args"])
+
+
+def test_no_two_objects_of_the_chart_of_everything_have_one_name(helm: Path) -> None:
+    monitoring = {"rules": True, "dashboards": True}
+    values = {
+        "thinkimg-operator": {"monitoring": {**monitoring, "podMonitor": True}},
+        "thinkimg-tools": {"monitoring": {**monitoring, "serviceMonitor": True}},
+    }
+    found = rendered(helm, "thinkimg", values)
+    names = [(document["kind"], document["metadata"]["name"]) for document in found]
+    assert len(set(names)) == len(names)
+    assert ("PrometheusRule", "release-tools") in names
 
 
 def test_an_upgrade_keeps_keys_and_an_uninstall_leaves_nothing(

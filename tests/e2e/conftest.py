@@ -2,7 +2,7 @@
 
 `make e2e` runs the tests of this folder on a control plane and one worker; `make e2e-full` those of `full`, on two
 workers (E2E_WORKERS) with enforced NetworkPolicies and metrics for autoscalers. E2E_KUBECONFIG names another cluster,
-whose nodes have the images (REGISTRY, VERSION). KEEP=1 leaves the cluster up.
+whose nodes have the images (REGISTRY). KEEP=1 leaves the cluster up.
 """
 
 from __future__ import annotations

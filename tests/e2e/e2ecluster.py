@@ -20,7 +20,8 @@ import yaml  # noqa: E402
 
 DOCKER = os.environ.get("DOCKER", "docker")
 REGISTRY = os.environ.get("REGISTRY", "ghcr.io/thinkimg")
-VERSION = os.environ.get("VERSION", "0.1.0")
+VERSION = "0.1.0"
+"""Of the charts, which name the images."""
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 SYSTEM, VISION = "thinkimg-system", "vision"

@@ -20,12 +20,7 @@ def timed(what: str, *command: str) -> None:
 def install_all(cluster: Cluster, charts: Path = REPOSITORY / "charts", operator_version: str = VERSION) -> None:
     """CRDs, operator and tools from a folder of charts."""
     cluster.helm("upgrade", "--install", "crds", str(charts / "thinkimg-crds"), "-n", SYSTEM)
-    trainer = f"{REGISTRY}/trainer:{VERSION}"
-    operator = {
-        "image": {"repository": f"{REGISTRY}/operator", "tag": operator_version},
-        "toolImages": {"*": f"{REGISTRY}/tool:{VERSION}"},
-        "runtimeImage": trainer,
-    }
+    operator = {"image": {"repository": f"{REGISTRY}/operator", "tag": operator_version}}
     install(cluster, "operator", charts / "thinkimg-operator", SYSTEM, operator)
     gateway = {"image": {"repository": f"{REGISTRY}/runtime", "tag": VERSION}}
     small = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}}

@@ -181,7 +181,7 @@ def submit(place: Place, file: Path) -> list[str]:
 
 def _data_of_this_machine(manifest: Manifest) -> Iterator[Problem]:
     for job in manifest.jobs:
-        for split in ("train", "validation", "test"):
+        for split in ("train", "validation", "test", "trajectories"):
             source = getattr(job.spec.data, split)
             if source is None or scheme_of(source.uri):
                 continue

@@ -29,6 +29,7 @@ class Context:
         tools: names of the built-in tools that the job uses.
         endpoints: addresses of the tool servers; empty for stages without tools.
         tool_keys: endpoint -> key, where a server wants one.
+        call_seconds: until a tool call, with its retries, is given up.
         cache_tools: keep tool results in this process's memory, from an empty start.
         rank, world_size: of this process.
     """
@@ -38,6 +39,7 @@ class Context:
     tools: Sequence[str] = ()
     endpoints: Sequence[str] = ()
     tool_keys: Mapping[str, str] = field(default_factory=dict)
+    call_seconds: float = 30
     data_folder: Path = Path(".")
     model_cache: Path = Path.home() / ".cache" / "thinkimg" / "models"
     cache_tools: bool = True
@@ -55,7 +57,8 @@ class Context:
         return load_tasks(self.job.spec.data, split, self.job.spec.seed, self.data_folder, count)
 
     def client(self) -> ToolClient:
-        return ToolClient(self.endpoints, self.tool_keys, cache=ResultCache() if self.cache_tools else None)
+        cache = ResultCache() if self.cache_tools else None
+        return ToolClient(self.endpoints, self.tool_keys, timeout_seconds=self.call_seconds, cache=cache)
 
     def agent(self, model: ChatModel, tools: Tools, **limits: Any) -> Agent:
         spec = self.job.spec.agent

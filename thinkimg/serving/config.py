@@ -93,7 +93,7 @@ class ServerConfig(ProcessConfig):
         decoded_bytes: memory for decoded pictures, so that several calls decode one only once.
         max_pending_bytes: of all requests together that are being read or run; more are answered 429.
         client_seconds: how long a client may take to send its headers, to send a body, or to take an answer.
-        default_timeout_seconds: for calls that say no deadline.
+        default_timeout_seconds: of a call; its caller may ask for less.
     """
 
     tools: list[ToolEntry] = Field(min_length=1)

@@ -24,7 +24,6 @@ from thinkimg.serving.service import ProblemError, ToolService
 MAX_CALLS = 256
 """Of one batch request."""
 _OPEN_PATHS = ("/livez", "/readyz")
-_MAX_TIMEOUT_SECONDS = 3600.0
 _REQUEST_ID = re.compile(r"[\w.\-]{1,64}")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -219,17 +218,18 @@ class _Face:
         return b"".join(chunks)
 
     def _deadline(self, request: Request) -> float:
-        """Until when the caller waits, on `time.monotonic`'s clock; called before the body is read."""
+        """Until when the call may take, on `time.monotonic`'s clock; called before the body is read."""
+        longest = self._service.config.default_timeout_seconds
         text = request.headers.get(wire.TIMEOUT_HEADER)
         if text is None:
-            return time.monotonic() + self._service.config.default_timeout_seconds
+            return time.monotonic() + longest
         try:
             seconds = float(text)
         except ValueError:
             seconds = math.nan
         if not seconds > 0:
             raise ProblemError(_malformed(f"{wire.TIMEOUT_HEADER} must be a positive number of seconds"))
-        return time.monotonic() + min(seconds, _MAX_TIMEOUT_SECONDS)
+        return time.monotonic() + min(seconds, longest)
 
     def _account(self, request: Request, tool: str, started: float, problem: wire.Problem | None) -> None:
         self._metrics.calls.labels(tool).inc()

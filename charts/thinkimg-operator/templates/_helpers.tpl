@@ -16,3 +16,9 @@ app.kubernetes.io/part-of: thinkimg
 {{ .Files.Get "files/monitoring-rules.yaml" }}
 {{- end }}
 {{- end }}
+
+{{/* Where the project's images are: beside the operator's. */}}
+{{- define "operator.imagePrefix" -}}
+{{- $folder := dir .Values.image.repository }}
+{{- if ne $folder "." }}{{ $folder }}/{{ end }}
+{{- end }}

@@ -40,7 +40,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* Names of the tools that are made, in order. */}}
 {{- define "tools.enabled" -}}
-{{- range $name, $tool := .Values.tools }}{{ if $tool.enabled }}{{ $name }} {{ end }}{{ end }}
+{{- range $name, $tool := .Values.tools }}{{ if dig "enabled" true $tool }}{{ $name }} {{ end }}{{ end }}
 {{- end }}
 
 {{/* The headless Service of a tool, as the operator names it (render.child_name). */}}

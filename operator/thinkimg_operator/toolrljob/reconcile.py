@@ -82,7 +82,7 @@ class ToolRLJobReconciler:
         self._metrics = JobMetrics(
             metrics.registry, lambda: [seen.summary for _, seen in cluster.cache.of_kind(self.kind)]
         )
-        self._image = settings.runtime_image
+        self._image = settings.stage_image
         self._clock = clock
         self._logs = _ProgressLogs(cluster)
         self._waiting: dict[Key, set[str]] = {}

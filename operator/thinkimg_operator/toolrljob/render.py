@@ -169,8 +169,9 @@ def render_manifest(job: ToolRLJob, tools: Sequence[VisionTool]) -> Body:
         spec.pop(field, None)
     documents: list[Body] = [_document("ToolRLJob", job.name, spec)]
     for tool in sorted(tools, key=lambda tool: tool.name):
-        kept = {"tool": tool.spec.tool, "backend": tool.spec.backend, "image": tool.spec.image}
-        documents.append(_document("VisionTool", tool.name, {k: v for k, v in kept.items() if v is not None}))
+        given = tool.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        kept = ("tool", "backend", "image", "callTimeoutSeconds")
+        documents.append(_document("VisionTool", tool.name, {name: given[name] for name in kept if name in given}))
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinkimg.api.v1alpha1 import VisionTool
-from thinkimg.api.v1alpha1.visiontool import CUSTOM, VisionToolSpec
+from thinkimg.api.v1alpha1.visiontool import CUSTOM, Batching, VisionToolSpec
 
 from ..kinds import KINDS, Body
 from ..network import open_egress
@@ -32,6 +32,7 @@ _CLAIM_FOLDER = "/var/lib/thinkimg/weights"
 _DEREGISTER_SECONDS = 5
 """From the decision to stop a server until proxies and clients have forgotten its address."""
 _SELF_CONTAINED: Mapping[str, set[str | None]] = {
+    "AdjustImage": {None},
     "Crop": {None},
     "DrawHorizontalLineByY": {None},
     "DrawVerticalLineByX": {None},
@@ -56,7 +57,7 @@ def render(tool: VisionTool, settings: Settings) -> list[Body]:
     if spec.autoscaling is not None:
         children.append(_autoscaler(tool))
     if settings.service_monitors:
-        children.append(_service_monitor(tool))
+        children.append(_service_monitor(tool, settings.service_monitor_labels))
     return children
 
 
@@ -93,7 +94,16 @@ def server_config(spec: VisionToolSpec) -> dict[str, Any]:
     """The server's configuration (`thinkimg.serving.config.ServerConfig`); for a Custom tool, its options."""
     if spec.tool == CUSTOM:
         return {"port": PORT, "options": spec.options}
-    entry = {"name": spec.tool, "backend": spec.backend, "options": spec.server_options(_CLAIM_FOLDER)}
+    entry: dict[str, Any] = {
+        "name": spec.tool,
+        "backend": spec.backend,
+        "options": spec.server_options(_CLAIM_FOLDER),
+    }
+    if spec.batching != Batching():
+        entry["batching"] = {
+            "max_size": spec.batching.max_size,
+            "max_wait_ms": spec.batching.max_wait_milliseconds,
+        }
     return {
         "tools": [{name: value for name, value in entry.items() if value}],
         "host": "0.0.0.0",
@@ -325,13 +335,15 @@ def is_self_contained(spec: VisionToolSpec) -> bool:
     return spec.weights is None and spec.image is None and spec.backend in _SELF_CONTAINED.get(spec.tool, set())
 
 
-def _service_monitor(tool: VisionTool) -> Body:
+def _service_monitor(tool: VisionTool, labels: Mapping[str, str]) -> Body:
     endpoint: Body = {"port": "http", "path": "/metrics"}
     if tool.spec.auth is not None:
         reference = tool.spec.auth.secret_ref
         endpoint["authorization"] = {"type": "Bearer", "credentials": {"name": reference.name, "key": reference.key}}
+    head = _head("ServiceMonitor", tool, tool.name)
+    head["metadata"]["labels"] = {**labels, **head["metadata"]["labels"]}
     return {
-        **_head("ServiceMonitor", tool, tool.name),
+        **head,
         "spec": {"selector": {"matchLabels": {TOOL_LABEL: tool.name, **_HEADLESS}}, "endpoints": [endpoint]},
     }
 

@@ -86,10 +86,12 @@ def test_charts_are_in_the_registry_and_name_the_images_of_their_version(registr
     for chart in ("thinkimg-crds", "thinkimg-operator", "thinkimg-tools", "thinkimg"):
         pulled = [helm, "pull", f"oci://{registry}/charts/{chart}", "--version", VERSION, "--plain-http", "--untar"]
         subprocess.run(pulled, cwd=tmp_path, check=True)
-        assert yaml.safe_load((tmp_path / chart / "Chart.yaml").read_text())["appVersion"] == VERSION
+    for chart in tmp_path.rglob("Chart.yaml"):  # those within the umbrella, too
+        assert yaml.safe_load(chart.read_text())["appVersion"] == VERSION
     shown = [helm, "template", "x", str(tmp_path / "thinkimg-operator")]
     rendered = subprocess.run(shown, check=True, capture_output=True, text=True).stdout
     assert f"ghcr.io/thinkimg/operator:{VERSION}" in rendered
+    assert f"--image-tag={VERSION}" in rendered
 
 
 @pytest.mark.parametrize("image", ["runtime", "tool", "trainer", "operator"])

@@ -21,7 +21,7 @@ from thinkimg_operator.toolrljob.render import (
 )
 from toolrljob_world import make_job
 
-from thinkimg.api.v1alpha1 import ToolRLJob, load_manifest
+from thinkimg.api.v1alpha1 import ToolRLJob, VisionTool, load_manifest
 from thinkimg.api.v1alpha1.manifest import parse_manifest
 from thinkimg.api.v1alpha1.pods import SecretRef
 
@@ -170,6 +170,16 @@ def test_the_stages_read_the_same_experiment_that_was_applied(file: str) -> None
     assert render_manifest(again.model_copy(update={"metadata": job.metadata}), list(read.tools.values())) == (
         render_manifest(job, list(read.tools.values()))
     )
+
+
+def test_stages_know_how_long_a_tool_may_take_where_that_is_not_the_default() -> None:
+    def text(**fields: Any) -> str:
+        spec = {"tool": "SAM", **fields}
+        head = {"apiVersion": "thinkimg.dev/v1alpha1", "kind": "VisionTool", "metadata": {"name": "sam"}}
+        return render_manifest(make_job(), [VisionTool.model_validate({**head, "spec": spec})])["data"]["manifest.yaml"]
+
+    assert "callTimeoutSeconds: 90" in text(callTimeoutSeconds=90)
+    assert text(callTimeoutSeconds=30) == text(replicas=3) == text()
 
 
 def test_what_may_change_while_a_stage_runs_is_not_in_its_file() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from thinkimg_operator.settings import Settings
+from thinkimg_operator.settings import BACKENDS_WITH_IMAGES, VERSION, Settings, parse_settings
 from thinkimg_operator.visiontool.reconcile import parse
 from thinkimg_operator.visiontool.render import (
     TOOL_LABEL,
@@ -24,7 +25,8 @@ from thinkimg_operator.visiontool.render import (
 
 from thinkimg.api.v1alpha1 import VisionTool
 from thinkimg.api.v1alpha1.visiontool import BUILT_IN_TOOLS
-from thinkimg.serving.config import ServerConfig
+from thinkimg.serving.config import Batching, ServerConfig, parse_config
+from thinkimg.tools.registry import find_tool
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 Body = dict[str, Any]
@@ -170,6 +172,8 @@ def test_the_users_variables_win_and_none_is_there_twice() -> None:
 @pytest.mark.parametrize(
     ("images", "backend", "expected"),
     [
+        ({}, None, f"ghcr.io/thinkimg/tool:{VERSION}"),
+        ({}, "paddleocr", f"ghcr.io/thinkimg/tool-paddleocr:{VERSION}"),
         ({"*": "all:1"}, None, "all:1"),
         ({"*": "all:1", "OCR": "ocr:1"}, "rapidocr", "ocr:1"),
         ({"*": "all:1", "OCR": "ocr:1", "OCR/rapidocr": "rapid:1"}, "rapidocr", "rapid:1"),
@@ -181,6 +185,36 @@ def test_the_image_is_the_most_special_one_that_is_set(
     spec = {"backend": backend} if backend else {}
     assert container(tool(**spec), tool_images=images)["image"] == expected
     assert container(tool(image="own:1", **spec), tool_images=images)["image"] == "own:1"
+
+
+def test_backends_with_an_image_of_their_own_are_those_that_are_built() -> None:
+    bake = (Path(__file__).parents[3] / "docker-bake.hcl").read_text()
+    assert set(re.findall(r'^    ([a-z-]+) += "', bake, re.MULTILINE)) == BACKENDS_WITH_IMAGES
+
+
+@pytest.mark.parametrize("name", BUILT_IN_TOOLS)
+def test_without_a_backend_the_image_is_that_of_the_first(name: str) -> None:
+    assert Settings().tool_image(name, None) == Settings().tool_image(name, find_tool(name).backends[0])
+
+
+def test_stages_run_the_trainer_of_the_same_version_unless_told_otherwise() -> None:
+    assert Settings().stage_image == f"ghcr.io/thinkimg/trainer:{VERSION}"
+    mirrored = parse_settings(["run", "--image-prefix=localhost:5000/", "--image-tag=2"])
+    assert mirrored.stage_image == "localhost:5000/trainer:2"
+    assert mirrored.tool_image("SAM", None) == "localhost:5000/tool-segment-anything:2"
+    assert parse_settings(["run", "--runtime-image=own:1"]).stage_image == "own:1"
+
+
+def test_batching_reaches_the_server_and_its_default_changes_no_pod() -> None:
+    assert "batching" not in server_config(tool().spec)["tools"][0]  # the annotation, and so the pod, stays as it was
+    config = server_config(tool(batching={"maxSize": 3, "maxWaitMilliseconds": 20}).spec)
+    assert parse_config(config).tools[0].batching == Batching(max_size=3, max_wait_ms=20)
+
+
+def test_prometheus_selects_service_monitors_by_labels_of_its_own() -> None:
+    selected = parse_settings(["run", "--service-monitors", "--service-monitor-label=release=prometheus"])
+    monitor = by_kind(render(tool(), selected))["ServiceMonitor"]
+    assert monitor["metadata"]["labels"].items() >= {"release": "prometheus", TOOL_LABEL: "ocr"}.items()
 
 
 def test_a_tool_of_ones_own_keeps_its_command_and_its_user() -> None:

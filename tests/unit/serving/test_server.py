@@ -188,6 +188,13 @@ def test_the_deadline_is_honoured(sample_url: str) -> None:
         assert answer.status_code == 422
 
 
+def test_no_caller_gets_more_time_than_the_server_has_for_a_call(start: Start) -> None:
+    url = start(spec("short", "sleep", default_timeout_seconds=0.2)).endpoints[0]
+    for headers in ({}, {wire.TIMEOUT_HEADER: "60"}):
+        answer = http.post(f"{url}/v1/tools/Sleep", json={"arguments": {"seconds": 5}}, headers=headers)
+        assert (answer.status_code, answer.json()["kind"]) == (504, "deadline")
+
+
 def test_work_that_waits_past_its_deadline_is_never_begun(start: Start) -> None:
     url = start(spec("late", "sleep", "count", workers=1)).endpoints[0]
     with ThreadPoolExecutor(1) as pool:

@@ -240,7 +240,7 @@ class FailurePolicy(Block):
     max_restarts: NonNegative = 3
     """Most counted restarts of the whole job."""
     backoff_seconds: Seconds = 10
-    """Pause before the first restart; it doubles with each."""
+    """Pause before a stage's second restart (before its first there is none); it doubles with each."""
     max_backoff_seconds: Seconds = 300
     """Longest pause."""
     node_lost_seconds: Seconds = 120

@@ -170,7 +170,8 @@ class VisionToolSpec(Block):
     options: Object = Field(default_factory=dict)
     """Options of the backend, validated by the server when it starts."""
     call_timeout_seconds: PositiveSeconds = 30
-    """Longest time one call may take before it counts as an infrastructure error and is retried elsewhere."""
+    """Longest time one call may take before it counts as an infrastructure error and is retried elsewhere; callers may
+    ask for less. A stage waits for all its tries together as long as its slowest tool may take."""
     batching: Batching = Field(default_factory=Batching)
     """Batches, for backends that compute in batches."""
     drain_seconds: Seconds = 30
