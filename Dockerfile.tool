@@ -1,7 +1,8 @@
-# A tool with the libraries of its backend, on the runtime's layers. EXTRA is one or more extras of pyproject.toml:
+# A tool with the libraries of its backend, on the runtime's layers. EXTRA names extras of pyproject.toml:
 #   tools              OCR (rapidocr), Point, ZoominSubplot, SegmentRegionAroundPoint (opencv): models inside their wheels
-#   transformers       GroundingDINO, SAM 2, depth (torch); with tools: SegmentRegionAroundPoint by SAM
-#   segment-anything   SAM with segment-anything (torch); likewise
+# or tools and one of
+#   transformers       GroundingDINO, SAM 2, depth (torch)
+#   segment-anything   SAM with segment-anything (torch)
 #   groundingdino      GroundingDINO with groundingdino-py (torch, transformers 4)
 #   paddleocr          OCR with paddleocr
 ARG RUNTIME_IMAGE=ghcr.io/thinkimg/runtime:0.1.0

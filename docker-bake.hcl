@@ -5,16 +5,6 @@ variable "REVISION" { default = "unknown" }
 variable "TORCH_BACKEND" { default = "" } # cpu: without CUDA
 variable "BASE_IMAGE" { default = null }  # null: the Dockerfiles' own, pinned by digest
 
-# Of the images tool-NAME. groundingdino-py and paddleocr want environments of their own.
-variable "EXTRAS" {
-  default = {
-    transformers     = "tools transformers"
-    segment-anything = "tools segment-anything"
-    groundingdino    = "groundingdino"
-    paddleocr        = "paddleocr"
-  }
-}
-
 group "default" { targets = ["runtime", "tool", "operator", "trainer"] }
 group "all" { targets = ["default", "tool-with-weights"] }
 # Not among them: trainer-vllm, by far the largest.
@@ -50,10 +40,10 @@ target "tool" {
 
 target "tool-with-weights" {
   name       = "tool-${extra}"
-  matrix     = { extra = keys(EXTRAS) }
+  matrix     = { extra = ["transformers", "segment-anything", "groundingdino", "paddleocr"] }
   inherits   = ["on-runtime"]
   dockerfile = "Dockerfile.tool"
-  args       = { EXTRA = EXTRAS[extra] }
+  args       = { EXTRA = "tools ${extra}" }
   tags       = ["${REGISTRY}/tool-${extra}:${VERSION}"]
 }
 

@@ -31,9 +31,7 @@ for image in "$@"; do
     trainer) build trainer Dockerfile.trainer --build-arg "$on_runtime" ;;
     trainer-vllm) build "$image" Dockerfile.trainer --build-arg "$on_runtime" --build-arg EXTRA="vllm deepspeed tracking" ;;
     tool) build tool Dockerfile.tool --build-arg "$on_runtime" --build-arg EXTRA=tools ;;
-    tool-transformers | tool-segment-anything)
-        build "$image" Dockerfile.tool --build-arg "$on_runtime" --build-arg EXTRA="tools ${image#tool-}" ;;
-    tool-*) build "$image" Dockerfile.tool --build-arg "$on_runtime" --build-arg EXTRA="${image#tool-}" ;;
+    tool-*) build "$image" Dockerfile.tool --build-arg "$on_runtime" --build-arg EXTRA="tools ${image#tool-}" ;;
     *) echo "build.sh: there is no image $image; images: runtime tool operator trainer tool-EXTRA" >&2; exit 2 ;;
     esac
 done

@@ -6,8 +6,7 @@ uv="${UV:-uv}"
 case "${1:?which image?}" in
 runtime) what=(--extra serving --extra gateway) ;;
 tool) what=(--extra serving --extra gateway --extra tools) ;;
-tool-transformers | tool-segment-anything) what=(--extra serving --extra gateway --extra tools --extra "${1#tool-}") ;;
-tool-*) what=(--extra serving --extra gateway --extra "${1#tool-}") ;;
+tool-*) what=(--extra serving --extra gateway --extra tools --extra "${1#tool-}") ;;
 trainer) what=(--extra serving --extra gateway --extra train --extra deepspeed --extra tracking) ;;
 trainer-vllm) what=(--extra serving --extra gateway --extra vllm --extra deepspeed --extra tracking) ;;
 operator) what=(--package thinkimg-operator) ;;

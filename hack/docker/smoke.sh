@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Test images: hack/docker/smoke.sh [runtime|tool|operator|trainer ...]   (default: runtime tool operator)
-# Each one's images/NAME/smoke.py runs inside it: no root, no network, nothing writable but /tmp. Then what must not be in it.
+# Test images: hack/docker/smoke.sh [runtime|tool|tool-BACKEND|operator|trainer ...]   (default: runtime tool operator)
+# Each one's images/NAME/smoke.py (for tool-BACKEND, images/tool/smoke_backend.py) runs inside it: no root, no network, nothing writable but /tmp. Then what must not be in it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 docker="${DOCKER:-docker}"
@@ -15,7 +15,10 @@ in_image() {
 for name in "$@"; do
     image="$registry/$name:$version"
     printf '%-10s ' "$name"
-    in_image "$image" python - <"images/$name/smoke.py"
+    case "$name" in
+    tool-*) in_image "$image" python - "${name#tool-}" <images/tool/smoke_backend.py ;;
+    *) in_image "$image" python - <"images/$name/smoke.py" ;;
+    esac
     forbidden="$(in_image --entrypoint sh "$image" -c \
         'for p in uv gcc cc g++ make; do command -v $p || true; done; find / -xdev \( -path /proc -o -path /sys \) -prune -o \( -name .cache -o -path "*/root/.cache/*" \) -print 2>/dev/null; true')"
     [ -z "$forbidden" ] || { echo "smoke.sh: $image holds what no image should: $forbidden" >&2; exit 1; }

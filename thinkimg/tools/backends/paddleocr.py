@@ -68,6 +68,8 @@ class PaddleReader(TextReader):
             except ImportError:
                 raise
             except Exception as error:  # whatever its loaders and three hubs raise
+                if "dependency error" in str(error):  # what PaddleX makes of a package that is not installed
+                    raise ImportError(str(error.__cause__ or error)) from error
                 raise _failure(models, error) from error
         self.details = {
             "detection": detection or DEFAULT_DETECTION,
