@@ -2,9 +2,10 @@
 
     python -P bench/operator.py [--tools 1000,5000] [--jobs 200] [--jobs-runs 3] [--kopf-tools 200] [--idle-seconds 60]
 
-For each number of VisionTools, in one control plane and one minute: 16 tasks of a plain HTTP client write the children
-and a status of as many tools (no watch, no decision, no check), then the operator does the same for tools of its own.
-Fewer than 3,000 tools are compared three times; the middle comparison counts.
+For each number of VisionTools: 16 tasks of a plain HTTP client write the children and a status of as many tools (no
+watch, no decision, no check), then the operator does the same for tools of its own. Each has a control plane of its
+own: one that has seen a thousand tools come and go is slower for whoever writes next. Fewer than 3,000 tools are
+compared three times; the middle comparison counts.
 `writes_ratio` is the operator's writes per second over the writer's, taken from the audit log between first write and
 last first status. After the largest number: memory, start-up with everything there, requests that write in a resync
 with nothing to do, CPU at rest. The tools stand in namespaces of a hundred: Kubernetes' own controllers look at all
@@ -235,23 +236,20 @@ def our_rate(cluster: Cluster, spaces: Sequence[Namespace], count: int) -> tuple
 
 
 @contextlib.contextmanager
-def emptied(cluster: Cluster, hint: str, count: int = 1) -> Iterator[list[Namespace]]:
-    """Namespaces that are gone at the end: controllers that still delete them would slow down the next measurement."""
-    with contextlib.ExitStack() as stack:
-        spaces = [stack.enter_context(cluster.namespace(hint)) for _ in range(count)]
-        yield spaces
-    for space in spaces:
-        left = ["get", "namespace", space.name, "--ignore-not-found", "--output=name"]
-        wait(f"{space.name} is gone", lambda left=left: not cluster.kubectl(*left), 1200)
+def fresh_plane(count: int) -> Iterator[tuple[Cluster, list[Namespace]]]:
+    """A control plane with the namespaces of `count` tools."""
+    with control_plane() as cluster, contextlib.ExitStack() as stack:
+        homes = -(-count // TOOLS_OF_A_NAMESPACE)
+        yield cluster, [stack.enter_context(cluster.namespace("tools")) for _ in range(homes)]
 
 
-def measure(cluster: Cluster, count: int, idle_seconds: float, *, thorough: bool) -> dict[str, Any]:
+def measure(count: int, idle_seconds: float, *, thorough: bool) -> dict[str, Any]:
     """One number of tools, with the middle one of some comparisons; `thorough` adds what is measured with everything
     there."""
     found: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
     for left in reversed(range(RUNS if count < LARGE else 1)):
-        with compared(cluster, count) as (ours, access, result):
+        with compared(count) as (cluster, ours, access, result):
             print(f"{count} tools: {result}", flush=True)
             found.append(result)
             if thorough and not left:
@@ -261,12 +259,12 @@ def measure(cluster: Cluster, count: int, idle_seconds: float, *, thorough: bool
 
 
 @contextlib.contextmanager
-def compared(cluster: Cluster, count: int) -> Iterator[tuple[list[Namespace], list[str], dict[str, Any]]]:
-    """The bare writer and then the operator; its namespaces, its arguments and what was measured, while they last."""
-    homes = -(-count // TOOLS_OF_A_NAMESPACE)
-    with emptied(cluster, "bare", homes) as bare:
+def compared(count: int) -> Iterator[tuple[Cluster, list[Namespace], list[str], dict[str, Any]]]:
+    """The bare writer and then the operator: its control plane, its namespaces, its arguments and what was measured,
+    while they last."""
+    with fresh_plane(count) as (cluster, bare):
         bare_writes = bare_rate(cluster, bare, count)
-    with emptied(cluster, "ours", homes) as ours:
+    with fresh_plane(count) as (cluster, ours):
         access = grant_everywhere(ours[0])
         writer = Writer(cluster)
         bodies = [tool(index, _home(ours, index)) for index in range(count)]
@@ -277,6 +275,7 @@ def compared(cluster: Cluster, count: int) -> Iterator[tuple[list[Namespace], li
             our_writes, tools = our_rate(cluster, ours, count)
             memory = process.memory()
         yield (
+            cluster,
             ours,
             access,
             {
@@ -406,9 +405,9 @@ def create(body, namespace, patch, **_):
 """
 
 
-def kopf_rate(cluster: Cluster, count: int) -> float:
+def kopf_rate(count: int) -> float:
     """Tools per second of an operator as kopf's tutorial writes it."""
-    with cluster.namespace("kopf") as namespace:
+    with control_plane() as cluster, cluster.namespace("kopf") as namespace:
         writer = Writer(cluster)
         asyncio.run(writer.each([tool(index, namespace.name) for index in range(count)], writer.create))
         script, log = cluster.folder / "kopf_style.py", cluster.folder / "kopf_style.log"
@@ -447,14 +446,13 @@ def main() -> None:
     given = parser.parse_args()
     counts = sorted(int(text) for text in given.tools.split(","))
     found: dict[str, Any] = {}
-    with control_plane() as cluster:
-        for count in counts:
-            measured = measure(cluster, count, given.idle_seconds, thorough=count == counts[-1])
-            found[f"rate_{count}"] = measured.pop("rate")
-            found[f"writes_ratio_{count}"] = measured["writes_ratio"]
-            found.update(measured)
-        if given.kopf_tools:
-            found["plain_kopf"] = kopf_rate(cluster, given.kopf_tools)
+    for count in counts:
+        measured = measure(count, given.idle_seconds, thorough=count == counts[-1])
+        found[f"rate_{count}"] = measured.pop("rate")
+        found[f"writes_ratio_{count}"] = measured["writes_ratio"]
+        found.update(measured)
+    if given.kopf_tools:
+        found["plain_kopf"] = kopf_rate(given.kopf_tools)
     if given.jobs:
         found["jobs_ready_ratio"] = jobs_ready_ratio(given.jobs, given.jobs_runs)
     found["writes_ratio"] = min(found[f"writes_ratio_{count}"] for count in counts)
