@@ -105,7 +105,7 @@ def stage(
             [tool.tool for tool in tools],
             endpoints,
             tool_keys(endpoints, os.environ),
-            max((tool.call_timeout_seconds for tool in tools), default=30),
+            max((tool.call_timeout_seconds for tool in tools), default=Context.call_seconds),
             data_folder or loaded.folder,
             cache_tools=tool_cache,
             rank=rank,

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The Python packages of an image as CycloneDX JSON, from the lock: hack/docker/sbom.sh runtime|tool|tool-EXTRA|trainer|trainer-vllm|operator
+# The Python packages of an image as CycloneDX JSON, from the lock: hack/docker/sbom.sh NAME
+# NAME: runtime, tool, tool-BACKEND, trainer, trainer-vllm, operator
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 uv="${UV:-uv}"

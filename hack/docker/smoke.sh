@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Test images: hack/docker/smoke.sh [runtime|tool|tool-BACKEND|operator|trainer ...]   (default: runtime tool operator)
-# Each one's images/NAME/smoke.py (for tool-BACKEND, images/tool/smoke_backend.py) runs inside it: no root, no network, nothing writable but /tmp. Then what must not be in it.
+# Each one's images/NAME/smoke.py (for tool-BACKEND, images/tool/smoke_backend.py) runs inside it: no root, no
+# network, nothing writable but /tmp. Then what must not be in it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 docker="${DOCKER:-docker}"

@@ -2,9 +2,13 @@
 {{ .Values.serviceAccount.name | default .Release.Name }}
 {{- end }}
 
-{{- define "operator.labels" -}}
+{{- define "operator.selector" -}}
 app.kubernetes.io/name: thinkimg-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "operator.labels" -}}
+{{ include "operator.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: thinkimg
