@@ -4,12 +4,16 @@
 
 For each number of VisionTools: 16 tasks of a plain HTTP client write the children and a status of as many tools (no
 watch, no decision, no check), then the operator does the same for tools of its own. Each has a control plane of its
-own: one that has seen a thousand tools come and go is slower for whoever writes next. Fewer than 3,000 tools are
-compared three times; the middle comparison counts.
+own: one that has seen a thousand tools come and go is slower for whoever writes next. Fewer than 3,000 tools have a pod
+each, which starts on a simulated node, and are compared three times; the middle comparison counts. More have none.
 `writes_ratio` is the operator's writes per second over the writer's, taken from the audit log between first write and
-last first status. After the largest number: memory, start-up with everything there, requests that write in a resync
-with nothing to do, CPU at rest. The tools stand in namespaces of a hundred: Kubernetes' own controllers look at all
-objects of a namespace for each of its Deployments, and thousands in one would measure them.
+last first status; `cpu_ms` is what the operator itself used for a tool. After the largest number: memory, start-up with
+everything there, requests that write in a resync with nothing to do, CPU at rest. The tools stand in namespaces of a
+hundred: Kubernetes' own controllers look at all objects of a namespace for each of its Deployments, and thousands in
+one would measure them.
+
+`rate_1000_without_pods` is there to compare like with like: the mean of one run just before the largest number and one
+just after it, so that a machine that gets faster or slower meanwhile counts half.
 
 `jobs_ready_ratio`: seconds until all pods of ToolRLJobs of eight pods are ready on simulated nodes, over those of the
 same Jobs created by themselves, in the middle one of three runs. Beside it, not gated: the same tools by an operator in
@@ -58,17 +62,18 @@ TASKS = 16
 TOOLS_OF_A_NAMESPACE = 100
 PODS_OF_A_JOB = 8
 RUNS, LARGE = 3, 3000
-"""Fewer tools than the second number are compared as often as the first says: half a minute alone says little on a
-machine that others use too."""
+"""Fewer tools than the second number have pods, and are compared as often as the first says: half a minute alone says
+little on a machine that others use too."""
+TOOLS_OF_A_NODE = 50
 WRITES = {"create", "update", "patch", "delete"}
 
 
-def tool(index: int, namespace: str) -> Body:
+def tool(index: int, namespace: str, replicas: int) -> Body:
     return {
         "apiVersion": "thinkimg.dev/v1alpha1",
         "kind": "VisionTool",
         "metadata": {"name": f"tool-{index:05}", "namespace": namespace},
-        "spec": {"tool": "OCR", "replicas": 0, "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}},
+        "spec": {"tool": "OCR", "replicas": replicas, "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}},
     }
 
 
@@ -130,13 +135,13 @@ def writes_of(body: Body) -> list[Write]:
     return [*found, (path, {"status": status}, "merge-patch+json")]
 
 
-def bare_rate(cluster: Cluster, spaces: Sequence[Namespace], count: int) -> float:
+def bare_rate(cluster: Cluster, spaces: Sequence[Namespace], count: int, replicas: int) -> float:
     """Writes per second of the bare writer, for `count` tools."""
     writer = Writer(cluster)
     prepared: list[list[Write]] = []
 
     async def create(session: aiohttp.ClientSession, index: int) -> None:
-        prepared.append(writes_of(await writer.create(session, tool(index, _home(spaces, index)))))
+        prepared.append(writes_of(await writer.create(session, tool(index, _home(spaces, index), replicas))))
 
     asyncio.run(writer.each(list(range(count)), create))
     seconds = asyncio.run(writer.each(prepared, writer.fill))
@@ -236,9 +241,10 @@ def our_rate(cluster: Cluster, spaces: Sequence[Namespace], count: int) -> tuple
 
 
 @contextlib.contextmanager
-def fresh_plane(count: int) -> Iterator[tuple[Cluster, list[Namespace]]]:
-    """A control plane with the namespaces of `count` tools."""
-    with control_plane() as cluster, contextlib.ExitStack() as stack:
+def fresh_plane(count: int, replicas: int) -> Iterator[tuple[Cluster, list[Namespace]]]:
+    """A control plane with the namespaces of `count` tools, and nodes where they have pods."""
+    nodes = -(-count // TOOLS_OF_A_NODE) if replicas else 0
+    with control_plane(nodes) as cluster, contextlib.ExitStack() as stack:
         homes = -(-count // TOOLS_OF_A_NAMESPACE)
         yield cluster, [stack.enter_context(cluster.namespace("tools")) for _ in range(homes)]
 
@@ -248,9 +254,14 @@ def measure(count: int, idle_seconds: float, *, thorough: bool) -> dict[str, Any
     there."""
     found: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
-    for left in reversed(range(RUNS if count < LARGE else 1)):
-        with compared(count) as (cluster, ours, access, result):
-            print(f"{count} tools: {result}", flush=True)
+    replicas = 0 if count >= LARGE else 1
+    for left in reversed(range(1 if count >= LARGE else RUNS)):
+        with fresh_plane(count, replicas) as (cluster, bare):
+            bare_writes = bare_rate(cluster, bare, count, replicas)
+        with by_operator(count, replicas) as (cluster, ours, access, result):
+            result["bare_writes_per_second"] = round(bare_writes, 1)
+            result["writes_ratio"] = round(result["writes_per_second"] / bare_writes, 3)
+            print(f"{count} tools of {replicas} pods: {result}", flush=True)
             found.append(result)
             if thorough and not left:
                 more = with_everything_there(cluster, ours, access, count, idle_seconds)
@@ -258,34 +269,33 @@ def measure(count: int, idle_seconds: float, *, thorough: bool) -> dict[str, Any
     return {**middle, **more, "rss_mb": max(result["rss_mb"] for result in [*found, more] if result)}
 
 
+def rate_without_pods(count: int) -> float:
+    """Tools per second of the operator alone."""
+    with by_operator(count, 0) as (_, _, _, result):
+        print(f"{count} tools of 0 pods: {result}", flush=True)
+        return float(result["rate"])
+
+
 @contextlib.contextmanager
-def compared(count: int) -> Iterator[tuple[Cluster, list[Namespace], list[str], dict[str, Any]]]:
-    """The bare writer and then the operator: its control plane, its namespaces, its arguments and what was measured,
-    while they last."""
-    with fresh_plane(count) as (cluster, bare):
-        bare_writes = bare_rate(cluster, bare, count)
-    with fresh_plane(count) as (cluster, ours):
+def by_operator(count: int, replicas: int) -> Iterator[tuple[Cluster, list[Namespace], list[str], dict[str, Any]]]:
+    """Tools that the operator brought to a status: their control plane, its namespaces, the operator's arguments and
+    what was measured, while they last."""
+    with fresh_plane(count, replicas) as (cluster, ours):
         access = grant_everywhere(ours[0])
         writer = Writer(cluster)
-        bodies = [tool(index, _home(ours, index)) for index in range(count)]
+        bodies = [tool(index, _home(ours, index), replicas) for index in range(count)]
         asyncio.run(writer.each(bodies, writer.create))
         with operator(cluster, ours[0], access) as process:
             what = f"{count} tools settled"
             wait(what, lambda: process.metric("workqueue_adds_total") >= count and _quiet(process), 1200)
             our_writes, tools = our_rate(cluster, ours, count)
-            memory = process.memory()
-        yield (
-            cluster,
-            ours,
-            access,
-            {
-                "bare_writes_per_second": round(bare_writes, 1),
+            result = {
                 "writes_per_second": round(our_writes, 1),
-                "writes_ratio": round(our_writes / bare_writes, 3),
                 "rate": round(tools, 1),
-                "rss_mb": memory,
-            },
-        )
+                "cpu_ms": round(process.cpu() / count * 1000, 1),
+                "rss_mb": process.memory(),
+            }
+        yield cluster, ours, access, result
 
 
 def with_everything_there(
@@ -409,7 +419,7 @@ def kopf_rate(count: int) -> float:
     """Tools per second of an operator as kopf's tutorial writes it."""
     with control_plane() as cluster, cluster.namespace("kopf") as namespace:
         writer = Writer(cluster)
-        asyncio.run(writer.each([tool(index, namespace.name) for index in range(count)], writer.create))
+        asyncio.run(writer.each([tool(index, namespace.name, 0) for index in range(count)], writer.create))
         script, log = cluster.folder / "kopf_style.py", cluster.folder / "kopf_style.log"
         script.write_text(KOPF)
         command = [str(Path(sys.executable).with_name("kopf")), "run", f"--namespace={namespace.name}", str(script)]
@@ -446,11 +456,17 @@ def main() -> None:
     given = parser.parse_args()
     counts = sorted(int(text) for text in given.tools.split(","))
     found: dict[str, Any] = {}
+    smallest, largest = counts[0], counts[-1]
+    without_pods: list[float] = []
     for count in counts:
-        measured = measure(count, given.idle_seconds, thorough=count == counts[-1])
-        found[f"rate_{count}"] = measured.pop("rate")
-        found[f"writes_ratio_{count}"] = measured["writes_ratio"]
-        found.update(measured)
+        if smallest < LARGE <= count:
+            without_pods.append(rate_without_pods(smallest))
+        measured = measure(count, given.idle_seconds, thorough=count == largest)
+        found |= {f"{name}_{count}": measured.pop(name) for name in ("rate", "cpu_ms", "writes_ratio")}
+        found |= measured
+    if without_pods:
+        without_pods.append(rate_without_pods(smallest))
+        found[f"rate_{smallest}_without_pods"] = round(statistics.mean(without_pods), 1)
     if given.kopf_tools:
         found["plain_kopf"] = kopf_rate(given.kopf_tools)
     if given.jobs:

@@ -83,7 +83,7 @@ def stage(
         raise typer.Exit(launch(sys.argv[1:]))
     _end_with_parent()
     from thinkimg.api.v1alpha1 import load_manifest
-    from thinkimg.jobs.context import Context
+    from thinkimg.jobs.context import Context, call_seconds_of
     from thinkimg.jobs.environment import tool_keys
     from thinkimg.jobs.layout import Run
     from thinkimg.jobs.stage import join_ranks, run_stage
@@ -96,16 +96,15 @@ def stage(
     stages = ["base", *(known.name for known in chosen.spec.stages)]
     if name not in stages:
         raise UserError(f"there is no stage {name!r}; there are {', '.join(stages)}", "NAME")
-    tools = [loaded.tools[tool.name].spec for tool in chosen.spec.tools if tool.name in loaded.tools]
     endpoints = [url for url in os.environ.get("THINKIMG_TOOL_ENDPOINTS", "").split(",") if url]
     with join_ranks() as (rank, world_size):
         context = Context(
             chosen,
             Run(folder.resolve()),
-            [tool.tool for tool in tools],
+            [tool.spec.tool for tool in loaded.tools_of(chosen)],
             endpoints,
             tool_keys(endpoints, os.environ),
-            max((tool.call_timeout_seconds for tool in tools), default=Context.call_seconds),
+            call_seconds_of(loaded, chosen),
             data_folder or loaded.folder,
             cache_tools=tool_cache,
             rank=rank,

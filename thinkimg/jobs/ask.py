@@ -11,7 +11,7 @@ from thinkimg.agent.agent import NoTools, Task
 from thinkimg.api.v1alpha1 import load_manifest
 from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
-from thinkimg.jobs.context import Context
+from thinkimg.jobs.context import Context, call_seconds_of
 from thinkimg.jobs.export import find_model
 from thinkimg.jobs.run import job_of, servers_of
 from thinkimg.jobs.stage import trained_with_tools
@@ -35,7 +35,13 @@ def ask_model(
     with tempfile.TemporaryDirectory() as logs:
         tools = trained_with_tools(job, name)
         with Supervisor(servers_of(manifest, job, secrets) if tools else [], Path(logs)) as servers:
-            context = Context(job, run, (), servers.endpoints, data_folder=manifest.folder)
+            context = Context(
+                job,
+                run,
+                endpoints=servers.endpoints,
+                call_seconds=call_seconds_of(manifest, job),
+                data_folder=manifest.folder,
+            )
             trajectory = asyncio.run(_answer(context, name, task, tools))
     if out is not None:
         write_trajectories([trajectory], out)

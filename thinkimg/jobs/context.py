@@ -8,7 +8,7 @@ from typing import Any
 
 from thinkimg.agent.agent import Agent, Limits, NoTools, Task, Tools
 from thinkimg.agent.formats import get_format
-from thinkimg.api.v1alpha1 import ToolRLJob
+from thinkimg.api.v1alpha1 import Manifest, ToolRLJob
 from thinkimg.client import ResultCache, ToolClient
 from thinkimg.errors import UserError
 from thinkimg.jobs.attempt import check_attempt
@@ -21,6 +21,11 @@ from thinkimg.models.pretrained import LoadedModel, load_model
 TINY = "preset://tiny"
 
 
+def call_seconds_of(manifest: Manifest, job: ToolRLJob) -> float:
+    """Until a call of any of the job's tools is given up: the longest `callTimeoutSeconds` of those in the manifest."""
+    return max((tool.spec.call_timeout_seconds for tool in manifest.tools_of(job)), default=Context.call_seconds)
+
+
 @dataclass(frozen=True)
 class Context:
     """What every stage needs.
@@ -29,7 +34,7 @@ class Context:
         tools: names of the built-in tools that the job uses.
         endpoints: addresses of the tool servers; empty for stages without tools.
         tool_keys: endpoint -> key, where a server wants one.
-        call_seconds: until a tool call, with its retries, is given up.
+        call_seconds: until a tool call, with its retries, is given up; `call_seconds_of` finds it.
         cache_tools: keep tool results in this process's memory, from an empty start.
         rank, world_size: of this process.
     """

@@ -53,6 +53,10 @@ class Manifest:
         )
         raise ManifestError([Problem(self.source, "", message, suggestion(name or "", names))], self.source)
 
+    def tools_of(self, job: ToolRLJob) -> list[VisionTool]:
+        """Those VisionTools of the file that the job uses; on a cluster others may be there without the file."""
+        return [self.tools[tool.name] for tool in job.spec.tools if tool.name in self.tools]
+
     def problem(self, document: str, loc: tuple[str | int, ...], message: str, remedy: str) -> Problem:
         """A Problem of a document of this file, with its line."""
         known = self.documents.get(document)
