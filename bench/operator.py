@@ -254,8 +254,8 @@ def measure(count: int, idle_seconds: float, *, thorough: bool) -> dict[str, Any
     there."""
     found: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
-    replicas = 0 if count >= LARGE else 1
-    for left in reversed(range(1 if count >= LARGE else RUNS)):
+    replicas, runs = (0, 1) if count >= LARGE else (1, RUNS)
+    for left in reversed(range(runs)):
         with fresh_plane(count, replicas) as (cluster, bare):
             bare_writes = bare_rate(cluster, bare, count, replicas)
         with by_operator(count, replicas) as (cluster, ours, access, result):
@@ -446,19 +446,22 @@ def kopf_rate(count: int) -> float:
             process.wait(timeout=60)
 
 
+def counts(text: str) -> list[int]:
+    return sorted(int(part) for part in text.split(","))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tools", default="1000,5000")
+    parser.add_argument("--tools", type=counts, default="1000,5000", metavar="COUNT[,COUNT…]")
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--jobs-runs", type=int, default=3)
     parser.add_argument("--kopf-tools", type=int, default=200)
     parser.add_argument("--idle-seconds", type=float, default=60)
     given = parser.parse_args()
-    counts = sorted(int(text) for text in given.tools.split(","))
     found: dict[str, Any] = {}
-    smallest, largest = counts[0], counts[-1]
+    smallest, largest = given.tools[0], given.tools[-1]
     without_pods: list[float] = []
-    for count in counts:
+    for count in given.tools:
         if smallest < LARGE <= count:
             without_pods.append(rate_without_pods(smallest))
         measured = measure(count, given.idle_seconds, thorough=count == largest)
@@ -471,7 +474,7 @@ def main() -> None:
         found["plain_kopf"] = kopf_rate(given.kopf_tools)
     if given.jobs:
         found["jobs_ready_ratio"] = jobs_ready_ratio(given.jobs, given.jobs_runs)
-    found["writes_ratio"] = min(found[f"writes_ratio_{count}"] for count in counts)
+    found["writes_ratio"] = min(found[f"writes_ratio_{count}"] for count in given.tools)
     print(json.dumps(found))
 
 
