@@ -43,7 +43,8 @@ import requests
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from thinkimg.client import ToolClient, wire
+from thinkimg import wire
+from thinkimg.client import ToolClient
 from thinkimg.gateway.config import parse_config
 from thinkimg.image import Image, keep_decoded_pictures
 from thinkimg.serving import ServerConfig, ServerSpec, Supervisor

@@ -20,7 +20,6 @@ from PIL import Image as Pillow
 
 from thinkimg.agent.agent import Agent
 from thinkimg.agent.formats import Call, OpenThinkIMG, Parsed
-from thinkimg.agent.store import Store
 from thinkimg.evaluation.evaluate import Settings, evaluate
 from thinkimg.evaluation.output import Output
 from thinkimg.evaluation.scorers import find_rule
@@ -29,6 +28,7 @@ from thinkimg.image import Image
 from thinkimg.models.chat import Reply, SamplingParameters
 from thinkimg.tools.tool import ToolResult, ToolSchema
 from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory.store import Store
 
 PICTURES = 20
 FIRST = 1000

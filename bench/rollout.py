@@ -33,7 +33,7 @@ from PIL import Image as Pillow
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from thinkimg.agent.agent import Agent, Limits, Task
+from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import Hermes
 from thinkimg.image import Image
 from thinkimg.models import tiny
@@ -44,6 +44,7 @@ from thinkimg.models.image_features import ImageFeatures
 from thinkimg.tools.tool import ToolResult, ToolSchema
 from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config
 from thinkimg.training.rewards import Reward
+from thinkimg.trajectory import Task
 
 GENERATIONS = 4
 QUESTION = "what is the value of the bar"

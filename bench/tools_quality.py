@@ -29,9 +29,9 @@ from rich.table import Table
 
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
-from thinkimg.tools.backends.masks import decode_rle
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolResult
+from thinkimg.tools.vision.masks import decode_rle
 
 sys.path.append(str(Path(__file__).parent))  # behind the standard library: this folder has an operator.py
 

@@ -32,9 +32,9 @@ from urllib.parse import urlsplit
 import yaml
 from local_http import serving
 
-from thinkimg.client.wire import Problem
 from thinkimg.evaluation.report import write_table
-from thinkimg.jobs.run import JobRun, prepare
+from thinkimg.jobs.runner.run import JobRun, prepare
+from thinkimg.wire import Problem
 
 DEMO = Path(__file__).parent.parent / "manifests" / "toolrljob-cpu.yaml"
 SHARE = 0.2

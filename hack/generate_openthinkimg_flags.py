@@ -1,9 +1,9 @@
-"""Write docs/reference/openthinkimg-flags.md from `thinkimg.training.openthinkimg.FLAGS`; a test fails while it is out
-of date."""
+"""Write docs/reference/openthinkimg-flags.md from `thinkimg.openthinkimg.train_flags.FLAGS`; a test fails while it is
+out of date."""
 
 from pathlib import Path
 
-from thinkimg.training.openthinkimg import FLAGS
+from thinkimg.openthinkimg.train_flags import FLAGS
 
 TARGET = Path(__file__).parent.parent / "docs" / "reference" / "openthinkimg-flags.md"
 

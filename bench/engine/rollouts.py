@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from PIL import Image as Pillow
 
-from thinkimg.agent.agent import Agent, Limits, Task
+from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import Hermes
 from thinkimg.agent.prompts import system_prompt
 from thinkimg.image import Image
@@ -47,7 +47,7 @@ from thinkimg.models.vllm.generator import VLLMGenerator
 from thinkimg.tools.tool import ToolResult, ToolSchema
 from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config
 from thinkimg.training.rewards import Reward
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
 
 prepare_cpu()
 from trl.generation import vllm_generation  # noqa: E402

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 from PIL import Image as Pillow
 
-from thinkimg.client.wire import JSON, encode
 from thinkimg.image import Image
+from thinkimg.wire import JSON, encode
 
 
 def main() -> None:

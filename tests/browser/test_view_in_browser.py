@@ -19,7 +19,7 @@ from viewed import viewed
 
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolCallBlock, ToolResultBlock
-from thinkimg.tools.backends.masks import COLORS, encode_rle
+from thinkimg.tools.vision.masks import COLORS, encode_rle
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 pytestmark = pytest.mark.browser

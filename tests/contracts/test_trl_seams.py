@@ -165,13 +165,12 @@ def our_batch(folder: Path) -> dict[str, Any]:
     """A batch of `ToolGRPOTrainer` with one picture per prompt and one per observation."""
     from PIL import Image as Pillow
 
-    from thinkimg.agent.agent import Task
     from thinkimg.image import Image
     from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
     from thinkimg.models.families.qwen_vl import QwenVL
     from thinkimg.training.grpo import GRPOSettings, grpo_config
     from thinkimg.training.rewards import Reward
-    from thinkimg.trajectory import Trajectory
+    from thinkimg.trajectory import Task, Trajectory
 
     tokenizer = tiny.build_tokenizer(["what", "is", "it", "user", "assistant"])
     processor = tiny.build_processor(tokenizer)

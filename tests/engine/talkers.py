@@ -7,13 +7,13 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from thinkimg.agent.agent import Task, append_reply
+from thinkimg.agent.agent import append_reply
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
 from thinkimg.models import tiny
 from thinkimg.models.chat import ContextFull, Family, SamplingParameters, TokenModel
 from thinkimg.models.generator import Generator
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
 
 WORDS = ["what", "is", "the", "value", "of", "bar", "user", "assistant", "system", "tool", "observation"]
 

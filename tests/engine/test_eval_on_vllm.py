@@ -9,7 +9,7 @@ import pytest
 from talkers import picture, save_tiny
 
 from thinkimg.errors import UserError
-from thinkimg.evaluation.backends import make_model
+from thinkimg.models.backends import make_model
 
 QUESTIONS = 6
 

@@ -23,8 +23,8 @@ from thinkimg.agent.formats import get_format
 from thinkimg.api.v1alpha1 import load_manifest
 from thinkimg.cli import main
 from thinkimg.data.datasets import load_questions
-from thinkimg.jobs import tiny_preset
 from thinkimg.jobs.layout import Run
+from thinkimg.jobs.stages import tiny_preset
 from thinkimg.tools.registry import TOOLS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

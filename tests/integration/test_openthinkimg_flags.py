@@ -21,8 +21,8 @@ from scripted_agent import World, picture
 
 from thinkimg.api.v1alpha1 import parse_manifest
 from thinkimg.errors import UserError
+from thinkimg.openthinkimg.train_flags import FLAGS, prepare
 from thinkimg.serving import Supervisor
-from thinkimg.training.openthinkimg import FLAGS, prepare
 
 README = """
 torchrun --nproc_per_node=${nproc_per_node} \\

@@ -73,7 +73,7 @@ import asyncio, sys
 from pathlib import Path
 from thinkimg.client import ToolClient
 from thinkimg.image import Image
-from thinkimg.jobs.run import prepare, servers_of
+from thinkimg.jobs.runner.run import prepare, servers_of
 from thinkimg.serving import Supervisor
 from thinkimg.serving.fleet import read_fleet
 

@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
 from thinkimg.data.datasets import Example, export_jsonl, load_questions
 from thinkimg.image import Image
-from thinkimg.jobs.questions import load_tasks
+from thinkimg.jobs.stages.questions import load_tasks
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from thinkimg.agent.formats import Call, Format, OpenThinkIMG, Parsed, Returned
@@ -13,7 +13,7 @@ from thinkimg.image import Image, ImageDecodeError
 from thinkimg.message import ImageBlock, TextBlock, ToolCallBlock, ToolResultBlock
 from thinkimg.models.chat import ChatModel, ContextFull, Reply, SamplingParameters
 from thinkimg.tools.tool import ToolResult, ToolSchema
-from thinkimg.trajectory import Trajectory, Turn
+from thinkimg.trajectory import Task, Trajectory, Turn
 
 LONGEST_STRIP = 200
 """Longer side to shorter side: what image processors of the Qwen-VL kind accept at most."""
@@ -46,17 +46,6 @@ class NoTools:
 
     async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Image]) -> Outcome:
         raise ModelError(f"There is no tool {name}: this task has no tools. Give your answer.", kind="unknown_tool")
-
-
-@dataclass(frozen=True)
-class Task:
-    """A question about images. `meta` is copied into the trajectory."""
-
-    id: str
-    question: str
-    images: tuple[Image, ...]
-    reference: str | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -240,4 +229,4 @@ def append_reply(trajectory: Trajectory, reply: Reply) -> Turn:
     return turn
 
 
-__all__ = ["Agent", "Call", "Limits", "NoTools", "Outcome", "Task", "Tools", "append_reply"]
+__all__ = ["Agent", "Call", "Limits", "NoTools", "Outcome", "Tools", "append_reply"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.errors import ModelError
 from thinkimg.image import ImageDecodeError
 from thinkimg.tools.tool import ToolResult, ToolSchema

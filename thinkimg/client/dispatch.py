@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.client.balancing import choose, has_alternative
 from thinkimg.client.cache import CachedError, Entry
 from thinkimg.client.pool import ReplicaPool

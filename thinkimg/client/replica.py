@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.client.connections import Connections
 from thinkimg.errors import UserError
 from thinkimg.tools.tool import ToolSchema

@@ -1,9 +1,9 @@
-"""`python -m thinkimg.evaluation`: see `thinkimg.evaluation.openthinkimg`."""
+"""`python -m thinkimg.evaluation`: see `thinkimg.openthinkimg.evaluation`."""
 
 import sys
 
 from thinkimg.errors import InfrastructureError, UserError
-from thinkimg.evaluation.openthinkimg import main
+from thinkimg.openthinkimg.evaluation import main
 
 if __name__ == "__main__":
     try:

@@ -85,9 +85,9 @@ def run_evaluation(options: Options) -> list[dict[str, Any]]:
         UserError: wrong options; the output belongs to another evaluation or to a process that runs.
         InfrastructureError: endpoint, engine or tool servers do not work.
     """
-    from thinkimg.evaluation.backends import Metered, Prices, Stopped, make_model
     from thinkimg.evaluation.evaluate import Shard
     from thinkimg.evaluation.tasks import find_task
+    from thinkimg.models.backends import Metered, Prices, Stopped, make_model
 
     tasks = [find_task(name) for name in options.tasks]
     if options.data is not None and len(tasks) > 1:
@@ -112,9 +112,9 @@ def run_evaluation(options: Options) -> list[dict[str, Any]]:
 async def _on_task(
     options: Options, agent: "Agent", task: Any, scorers: "Sequence[Scorer]", shard: Any
 ) -> dict[str, Any] | None:
-    from thinkimg.agent.store import Store
     from thinkimg.evaluation.evaluate import Settings, evaluate
     from thinkimg.evaluation.output import Output
+    from thinkimg.trajectory.store import Store
 
     settings = options.settings(task.name, list(agent.tools.schemas), shard.count)
     output = Output(options.out / task.name, settings, shard, options.stores.get(task.name))
@@ -151,7 +151,7 @@ def _scorers(options: Options, default: str) -> "list[Scorer]":
 
 
 def _judge(options: Options) -> "ChatModel":
-    from thinkimg.evaluation.backends import make_model
+    from thinkimg.models.backends import make_model
 
     arguments = dict(options.judge)
     if "base_url" not in arguments or "model" not in arguments:

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from thinkimg.agent.agent import Agent, Task
-from thinkimg.agent.store import ITEM, Store, digest_of
+from thinkimg.agent.agent import Agent
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.evaluation.scorers import Scorer
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
+from thinkimg.trajectory.store import ITEM, Store, digest_of
 
 
 @dataclass(frozen=True)

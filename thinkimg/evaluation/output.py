@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from thinkimg.agent.store import Store, lock
 from thinkimg.errors import UserError
 from thinkimg.evaluation.evaluate import WHOLE, Shard
 from thinkimg.evaluation.summary import Summary, row_of
+from thinkimg.trajectory.store import Store, lock
 
 RESULTS, ITEMS, COSTS, SETTINGS = "results.json", "items.jsonl", "costs.json", "settings.json"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.gateway.config import GatewayConfig, Limits, is_loopback
 from thinkimg.gateway.keys import Caller, Callers, LimitError, redacted
 from thinkimg.gateway.metrics import GatewayMetrics

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from thinkimg import wire
 from thinkimg.agent.agent import LONGEST_STRIP, Agent, Limits, Outcome
 from thinkimg.agent.formats import Format, Parsed, get_format
 from thinkimg.agent.prompts import Style
-from thinkimg.client import wire
 from thinkimg.errors import InfrastructureError
 from thinkimg.gateway.config import Upstream
 from thinkimg.gateway.core import CallerGone, Core, secret, spend, while_connected

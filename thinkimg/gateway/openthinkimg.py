@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.gateway.core import CallerGone, Core, while_connected
 from thinkimg.gateway.gate import CONTROLLER_PATHS
 from thinkimg.gateway.refusals import Refusal, error_code, problem_of, refuse

@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 import httpx
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.gateway.config import Limits
 from thinkimg.gateway.refusals import Refusal, refuse
 from thinkimg.image import Image, ImageDecodeError

@@ -6,7 +6,7 @@ import math
 
 from starlette.responses import Response
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.errors import InfrastructureError, ModelError, UserError
 
 log = logging.getLogger(__name__)

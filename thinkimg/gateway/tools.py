@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.gateway.core import CallerGone, Core, while_connected
 from thinkimg.gateway.keys import Caller
 from thinkimg.gateway.pictures import LARGE_BYTES

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from thinkimg.agent.agent import NoTools, Task
+from thinkimg.agent.agent import NoTools
 from thinkimg.api.v1alpha1 import load_manifest
 from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
-from thinkimg.jobs.context import Context, call_seconds_of
 from thinkimg.jobs.export import find_model
-from thinkimg.jobs.run import job_of, servers_of
-from thinkimg.jobs.stage import trained_with_tools
+from thinkimg.jobs.runner.run import job_of, servers_of
+from thinkimg.jobs.stages.context import Context, call_seconds_of
+from thinkimg.jobs.stages.stage import trained_with_tools
 from thinkimg.serving import Supervisor
 from thinkimg.tools.registry import own_tools
-from thinkimg.trajectory import Trajectory, write_trajectories
+from thinkimg.trajectory import Task, Trajectory, write_trajectories
 
 
 def ask_model(

@@ -51,17 +51,17 @@ def run_synthesis(options: Options) -> dict[str, Any]:
     """
     from thinkimg.agent.agent import Agent, Limits, NoTools
     from thinkimg.agent.formats import get_format
-    from thinkimg.agent.store import Store
     from thinkimg.client import ResultCache, ToolClient
     from thinkimg.data.sharegpt import write_sharegpt
-    from thinkimg.evaluation.backends import Metered, Prices
     from thinkimg.evaluation.scorers import find_rule
     from thinkimg.evaluation.tasks import find_task
     from thinkimg.jobs.layout import write_json
-    from thinkimg.jobs.questions import TRAJECTORIES
+    from thinkimg.jobs.stages.questions import TRAJECTORIES
+    from thinkimg.models.backends import Metered, Prices
     from thinkimg.synthesis.opinion import ModelOpinion
     from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
     from thinkimg.trajectory import Trajectory, write_trajectories
+    from thinkimg.trajectory.store import Store
 
     task = find_task(options.task)
     questions = list(task.tasks(options.data, options.split or "train", options.count, options.seed))
@@ -106,7 +106,7 @@ def run_synthesis(options: Options) -> dict[str, Any]:
 
 def _planner(options: Options) -> Any:
     from thinkimg.agent.formats import get_format
-    from thinkimg.evaluation.backends import make_model
+    from thinkimg.models.backends import make_model
     from thinkimg.synthesis.planner import CHAINS, ScriptedPlanner
 
     if options.planner != "scripted":
@@ -121,7 +121,7 @@ def _planner(options: Options) -> Any:
 
 
 def _endpoint(given: Mapping[str, Any], field: str) -> Any:
-    from thinkimg.evaluation.backends import make_model
+    from thinkimg.models.backends import make_model
 
     arguments = dict(given)
     if "model" not in arguments:

@@ -1,4 +1,4 @@
-"""The HTTP face of one tool server process: wire version 1 of `thinkimg.client.wire`, probes and metrics."""
+"""The HTTP face of one tool server process: wire version 1 of `thinkimg.wire`, probes and metrics."""
 
 import asyncio
 import hmac
@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.serving.config import API_KEY_VARIABLE, ServerConfig
 from thinkimg.serving.service import ProblemError, ToolService
 

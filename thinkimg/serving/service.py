@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image, ImageDecodeError, keep_decoded_pictures
 from thinkimg.serving.batching import Batcher

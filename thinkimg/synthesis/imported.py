@@ -2,12 +2,12 @@
 
 import re
 
-from thinkimg.agent.agent import Agent, Task
+from thinkimg.agent.agent import Agent
 from thinkimg.agent.formats import OpenThinkIMG, Parsed, Returned
 from thinkimg.data.sharegpt import Conversation, Said
 from thinkimg.errors import ModelError, UserError
 from thinkimg.message import TextBlock, ToolCallBlock, ToolResultBlock
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
 
 _QUESTION = "Question:"
 _OBSERVATION = re.compile(r"^\s*OBSERVATION:?\s*(Execution result of \w+:)?\s*", re.IGNORECASE)

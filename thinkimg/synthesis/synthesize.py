@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from thinkimg.agent.agent import Agent, Task
-from thinkimg.agent.store import ITEM, Store, digest_of
-from thinkimg.trajectory import Trajectory
+from thinkimg.agent.agent import Agent
+from thinkimg.trajectory import Task, Trajectory
+from thinkimg.trajectory.store import ITEM, Store, digest_of
 
 DROPPED = "dropped"
 """Key of `Trajectory.meta`: why it was not kept."""

@@ -7,12 +7,12 @@ from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.arguments import Score, Text
 from thinkimg.tools.backends.detecting import Detection, Query, load_detector, read_phrases
-from thinkimg.tools.backends.masks import overlay
 from thinkimg.tools.backends.options import DetectorOptions, SegmenterOptions
 from thinkimg.tools.backends.segmenting import Mask, Prompt, load_segmenter
 from thinkimg.tools.grounding_dino import BOX_THRESHOLD, TEXT_THRESHOLD, as_data, describe, line
 from thinkimg.tools.sam import masks_data
 from thinkimg.tools.tool import ToolOptions, ToolResult, only_result, tool
+from thinkimg.tools.vision.masks import overlay
 
 
 class GroundedSAMOptions(ToolOptions):

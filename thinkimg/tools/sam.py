@@ -7,12 +7,12 @@ from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools import markup
 from thinkimg.tools.arguments import Boxes, Points
-from thinkimg.tools.backends.geometry import box_from_percent, point_from_percent
-from thinkimg.tools.backends.masks import encode_rle, mask_box, overlay
 from thinkimg.tools.backends.options import SegmenterOptions
 from thinkimg.tools.backends.segmenting import Mask, Prompt, load_segmenter
 from thinkimg.tools.crop import box_to_percent
 from thinkimg.tools.tool import ToolResult, only_result, tool
+from thinkimg.tools.vision.geometry import box_from_percent, point_from_percent
+from thinkimg.tools.vision.masks import encode_rle, mask_box, overlay
 
 
 class SAM:

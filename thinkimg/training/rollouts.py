@@ -16,7 +16,8 @@ from thinkimg.training.forking import Fork, continue_fork
 from thinkimg.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from thinkimg.agent.agent import Agent, Task
+    from thinkimg.agent.agent import Agent
+    from thinkimg.trajectory import Task
 
 T = TypeVar("T")
 

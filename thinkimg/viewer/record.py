@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from thinkimg.errors import UserError
 from thinkimg.image import Image
-from thinkimg.tools.backends.masks import COLORS, decode_rle
+from thinkimg.tools.vision.masks import COLORS, decode_rle
 from thinkimg.trajectory import Trajectory
 from thinkimg.viewer.sample import as_record
 

@@ -12,8 +12,8 @@ import httpx
 from PIL import Image as Pillow
 
 from thinkimg.client.tool_client import ToolClient
-from thinkimg.client.wire import JSON, encode
 from thinkimg.image import Image
+from thinkimg.wire import JSON, encode
 
 URL, HEADLESS = os.environ["URL"], os.environ["HEADLESS"]
 END = time.monotonic() + float(os.environ["SECONDS"])

@@ -7,13 +7,12 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from thinkimg.agent.agent import Task
 from thinkimg.agent.formats import Call, OpenThinkIMG, Parsed
 from thinkimg.errors import InfrastructureError, ModelError
 from thinkimg.image import Image
 from thinkimg.models.chat import Reply, SamplingParameters
 from thinkimg.tools.tool import ToolResult, ToolSchema
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
 
 FORMAT = OpenThinkIMG()
 

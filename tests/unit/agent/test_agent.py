@@ -20,12 +20,12 @@ from scripted import (
     wait,
 )
 
-from thinkimg.agent.agent import Agent, Limits, NoTools, Task
+from thinkimg.agent.agent import Agent, Limits, NoTools
 from thinkimg.agent.formats import Call, get_format
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.message import ImageBlock
 from thinkimg.models.chat import ContextFull, Reply
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
 
 
 def run(model: Any, tools: Any = None, limits: Limits | None = None, task: Task = TASK, **options: Any) -> Trajectory:

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image as Pillow
 from sample_servers import spec
 
-from thinkimg.client import ResultCache, ToolClient, wire
+from thinkimg import wire
+from thinkimg.client import ResultCache, ToolClient
 from thinkimg.client.dispatch import INLINE_BYTES
 from thinkimg.client.tool_client import UNKNOWN_TOOL
 from thinkimg.errors import InfrastructureError, ModelError, UserError

@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from stub_endpoint import start
 
 from thinkimg.errors import UserError
-from thinkimg.evaluation.openthinkimg import main
+from thinkimg.openthinkimg.evaluation import main
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 

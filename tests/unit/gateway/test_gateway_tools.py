@@ -11,7 +11,7 @@ import pytest
 from gateways import Gateway
 from PIL import Image as Pillow
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.client.tool_client import ToolClient
 from thinkimg.errors import ModelError, UserError
 from thinkimg.image import Image

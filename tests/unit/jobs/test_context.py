@@ -3,7 +3,7 @@
 import yaml
 
 from thinkimg.api.v1alpha1 import parse_manifest
-from thinkimg.jobs.context import Context, call_seconds_of
+from thinkimg.jobs.stages.context import Context, call_seconds_of
 
 VERSION = "thinkimg.dev/v1alpha1"
 

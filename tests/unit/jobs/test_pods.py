@@ -10,7 +10,7 @@ import pytest
 from thinkimg.errors import UserError
 from thinkimg.jobs.attempt import SupersededError, begin_attempt, check_attempt
 from thinkimg.jobs.environment import mounted_path, tool_keys
-from thinkimg.jobs.launch import exit_code, wants_torchrun
+from thinkimg.jobs.runner.launch import exit_code, wants_torchrun
 
 
 def test_an_attempt_takes_over_complete_checkpoints_and_what_belongs_to_them(

@@ -10,8 +10,8 @@ from PIL import Image as Pillow
 from thinkimg.agent.agent import Agent, NoTools
 from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
 from thinkimg.errors import UserError
-from thinkimg.jobs import questions
-from thinkimg.jobs.questions import UnaskedModel, load_tasks, load_trajectories
+from thinkimg.jobs.stages import questions
+from thinkimg.jobs.stages.questions import UnaskedModel, load_tasks, load_trajectories
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 

@@ -11,11 +11,11 @@ import yaml
 
 from thinkimg.api.v1alpha1 import parse_manifest
 from thinkimg.errors import UserError
-from thinkimg.jobs.context import Context
-from thinkimg.jobs.grpo_stage import LimitedTools
 from thinkimg.jobs.layout import Run
-from thinkimg.jobs.sft_stage import cold_start
-from thinkimg.jobs.stage import _link_or_copy
+from thinkimg.jobs.stages.context import Context
+from thinkimg.jobs.stages.grpo import LimitedTools
+from thinkimg.jobs.stages.sft import cold_start
+from thinkimg.jobs.stages.stage import _link_or_copy
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 

@@ -13,13 +13,13 @@ import pytest
 from endpoint import Answer, completion, refusal, serve
 from PIL import Image as Pillow
 
-from thinkimg.agent.agent import Agent, Limits, NoTools, Task
+from thinkimg.agent.agent import Agent, Limits, NoTools
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
 from thinkimg.models.api import ApiModel
 from thinkimg.models.chat import ContextFull, Reply, SamplingParameters
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
 
 PICTURE = Image.from_pixels(Pillow.new("RGB", (3, 2), "red"))
 

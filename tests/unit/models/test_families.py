@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_world import conversation, observe, picture, template_messages
 
-from thinkimg.agent.agent import Task, append_reply
+from thinkimg.agent.agent import append_reply
 from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.message import Message, TextBlock
@@ -26,7 +26,7 @@ from thinkimg.training.collator import Collator, encode_samples, encode_trajecto
 from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config
 from thinkimg.training.rewards import Reward
 from thinkimg.training.sft import SFTSettings, train_sft
-from thinkimg.trajectory import InvariantError, Trajectory
+from thinkimg.trajectory import InvariantError, Task, Trajectory
 
 SEVERAL = GRPO
 """Families whose processor counts a picture's tokens by the picture alone."""

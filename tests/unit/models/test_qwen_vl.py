@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_world import conversation, family, generator, observe, picture, processor, template_messages
 
-from thinkimg.agent.agent import Agent, Limits, NoTools, Task, append_reply
+from thinkimg.agent.agent import Agent, Limits, NoTools, append_reply
 from thinkimg.agent.formats import Call, OpenThinkIMG, Parsed
 from thinkimg.message import Message, TextBlock
 from thinkimg.models.chat import ContextFull, SamplingParameters, TokenModel, encode_context
 from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.tools.tool import ToolResult
 from thinkimg.training.collator import encode_trajectory
-from thinkimg.trajectory import InvariantError, Trajectory
+from thinkimg.trajectory import InvariantError, Task, Trajectory
 
 SPECIAL = ["<|image_pad|>", "<|im_end|>", "<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|endoftext|>"]
 

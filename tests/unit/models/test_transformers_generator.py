@@ -20,13 +20,14 @@ from tiny_world import (
     untrained,
 )
 
-from thinkimg.agent.agent import Agent, Limits, NoTools, Task, append_reply
+from thinkimg.agent.agent import Agent, Limits, NoTools, append_reply
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image
 from thinkimg.models.chat import SamplingParameters, TokenModel, encode_context
 from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.models.image_features import ImageFeatures
 from thinkimg.models.transformers_generator import TransformersGenerator
+from thinkimg.trajectory import Task
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import yaml
 
 from thinkimg.api.v1alpha1 import ManifestError
 from thinkimg.errors import UserError
+from thinkimg.openthinkimg.services import read_openthinkimg
 from thinkimg.serving.fleet import parse_fleet, read_fleet
-from thinkimg.serving.openthinkimg_services import read_openthinkimg
 
 CROP = [{"name": "Crop"}]
 

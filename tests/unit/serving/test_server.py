@@ -20,7 +20,7 @@ import pytest
 from PIL import Image as Pillow
 from sample_servers import ENVIRONMENT, spec
 
-from thinkimg.client import wire
+from thinkimg import wire
 from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.serving import Supervisor

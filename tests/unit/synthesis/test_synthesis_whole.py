@@ -15,7 +15,6 @@ from PIL import Image as Pillow
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import OpenThinkIMG
 from thinkimg.agent.replay import replay
-from thinkimg.agent.store import Store
 from thinkimg.data.sharegpt import conversation_of, write_sharegpt
 from thinkimg.errors import InfrastructureError, ModelError
 from thinkimg.evaluation.metrics import exact_match
@@ -28,6 +27,7 @@ from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, Synthesis, repeated, synthesize
 from thinkimg.tools.registry import load_tool
 from thinkimg.trajectory import Trajectory, read_trajectories, write_trajectories
+from thinkimg.trajectory.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 

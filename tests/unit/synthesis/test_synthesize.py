@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image as Pillow
 
-from thinkimg.agent.agent import Agent, Limits, NoTools, Task
+from thinkimg.agent.agent import Agent, Limits, NoTools
 from thinkimg.agent.formats import FORMATS, Call, OpenThinkIMG, Parsed
 from thinkimg.errors import InfrastructureError, ModelError
 from thinkimg.image import Image
@@ -17,7 +17,7 @@ from thinkimg.models.chat import Reply, SamplingParameters
 from thinkimg.synthesis.planner import CHAINS, ScriptedPlanner, scripted_texts
 from thinkimg.synthesis.synthesize import Filters, Synthesis, synthesize
 from thinkimg.tools.tool import ToolResult
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
 
 FORMAT = OpenThinkIMG()
 PICTURE = Image.from_pixels(Pillow.new("RGB", (8, 8), "teal"))

@@ -13,11 +13,11 @@ from thinkimg.data.charts import Chart, make_charts
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.backends import rapidocr
-from thinkimg.tools.backends.layout import reading_order
-from thinkimg.tools.backends.masks import decode_rle, encode_rle
 from thinkimg.tools.backends.reading import CACHE_VARIABLE, TextItem, with_zeros
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolResult
+from thinkimg.tools.vision.layout import reading_order
+from thinkimg.tools.vision.masks import decode_rle, encode_rle
 
 CHARTS = list(make_charts("train", 16, seed=3, difficulty=2))
 PANELS = [chart for chart in CHARTS if len(chart.panels) > 1]

@@ -12,7 +12,6 @@ import torch
 from scripted_agent import World, answer_length, picture, tasks
 from transformers import TrainerCallback
 
-from thinkimg.agent.agent import Task
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
 from thinkimg.training.adapters import LoraSettings, lora_config
 from thinkimg.training.collator import encode_samples, encode_trajectory
@@ -20,7 +19,7 @@ from thinkimg.training.configs import zero_config
 from thinkimg.training.grpo import GRPOSettings, train_grpo
 from thinkimg.training.rewards import Reward
 from thinkimg.training.sft import SFTSettings, train_sft
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
 
 WORDS = ["what", "is", "the", "value", "of", "the", "bar", "see", "crop", "answer", "red"]
 

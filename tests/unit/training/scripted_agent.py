@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from PIL import Image as Pillow
 
-from thinkimg.agent.agent import Task, append_reply
+from thinkimg.agent.agent import append_reply
 from thinkimg.errors import InfrastructureError
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
@@ -18,7 +18,7 @@ from thinkimg.models.image_features import ImageFeatures
 from thinkimg.models.transformers_generator import TransformersGenerator
 from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config
 from thinkimg.training.rewards import Reward
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
 
 WORDS = ["what", "is", "the", "value", "of", "the", "bar", "see", "crop", "answer", "user", "assistant", "tool", "red"]
 

@@ -11,7 +11,6 @@ from peft import LoraConfig
 from scripted_agent import ScriptedAgent, World, answer_length, logprobs_from_scratch, picture, tasks
 from two_ranks import two_steps
 
-from thinkimg.agent.agent import Task
 from thinkimg.errors import UserError
 from thinkimg.training.grpo import (
     GRPOSettings,
@@ -23,7 +22,7 @@ from thinkimg.training.grpo import (
     train_grpo,
 )
 from thinkimg.training.rewards import Reward
-from thinkimg.trajectory import Trajectory, read_trajectories
+from thinkimg.trajectory import Task, Trajectory, read_trajectories
 
 
 @pytest.fixture(autouse=True)

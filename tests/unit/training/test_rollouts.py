@@ -5,9 +5,8 @@ import threading
 
 import pytest
 
-from thinkimg.agent.agent import Task
 from thinkimg.training.rollouts import Request, RolloutEngine, seed_of
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
 
 
 class FakeAgent:

@@ -12,7 +12,7 @@ import torch
 from scripted_agent import ScriptedAgent, World, tasks
 from test_grpo import gradients, prepare
 
-from thinkimg.agent.agent import Agent, Limits, Task, append_reply
+from thinkimg.agent.agent import Agent, Limits, append_reply
 from thinkimg.agent.formats import get_format
 from thinkimg.errors import UserError
 from thinkimg.image import Image
@@ -23,7 +23,7 @@ from thinkimg.tools.tool import ToolResult
 from thinkimg.training.forking import fork_of
 from thinkimg.training.grpo import GRPOSettings, ImportanceCorrection, grpo_config, train_grpo
 from thinkimg.training.rewards import RewardSpec, make_rewards
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Task, Trajectory
 
 
 @pytest.fixture(autouse=True)

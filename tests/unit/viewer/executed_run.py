@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from thinkimg.agent.agent import Agent, Limits, Task
+from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import Call, OpenThinkIMG, Parsed
 from thinkimg.data.charts import Question, make_questions
 from thinkimg.evaluation.metrics import exact_match
@@ -20,7 +20,7 @@ from thinkimg.image import Image
 from thinkimg.models.chat import Reply, SamplingParameters
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolResult, ToolSchema
-from thinkimg.trajectory import Trajectory, write_trajectories
+from thinkimg.trajectory import Task, Trajectory, write_trajectories
 
 TOOLS = ("OCR", "Point", "Crop", "SegmentRegionAroundPoint", "ZoominSubplot")
 IMAGE_TOKEN = "<|image_pad|>"

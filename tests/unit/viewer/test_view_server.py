@@ -17,7 +17,7 @@ from viewed import viewed
 
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, ToolResultBlock
-from thinkimg.tools.backends.masks import COLORS, encode_rle
+from thinkimg.tools.vision.masks import COLORS, encode_rle
 from thinkimg.trajectory import Trajectory, write_trajectories
 from thinkimg.viewer.record import mask_pictures
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from thinkimg.agent.agent import Task
 from thinkimg.data.rows import Row, read_rows
 from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
+from thinkimg.trajectory import Task
 
 
 @dataclass(frozen=True)

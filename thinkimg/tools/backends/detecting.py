@@ -8,8 +8,8 @@ from typing import Protocol
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.backends.extras import needs_extra
-from thinkimg.tools.backends.geometry import Box
 from thinkimg.tools.backends.options import DetectorOptions
+from thinkimg.tools.vision.geometry import Box
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from PIL import Image as Pillow
 
 from thinkimg.image import Image
 from thinkimg.tools.backends.extras import needs_extra
-from thinkimg.tools.backends.geometry import Box, Point, with_room
 from thinkimg.tools.backends.options import SegmenterOptions
+from thinkimg.tools.vision.geometry import Box, Point, with_room
 
 
 @dataclass(frozen=True)

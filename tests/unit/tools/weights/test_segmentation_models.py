@@ -9,10 +9,10 @@ from PIL import Image as Pillow
 
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
-from thinkimg.tools.backends.masks import decode_rle
 from thinkimg.tools.backends.segmenting import Embedding, EmbeddingCache
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolResult
+from thinkimg.tools.vision.masks import decode_rle
 
 KINDS = {"segment-anything": "sam", "transformers": "sam2", "transformers SAM": "sam-transformers"}
 POINTS = [[25, 25], [60, 70], [90, 10]]

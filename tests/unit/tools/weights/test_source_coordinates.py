@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from thinkimg.image import Image
-from thinkimg.tools.backends.geometry import fitted_size, with_room
-from thinkimg.tools.backends.masks import decode_rle, encode_rle, mask_box
 from thinkimg.tools.backends.neural.depth import DepthEstimator
 from thinkimg.tools.backends.neural.segment_anything import SegmentAnything
 from thinkimg.tools.backends.neural.transformers_sam import TransformersSAM
 from thinkimg.tools.backends.options import SegmenterOptions, WeightsOptions
 from thinkimg.tools.crop import box_to_percent, box_to_pixels
 from thinkimg.tools.registry import load_tool
+from thinkimg.tools.vision.geometry import fitted_size, with_room
+from thinkimg.tools.vision.masks import decode_rle, encode_rle, mask_box
 
 FILES = ("png", "jpeg", "palette", "transparent", "transparent palette", "16 bit", "turned webp", "bmp", "tiff")
 EXAMPLES = settings(

@@ -10,9 +10,9 @@ from PIL import Image as Pillow
 from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
 from thinkimg.image import Image
-from thinkimg.tools.backends.geometry import with_room
 from thinkimg.tools.backends.neural import weights
 from thinkimg.tools.backends.options import WeightsOptions
+from thinkimg.tools.vision.geometry import with_room
 
 DEFAULT_WEIGHTS = "depth-anything/Depth-Anything-V2-Small-hf"
 _METRIC = ("glpn",)

@@ -15,8 +15,8 @@ from torchvision.transforms import functional
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.backends.detecting import Detection, Query
-from thinkimg.tools.backends.geometry import clip_box, fitted_size, with_room
 from thinkimg.tools.backends.neural import weights
+from thinkimg.tools.vision.geometry import clip_box, fitted_size, with_room
 
 _MOST_TOKENS = 256
 """Longer captions would be cut off by the model."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from thinkimg.agent.agent import Agent, Limits, NoTools, Task, Tools
+from thinkimg.agent.agent import Agent, Limits, NoTools, Tools
 from thinkimg.agent.formats import get_format
 from thinkimg.api.v1alpha1 import Manifest, ToolRLJob
 from thinkimg.client import ResultCache, ToolClient
@@ -14,9 +14,10 @@ from thinkimg.errors import UserError
 from thinkimg.jobs.attempt import check_attempt
 from thinkimg.jobs.environment import mounted_path
 from thinkimg.jobs.layout import BASE, Run, write_json
-from thinkimg.jobs.questions import load_tasks
+from thinkimg.jobs.stages.questions import load_tasks
 from thinkimg.models.chat import ChatModel
 from thinkimg.models.pretrained import LoadedModel, load_model
+from thinkimg.trajectory import Task
 
 TINY = "preset://tiny"
 

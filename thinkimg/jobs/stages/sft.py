@@ -6,21 +6,21 @@ from typing import Any
 
 import torch
 
-from thinkimg.agent.agent import NoTools, Task
+from thinkimg.agent.agent import NoTools
 from thinkimg.api.v1alpha1.stages import Lora
 from thinkimg.errors import UserError
-from thinkimg.jobs.answers import answers
-from thinkimg.jobs.context import Context
 from thinkimg.jobs.layout import write_json
-from thinkimg.jobs.questions import TRAJECTORIES, UnaskedModel, load_trajectories
-from thinkimg.jobs.saving import Progress, checkpoints
+from thinkimg.jobs.stages.answers import answers
+from thinkimg.jobs.stages.context import Context
+from thinkimg.jobs.stages.questions import TRAJECTORIES, UnaskedModel, load_trajectories
+from thinkimg.jobs.stages.saving import Progress, checkpoints
 from thinkimg.models.pretrained import LoadedModel
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
 from thinkimg.training.adapters import LoraSettings
 from thinkimg.training.collator import encode_samples
 from thinkimg.training.configs import zero_config
 from thinkimg.training.sft import SFTSettings, train_sft
-from thinkimg.trajectory import Trajectory, read_trajectories
+from thinkimg.trajectory import Task, Trajectory, read_trajectories
 
 EXTENDED = "extended"
 """Below an SFT stage's folder: checkpoints of the second training, which a gate asked for."""

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from thinkimg.tools.backends.layout import Box, centre
+from thinkimg.tools.vision.layout import Box, centre
 
 
 def words(text: str) -> list[str]:

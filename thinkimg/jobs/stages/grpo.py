@@ -12,10 +12,10 @@ from thinkimg.api.v1alpha1.stages import GRPO
 from thinkimg.client import ToolClient
 from thinkimg.evaluation.metrics import exact_match
 from thinkimg.image import Image
-from thinkimg.jobs.context import Context
 from thinkimg.jobs.layout import write_json
-from thinkimg.jobs.saving import Progress, checkpoints
-from thinkimg.jobs.sft_stage import lora_settings
+from thinkimg.jobs.stages.context import Context
+from thinkimg.jobs.stages.saving import Progress, checkpoints
+from thinkimg.jobs.stages.sft import lora_settings
 from thinkimg.models.chat import TokenModel
 from thinkimg.models.vllm.generator import VLLMGenerator
 from thinkimg.tools.tool import ToolSchema

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinkimg.agent.agent import Task
-from thinkimg.agent.store import Store
 from thinkimg.evaluation.evaluate import Settings, evaluate
 from thinkimg.evaluation.scorers import find_rule
 from thinkimg.evaluation.summary import Row, row_of
-from thinkimg.jobs.context import Context, StageTools
+from thinkimg.jobs.stages.context import Context, StageTools
 from thinkimg.models.chat import ChatModel
+from thinkimg.trajectory import Task
+from thinkimg.trajectory.store import Store
 
 
 def answers(

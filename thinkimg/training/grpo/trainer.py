@@ -29,7 +29,6 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from thinkimg.agent.agent import Task
 from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.models.chat import Family
@@ -44,7 +43,7 @@ from thinkimg.training.rewards import Reward, score_group, total
 from thinkimg.training.rollouts import Actor, Request, RolloutEngine, seed_of
 from thinkimg.training.step_log import StepLog, StepRecord, busy_seconds
 from thinkimg.training.whole import make_whole
-from thinkimg.trajectory import InvariantError, Trajectory
+from thinkimg.trajectory import InvariantError, Task, Trajectory
 
 SUPPRESSED_LOGIT = -1e4
 """Added to suppressed logits: probability exactly 0 in float32, yet finite, so that TRL's kernel never forms a NaN."""
@@ -808,9 +807,3 @@ def train_grpo(
         trainer.close()
     make_whole(trainer)
     return trainer
-
-
-if __name__ == "__main__":
-    from thinkimg.training.openthinkimg import main
-
-    main()

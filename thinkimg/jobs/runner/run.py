@@ -31,8 +31,8 @@ from thinkimg.evaluation.report import terminal_table, write_report
 from thinkimg.jobs.cores import available_cores
 from thinkimg.jobs.environment import environment_of_stage
 from thinkimg.jobs.layout import BASE, Run, write_json
-from thinkimg.jobs.ports import free_port
-from thinkimg.jobs.questions import UnaskedModel, load_tasks, load_trajectories
+from thinkimg.jobs.runner.ports import free_port
+from thinkimg.jobs.stages.questions import UnaskedModel, load_tasks, load_trajectories
 from thinkimg.serving import ServerSpec, Supervisor
 from thinkimg.serving.vision_tools import server_of
 from thinkimg.synthesis.planner import CHAINS

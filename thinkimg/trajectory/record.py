@@ -7,11 +7,8 @@ Each message is stored once, with its delta of tokens. Invariants (`Trajectory.c
 3. Per image there are exactly the placeholder tokens that its features fill, in the order of the images.
 """
 
-import hashlib
-import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
@@ -163,57 +160,3 @@ def _known(delta: list[T] | None) -> list[T]:
     if delta is None:
         raise InvariantError("a turn has no tokens: it came from a model that does not give them")
     return delta
-
-
-# ---- files ----------------------------------------------------------------------------------------------------------
-
-
-def write_trajectories(trajectories: Iterable[Trajectory], path: Path) -> None:
-    """Write JSON lines at `path` and pictures beside it in `images/<sha256>.<ending>`; each picture once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for trajectory in trajectories:
-            save_images(trajectory.images.values(), path.parent / "images")
-            file.write(trajectory.model_dump_json() + "\n")
-    partial.replace(path)  # a reader never sees half a file
-
-
-def read_trajectories(path: Path) -> Iterator[Trajectory]:
-    """The inverse of `write_trajectories`.
-
-    Raises:
-        ValueError: a line that does not parse, with its number; a picture that is missing or not the one written.
-    """
-    folder = path.parent / "images"
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line)
-                record["images"] = {
-                    name: _read_image(folder, reference) for name, reference in record["images"].items()
-                }
-                yield Trajectory.model_validate(record)
-            except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
-
-
-def save_images(images: Iterable[Image], folder: Path) -> None:
-    """Write each picture once, as `<sha256>.<ending>`; what exists is whole, whoever was killed meanwhile. A picture
-    that is only a reference, without bytes, is left out."""
-    folder.mkdir(exist_ok=True)
-    for image in images:
-        target = folder / (image.sha256 + image.suffix)
-        if image.data and not target.exists():
-            partial = folder / f"{image.sha256}.{uuid.uuid4().hex}.partial"
-            partial.write_bytes(image.data)
-            partial.replace(target)
-
-
-def _read_image(folder: Path, reference: dict[str, Any]) -> Image:
-    image = Image(b"", **reference)
-    file = folder / (image.sha256 + image.suffix)
-    data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() != image.sha256:
-        raise ValueError(f"{file} is not the picture that was written: its hash differs")
-    return Image(data, **reference)

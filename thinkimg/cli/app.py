@@ -59,7 +59,7 @@ def run(
     secrets_dir: Secrets = None,
 ) -> None:
     """Run every stage of a ToolRLJob on this machine, and write its table and page. Run again to go on."""
-    from thinkimg.jobs.run import prepare
+    from thinkimg.jobs.runner.run import prepare
 
     job_run = prepare(manifest, folder, job, seed, tool_cache, secrets_dir)
     if not job_run.execute():
@@ -77,16 +77,16 @@ def stage(
     tool_cache: bool = True,
 ) -> None:
     """Run one stage. `thinkimg run`, torchrun and pods execute this; ranks are read from RANK and WORLD_SIZE."""
-    from thinkimg.jobs.launch import launch, wants_torchrun
+    from thinkimg.jobs.runner.launch import launch, wants_torchrun
 
     if wants_torchrun(os.environ):
         raise typer.Exit(launch(sys.argv[1:]))
     _end_with_parent()
     from thinkimg.api.v1alpha1 import load_manifest
-    from thinkimg.jobs.context import Context, call_seconds_of
     from thinkimg.jobs.environment import tool_keys
     from thinkimg.jobs.layout import Run
-    from thinkimg.jobs.stage import join_ranks, run_stage
+    from thinkimg.jobs.stages.context import Context, call_seconds_of
+    from thinkimg.jobs.stages.stage import join_ranks, run_stage
     from thinkimg.tools.registry import own_tools
 
     loaded = load_manifest(manifest, own_tools())
@@ -171,7 +171,7 @@ def table(
 ) -> None:
     """Run a job with each of its spec.seeds; write the table of means, intervals and differences."""
     from thinkimg.evaluation.report import write_table
-    from thinkimg.jobs.run import prepare
+    from thinkimg.jobs.runner.run import prepare
 
     first = prepare(manifest, folder / "check", job, secrets=secrets_dir)
     runs = []
@@ -260,8 +260,8 @@ def up(
     ] = False,
 ) -> None:
     """Start every server of a file, restart those that die, show how they are; Ctrl-C stops all."""
+    from thinkimg.openthinkimg.services import read_openthinkimg
     from thinkimg.serving.fleet import read_fleet
-    from thinkimg.serving.openthinkimg_services import read_openthinkimg
     from thinkimg.serving.up import run_fleet
 
     plan = read_openthinkimg(file) if from_openthinkimg else read_fleet(file, secrets_dir)
@@ -497,7 +497,3 @@ def _exit_code_of(error: Exception) -> int:
         return code
     console.print_exception()
     return 1
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from thinkimg.tools.backends.layout import (
+from thinkimg.tools.backends.reading import TextItem, most_frequent_color
+from thinkimg.tools.vision.layout import (
     Block,
     Box,
     area_of,
@@ -22,7 +23,6 @@ from thinkimg.tools.backends.layout import (
     shared_area,
     union,
 )
-from thinkimg.tools.backends.reading import TextItem, most_frequent_color
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from thinkimg.agent.agent import Agent, Task
+from thinkimg.agent.agent import Agent
 from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
 from thinkimg.data.datasets import Example, load_questions
 from thinkimg.data.sharegpt import load_hub_samples, read_sharegpt
@@ -12,7 +12,7 @@ from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.jobs.environment import mounted_path
 from thinkimg.synthesis.imported import trajectory_of
-from thinkimg.trajectory import Trajectory, read_trajectories
+from thinkimg.trajectory import Task, Trajectory, read_trajectories
 
 TRAJECTORIES = "cold-start.jsonl"
 

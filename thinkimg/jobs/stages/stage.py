@@ -20,17 +20,17 @@ from thinkimg.agent.formats import get_format
 from thinkimg.api.v1alpha1 import ToolRLJob
 from thinkimg.evaluation.metrics import exact_match
 from thinkimg.evaluation.report import summarise
-from thinkimg.jobs.answers import answers
 from thinkimg.jobs.attempt import begin_attempt, check_attempt
-from thinkimg.jobs.context import TINY, Context, StageTools
 from thinkimg.jobs.cores import available_cores
 from thinkimg.jobs.environment import PLANNER_KEY
-from thinkimg.jobs.grpo_stage import run_grpo
 from thinkimg.jobs.layout import BASE
-from thinkimg.jobs.questions import TRAJECTORIES
-from thinkimg.jobs.sft_stage import EXTENDED, run_sft
+from thinkimg.jobs.stages.answers import answers
+from thinkimg.jobs.stages.context import TINY, Context, StageTools
+from thinkimg.jobs.stages.grpo import run_grpo
+from thinkimg.jobs.stages.questions import TRAJECTORIES
+from thinkimg.jobs.stages.sft import EXTENDED, run_sft
+from thinkimg.jobs.stages.tiny_preset import cached_base
 from thinkimg.jobs.termination import last_words
-from thinkimg.jobs.tiny_preset import cached_base
 from thinkimg.models.chat import ChatModel
 from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, repeated, synthesize

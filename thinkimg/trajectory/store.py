@@ -15,10 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from thinkimg.agent.agent import Task
 from thinkimg.errors import UserError
 from thinkimg.image import Image
-from thinkimg.trajectory import Trajectory, save_images
+from thinkimg.trajectory.files import save_images
+from thinkimg.trajectory.record import Trajectory
+from thinkimg.trajectory.task import Task
 
 ITEM = "item"
 """Key of `Trajectory.meta`: digest of the question, its reference and its pictures."""

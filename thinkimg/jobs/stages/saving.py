@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from thinkimg.jobs.attempt import attempt_number, check_attempt
-from thinkimg.jobs.context import Context
+from thinkimg.jobs.stages.context import Context
 from thinkimg.training.checkpoints import CheckpointCallback, asked_to_end, newest_checkpoint
 
 

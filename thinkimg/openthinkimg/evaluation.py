@@ -17,12 +17,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from thinkimg.agent.store import ITEM, Store
 from thinkimg.errors import UserError
 from thinkimg.evaluation.commands import Options, read_pairs, run_evaluation, show
 from thinkimg.evaluation.output import Output
 from thinkimg.image import Image
 from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory.store import ITEM, Store
 
 BACKENDS = {
     "qwen2vl": "transformers",

@@ -1,0 +1,5 @@
+"""The command `thinkimg`."""
+
+from thinkimg.cli.app import app, main
+
+__all__ = ["app", "main"]

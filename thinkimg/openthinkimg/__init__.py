@@ -1,0 +1,1 @@
+"""What OpenThinkIMG's users already have: its training flags, its evaluation command, its service files."""

@@ -1,0 +1,1 @@
+"""Looking at pixels without a model: layout, matching, geometry, masks, regions, sub-plots."""

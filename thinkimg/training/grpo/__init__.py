@@ -1,0 +1,43 @@
+"""GRPO with live tools on TRL's trainer."""
+
+from thinkimg.training.grpo.trainer import (
+    SUPPRESSED_LOGIT,
+    TRUNCATED,
+    EpochSampler,
+    Group,
+    GRPOSettings,
+    ImportanceCorrection,
+    LossType,
+    Row,
+    ToolGRPOTrainer,
+    by_length,
+    drop_idle_rows,
+    grpo_config,
+    restore_logits,
+    select_rows,
+    spoken,
+    suppress_logits,
+    train_grpo,
+    without_empty_images,
+)
+
+__all__ = [
+    "SUPPRESSED_LOGIT",
+    "TRUNCATED",
+    "EpochSampler",
+    "GRPOSettings",
+    "Group",
+    "ImportanceCorrection",
+    "LossType",
+    "Row",
+    "ToolGRPOTrainer",
+    "by_length",
+    "drop_idle_rows",
+    "grpo_config",
+    "restore_logits",
+    "select_rows",
+    "spoken",
+    "suppress_logits",
+    "train_grpo",
+    "without_empty_images",
+]
