@@ -1,0 +1,63 @@
+"""ThinkIMG's resources, in the version that the rest of the program speaks: `v1alpha1`. Everything outside of this
+package imports from here, never from a version, so that a next version is a change of this file."""
+
+from thinkimg.api.v1alpha1 import (
+    LocalCheck,
+    Manifest,
+    ManifestError,
+    Problem,
+    ToolRLJob,
+    VisionTool,
+    check_local,
+    load_manifest,
+    parse_manifest,
+)
+from thinkimg.api.v1alpha1.explain import explain
+from thinkimg.api.v1alpha1.jobstatus import CheckpointStatus, Metric, Progress, Result, StageStatus, ToolRLJobStatus
+from thinkimg.api.v1alpha1.meta import API_VERSION, GROUP
+from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef
+from thinkimg.api.v1alpha1.resource import path_of, suggestion
+from thinkimg.api.v1alpha1.rewards import Reward
+from thinkimg.api.v1alpha1.stages import BASE, GRPO, Lora, Stage
+from thinkimg.api.v1alpha1.toolrljob import Data, Dataset, FailurePolicy, FailureRule, ToolRLJobSpec
+from thinkimg.api.v1alpha1.uris import scheme_of
+from thinkimg.api.v1alpha1.visiontool import CUSTOM, Batching, VisionToolSpec
+
+__all__ = [
+    "API_VERSION",
+    "BASE",
+    "CUSTOM",
+    "GROUP",
+    "GRPO",
+    "Batching",
+    "CheckpointStatus",
+    "Data",
+    "Dataset",
+    "EnvVar",
+    "FailurePolicy",
+    "FailureRule",
+    "LocalCheck",
+    "Lora",
+    "Manifest",
+    "ManifestError",
+    "Metric",
+    "Problem",
+    "Progress",
+    "Result",
+    "Reward",
+    "SecretRef",
+    "Stage",
+    "StageStatus",
+    "ToolRLJob",
+    "ToolRLJobSpec",
+    "ToolRLJobStatus",
+    "VisionTool",
+    "VisionToolSpec",
+    "check_local",
+    "explain",
+    "load_manifest",
+    "parse_manifest",
+    "path_of",
+    "scheme_of",
+    "suggestion",
+]

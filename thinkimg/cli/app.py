@@ -82,7 +82,7 @@ def stage(
     if wants_torchrun(os.environ):
         raise typer.Exit(launch(sys.argv[1:]))
     _end_with_parent()
-    from thinkimg.api.v1alpha1 import load_manifest
+    from thinkimg.api import load_manifest
     from thinkimg.jobs.environment import tool_keys
     from thinkimg.jobs.layout import Run
     from thinkimg.jobs.stages.context import Context, call_seconds_of
@@ -455,7 +455,7 @@ def _end_with_parent() -> None:
 
 def main() -> NoReturn:
     """Run the command; turn the families of errors into one line and an exit code."""
-    from thinkimg.api.v1alpha1 import ManifestError
+    from thinkimg.api import ManifestError
 
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     code: int

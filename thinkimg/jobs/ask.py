@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from thinkimg.agent.agent import NoTools
-from thinkimg.api.v1alpha1 import load_manifest
+from thinkimg.api import load_manifest
 from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.jobs.export import find_model

@@ -24,11 +24,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from thinkimg.api.v1alpha1 import Manifest, ManifestError, Problem, load_manifest
-from thinkimg.api.v1alpha1.jobstatus import Result, StageStatus, ToolRLJobStatus
-from thinkimg.api.v1alpha1.meta import API_VERSION, GROUP
-from thinkimg.api.v1alpha1.resource import suggestion
-from thinkimg.api.v1alpha1.uris import scheme_of
+from thinkimg.api import (
+    API_VERSION,
+    GROUP,
+    Manifest,
+    ManifestError,
+    Problem,
+    Result,
+    StageStatus,
+    ToolRLJobStatus,
+    load_manifest,
+    scheme_of,
+    suggestion,
+)
 from thinkimg.errors import InfrastructureError, UserError
 
 VERSION = API_VERSION.partition("/")[2]

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from thinkimg.api.v1alpha1.toolrljob import ToolRLJobSpec
+from thinkimg.api import ToolRLJobSpec
 from thinkimg.errors import UserError
 from thinkimg.serving.vision_tools import environment_of, read_secret, secret_files
 

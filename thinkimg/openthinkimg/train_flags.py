@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from thinkimg.api.v1alpha1 import parse_manifest
+from thinkimg.api import parse_manifest
 from thinkimg.data.datasets import load_questions
 from thinkimg.errors import UserError
 

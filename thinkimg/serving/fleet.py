@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from thinkimg.api.v1alpha1 import ManifestError, check_local, load_manifest
+from thinkimg.api import ManifestError, check_local, load_manifest
 from thinkimg.errors import ModelError, UserError
 from thinkimg.serving.config import ServerConfig, first_fault
 from thinkimg.serving.supervisor import ServerSpec

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from thinkimg.api.v1alpha1 import VisionTool
-from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef
+from thinkimg.api import EnvVar, SecretRef, VisionTool
 from thinkimg.errors import UserError
 from thinkimg.serving.config import Batching, ServerConfig, ToolEntry
 from thinkimg.serving.supervisor import ServerSpec

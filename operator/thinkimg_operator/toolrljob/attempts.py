@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from thinkimg.api.v1alpha1.toolrljob import FailurePolicy, FailureRule
+from thinkimg.api import FailurePolicy, FailureRule
 
 from ..conditions import find_condition, is_true, parse_timestamp
 from .render import ATTEMPT_LABEL, COMPLETION_INDEX, CONTAINER, STAGE_LABEL

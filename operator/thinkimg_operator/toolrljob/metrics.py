@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from thinkimg.api.v1alpha1.jobstatus import StageStatus, ToolRLJobStatus
+from thinkimg.api import StageStatus, ToolRLJobStatus
 
 STATES = ("Refused", "Waiting", "Starting", "Running", "Restarting", "Suspended", "Complete", "Failed")
 _FIRST_STEP_BUCKETS = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)

@@ -13,10 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from thinkimg.api.v1alpha1 import ToolRLJob, VisionTool
-from thinkimg.api.v1alpha1.explain import explain
-from thinkimg.api.v1alpha1.jobstatus import ToolRLJobStatus
-from thinkimg.api.v1alpha1.resource import path_of
+from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, explain, path_of
 
 from ..cluster import ApiError, Cluster, NameTakenError
 from ..conditions import find_condition, is_true

@@ -12,10 +12,7 @@ from typing import Any
 
 import yaml
 
-from thinkimg.api.v1alpha1 import ToolRLJob, VisionTool
-from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef
-from thinkimg.api.v1alpha1.stages import BASE, Stage
-from thinkimg.api.v1alpha1.uris import scheme_of
+from thinkimg.api import BASE, EnvVar, SecretRef, Stage, ToolRLJob, VisionTool, scheme_of
 
 from ..network import open_egress
 from ..strategic_merge import merge_pod_template

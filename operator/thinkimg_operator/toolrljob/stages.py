@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from thinkimg.api.v1alpha1 import ToolRLJob
-from thinkimg.api.v1alpha1.jobstatus import CheckpointStatus, Metric, Progress, Result, StageStatus, ToolRLJobStatus
-from thinkimg.api.v1alpha1.resource import suggestion
+from thinkimg.api import CheckpointStatus, Metric, Progress, Result, StageStatus, ToolRLJob, ToolRLJobStatus, suggestion
 
 from ..conditions import Condition, merge_conditions
 from .attempts import (

@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from thinkimg.api.v1alpha1 import VisionTool
-from thinkimg.api.v1alpha1.visiontool import CUSTOM, Batching, VisionToolSpec
+from thinkimg.api import CUSTOM, Batching, VisionTool, VisionToolSpec
 
 from ..kinds import KINDS, Body
 from ..network import open_egress

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from thinkimg.api.v1alpha1 import VisionTool
-from thinkimg.api.v1alpha1.visiontool import CUSTOM
+from thinkimg.api import CUSTOM, VisionTool
 
 from ..conditions import Condition, find_condition, merge_conditions
 from ..kinds import Body

@@ -23,8 +23,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from thinkimg.agent.agent import Agent, NoTools
-from thinkimg.api.v1alpha1 import Manifest, ManifestError, Problem, ToolRLJob, check_local, load_manifest
-from thinkimg.api.v1alpha1.resource import suggestion
+from thinkimg.api import Manifest, ManifestError, Problem, ToolRLJob, check_local, load_manifest, suggestion
 from thinkimg.client import merge_stats
 from thinkimg.errors import UserError
 from thinkimg.evaluation.report import terminal_table, write_report

@@ -8,7 +8,7 @@ from typing import Any
 
 from thinkimg.agent.agent import Agent, Limits, NoTools, Tools
 from thinkimg.agent.formats import get_format
-from thinkimg.api.v1alpha1 import Manifest, ToolRLJob
+from thinkimg.api import Manifest, ToolRLJob
 from thinkimg.client import ResultCache, ToolClient
 from thinkimg.errors import UserError
 from thinkimg.jobs.attempt import check_attempt

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinkimg.agent.agent import NoTools, Outcome
-from thinkimg.api.v1alpha1.rewards import Reward
-from thinkimg.api.v1alpha1.stages import GRPO
+from thinkimg.api import GRPO, Reward
 from thinkimg.client import ToolClient
 from thinkimg.evaluation.metrics import exact_match
 from thinkimg.image import Image

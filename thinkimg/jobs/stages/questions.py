@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkimg.agent.agent import Agent
-from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
+from thinkimg.api import Data, Dataset
 from thinkimg.data.datasets import Example, load_questions
 from thinkimg.data.sharegpt import load_hub_samples, read_sharegpt
 from thinkimg.errors import UserError

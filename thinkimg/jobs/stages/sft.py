@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from thinkimg.agent.agent import NoTools
-from thinkimg.api.v1alpha1.stages import Lora
+from thinkimg.api import Lora
 from thinkimg.errors import UserError
 from thinkimg.jobs.layout import write_json
 from thinkimg.jobs.stages.answers import answers

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from thinkimg.agent.formats import get_format
-from thinkimg.api.v1alpha1 import ToolRLJob
+from thinkimg.api import ToolRLJob
 from thinkimg.evaluation.metrics import exact_match
 from thinkimg.evaluation.report import summarise
 from thinkimg.jobs.attempt import begin_attempt, check_attempt
