@@ -39,6 +39,9 @@ Manifest = Annotated[Path, typer.Argument(help="A file with a ToolRLJob and its 
 RunFolder = Annotated[Path | None, typer.Option("--run", help="The run's folder. Default: runs/<job>.")]
 JobName = Annotated[str | None, typer.Option("--job", help="Which ToolRLJob, if the file has several.")]
 Secrets = Annotated[Path | None, typer.Option(help="Where the manifest's secrets are files, DIR/NAME/KEY.")]
+ModelArguments = Annotated[
+    list[str] | None, typer.Option("--model-args", help="KEY=VALUE: revision=…, base=…, trust_remote_code=yes …")
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Instead of the manifest's spec.seed.")]
 
 
@@ -115,13 +118,15 @@ def stage(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="A trained stage: runs/demo/stages/v-toolrl, or runs/demo/v-toolrl.")],
+    model: Annotated[str, typer.Argument(help="A trained stage (runs/demo/v-toolrl), an adapter, any model.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    model_args: ModelArguments = None,
 ) -> None:
     """Write a trained model with its processor and a model card that holds the table."""
+    from thinkimg.evaluation.commands import read_pairs
     from thinkimg.jobs.export import export_model
 
-    export_model(model, out)
+    export_model(model, out, console, read_pairs(model_args or (), "--model-args"))
     console.print(f"wrote {out}: load it with transformers' AutoModelForImageTextToText.from_pretrained")
 
 
@@ -151,15 +156,23 @@ def view_runs(
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
-    model: Annotated[Path, typer.Option(help="A trained stage of a run.")],
+    model: Annotated[str, typer.Option(help="A stage of a run (runs/demo/v-toolrl), a folder, the hub's name …")],
     image: Annotated[list[Path], typer.Option(help="A picture; may be given several times.")],
+    backend: Annotated[str | None, typer.Option(help="transformers, vllm, vllm-server or openai.")] = None,
+    model_args: ModelArguments = None,
+    server: Annotated[list[str] | None, typer.Option(help="A tool server. Default: the model's tools.")] = None,
+    format: Annotated[str | None, typer.Option(help="Syntax of calls. Default: the model's.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="full or compact. Default: the model's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the trajectory (JSON lines and pictures) here.")] = None,
     secrets_dir: Secrets = None,
 ) -> None:
     """Ask a trained model about your own picture, live tools and all."""
-    from thinkimg.jobs.ask import ask_model
+    from thinkimg.evaluation.commands import read_pairs
+    from thinkimg.jobs.ask import Question, ask_model
 
-    print(ask_model(model, image, question, out, console, secrets_dir))
+    arguments = read_pairs(model_args or (), "--model-args")
+    asked = Question(question, image, model, backend, arguments, server or (), format, prompt, secrets_dir)
+    print(ask_model(asked, out, console))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,14 +88,16 @@ def run_evaluation(options: Options) -> list[dict[str, Any]]:
     """
     from thinkimg.evaluation.evaluate import Shard
     from thinkimg.evaluation.tasks import find_task
-    from thinkimg.models.backends import Metered, Prices, Stopped, make_model
+    from thinkimg.models.backends import Metered, Prices, Stopped, find_model, make_model
 
     tasks = [find_task(name) for name in options.tasks]
     if options.data is not None and len(tasks) > 1:
         raise UserError("--data and --split speak of one task; name one", "--data")
     scorers = {task.name: _scorers(options, task.scorer) for task in tasks}
     shard = Shard.parse(options.shard)
-    loaded = make_model(options.backend, options.model, options.model_args)
+    found = find_model(options.model, options.backend, options.model_args)
+    print(found, file=sys.stderr)
+    loaded = make_model(found, options.backend, options.model_args)
     model = Metered(loaded if options.stop is None else Stopped(loaded, options.stop), Prices(*options.price))
 
     async def work() -> list[dict[str, Any]]:
@@ -151,12 +154,9 @@ def _scorers(options: Options, default: str) -> "list[Scorer]":
 
 
 def _judge(options: Options) -> "ChatModel":
-    from thinkimg.models.backends import make_model
+    from thinkimg.models.backends import model_of
 
-    arguments = dict(options.judge)
-    if "base_url" not in arguments or "model" not in arguments:
-        raise UserError("the judge needs base_url=… and model=…", "--judge")
-    return make_model("openai", str(arguments.pop("model")), arguments)
+    return model_of(options.judge, None, "--judge")[1]
 
 
 class _connected:

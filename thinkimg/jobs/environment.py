@@ -22,6 +22,11 @@ def tool_keys(endpoints: Sequence[str], environment: Mapping[str, str]) -> dict[
     return {endpoint: environment[name] for endpoint, name in names.items() if environment.get(name)}
 
 
+def claims_folder() -> Path | None:
+    """Below which claims are mounted; None outside of pods."""
+    return Path(os.environ[CLAIMS]) if CLAIMS in os.environ else None
+
+
 def mounted_path(uri: str, field: str) -> Path:
     """Where `pvc://claim/path` is in this pod. Raises `UserError` anywhere else."""
     root = os.environ.get(CLAIMS)

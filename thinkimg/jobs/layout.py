@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BASE = "base"
+from thinkimg.api import BASE
+from thinkimg.models.runs import model_folder, stage_folder
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,11 @@ class Run:
         return self.path / BASE
 
     def stage(self, name: str) -> Path:
-        return self.base if name == BASE else self.path / "stages" / name
+        return stage_folder(self.path, name)
 
     def model(self, name: str) -> Path:
         """The folder of a trained stage's model, or of the base."""
-        return self.base if name == BASE else self.stage(name) / "model"
+        return model_folder(self.path, name)
 
     def done(self, name: str) -> dict[str, Any] | None:
         """What a finished stage left, None if it is not finished."""

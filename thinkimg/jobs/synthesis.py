@@ -57,7 +57,7 @@ def run_synthesis(options: Options) -> dict[str, Any]:
     from thinkimg.evaluation.tasks import find_task
     from thinkimg.jobs.layout import write_json
     from thinkimg.jobs.stages.questions import TRAJECTORIES
-    from thinkimg.models.backends import Metered, Prices
+    from thinkimg.models.backends import Metered, Prices, model_of
     from thinkimg.synthesis.opinion import ModelOpinion
     from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
     from thinkimg.trajectory import Trajectory, write_trajectories
@@ -74,7 +74,7 @@ def run_synthesis(options: Options) -> dict[str, Any]:
     def right(answer: str | None, reference: str) -> bool:
         return rule.of(Trajectory(question="", reference=reference, answer=answer)) == 1.0
 
-    opinion = ModelOpinion(_endpoint(options.judge, "--judge")) if options.judge else None
+    opinion = ModelOpinion(model_of(options.judge, None, "--judge")[1]) if options.judge else None
     model = Metered(_planner(options), Prices(*options.price))
     limits = Limits(rounds=options.max_rounds, tokens_per_turn=options.max_tokens)
     client = ToolClient(options.servers, cache=ResultCache()) if options.servers else None
@@ -106,27 +106,14 @@ def run_synthesis(options: Options) -> dict[str, Any]:
 
 def _planner(options: Options) -> Any:
     from thinkimg.agent.formats import get_format
-    from thinkimg.models.backends import make_model
+    from thinkimg.models.backends import model_of
     from thinkimg.synthesis.planner import CHAINS, ScriptedPlanner
 
     if options.planner != "scripted":
-        arguments = dict(options.planner_args)
-        model = str(arguments.pop("model", ""))
-        if not model:
-            raise UserError("the planner needs model=…", "--planner-args")
-        return make_model(options.planner, model, arguments)
+        return model_of(options.planner_args, options.planner, "--planner-args")[1]
     if unknown := options.chains.keys() - CHAINS.keys():
         raise UserError(f"there is no chain {min(unknown)!r}; there are {', '.join(CHAINS)}", "--chain")
     return ScriptedPlanner(get_format(options.format), options.chains or dict.fromkeys(CHAINS, 1.0))
-
-
-def _endpoint(given: Mapping[str, Any], field: str) -> Any:
-    from thinkimg.models.backends import make_model
-
-    arguments = dict(given)
-    if "model" not in arguments:
-        raise UserError("needs base_url=… and model=…", field)
-    return make_model("openai", str(arguments.pop("model")), arguments)
 
 
 def synthesize_command(

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from thinkimg.agent.formats import get_format
-from thinkimg.api import ToolRLJob
 from thinkimg.evaluation.metrics import exact_match
 from thinkimg.evaluation.report import summarise
 from thinkimg.jobs.attempt import begin_attempt, check_attempt
@@ -32,6 +31,7 @@ from thinkimg.jobs.stages.sft import EXTENDED, run_sft
 from thinkimg.jobs.stages.tiny_preset import cached_base
 from thinkimg.jobs.termination import last_words
 from thinkimg.models.chat import ChatModel
+from thinkimg.models.trained import trained_with_tools
 from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
@@ -173,14 +173,6 @@ def _evaluate(context: Context, name: str) -> dict[str, Any]:
         seconds = round(time.monotonic() - began, 1)
         entries[model] = summarise(rows["greedy"], rows.get("sampled", ()), seconds)
     return {"models": entries}
-
-
-def trained_with_tools(job: ToolRLJob, model: str) -> bool:
-    if model == BASE:
-        return bool(job.spec.tools)
-    stage = job.spec.stage(model)
-    block = stage.sft or stage.grpo
-    return block is not None and block.tool_use == "Enabled"
 
 
 @contextmanager
