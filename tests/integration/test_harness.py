@@ -23,7 +23,7 @@ from gateways import run_gateway
 from sample_servers import spec
 from stub_endpoint import start
 
-from thinkimg.evaluation.commands import Options, run_evaluation
+from thinkimg.evaluation.run import Options, run_evaluation
 from thinkimg.serving import Supervisor
 
 QUESTIONS = 60
