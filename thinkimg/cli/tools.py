@@ -17,7 +17,7 @@ from thinkimg.errors import UserError
 
 def tools(
     name: Annotated[str | None, typer.Argument(help="Show the schema of this tool.")] = None,
-    arguments: Annotated[list[str] | None, typer.Argument(help="Call it: KEY=VALUE …, values as in JSON.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Call it: KEY=VALUE …, as in a manifest.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture, img_1; given again, img_2 …")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the result as a picture to this file.")] = None,
     backend: Annotated[str | None, typer.Option(help="Instead of the tool's default.")] = None,
@@ -43,12 +43,11 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
     backend: Annotated[str | None, typer.Option(help="Of the tool, if there is one.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the backend; values as in JSON.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the backend; values as in a manifest.")] = None,
     workers: Annotated[int, typer.Option(help="Threads that run tools.")] = 4,
     device: Annotated[str | None, typer.Option(help="CUDA_VISIBLE_DEVICES, e.g. 0.")] = None,
 ) -> None:
     """Serve tools over HTTP in this process until Ctrl-C or SIGTERM. A key is read from THINKIMG_TOOL_API_KEY."""
-    from thinkimg.cli.tool_call import read_pairs
     from thinkimg.serving.config import parse_config, read_config
     from thinkimg.serving.process import serve as run_server
 
