@@ -106,9 +106,9 @@ def read_value(text: str) -> Any:
     if text.startswith(("[", "{", "'", '"', "!!")):
         documents = read_documents(text, "value")
         return documents[0].value if documents else None
-    loader = _Loader("")
-    tag = loader.resolve(yaml.ScalarNode, text, (True, False))
-    return loader.construct_object(yaml.ScalarNode(tag, text)) if tag in _SCALARS else text
+    resolvers = _Loader.yaml_implicit_resolvers.get(text[:1], ())
+    tag = next((tag for tag, pattern in resolvers if pattern.match(text)), None)
+    return _Loader("").construct_object(yaml.ScalarNode(tag, text)) if tag in _SCALARS else text
 
 
 _SCALARS = (FLOAT, INT, "tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
