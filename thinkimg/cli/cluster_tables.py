@@ -48,7 +48,9 @@ def _row(branch: str, stage: StageStatus, now: datetime) -> Sequence[RenderableT
     if stage.attempt > 1:
         notes.append(f"attempt {stage.attempt}")
     if stage.start_time is not None:
-        notes.append(duration(max(0.0, ((stage.completion_time or now) - stage.start_time).total_seconds()), decimals=0))
+        notes.append(
+            duration(max(0.0, ((stage.completion_time or now) - stage.start_time).total_seconds()), decimals=0)
+        )
     return f"{branch} {mark} {stage.name}", stage.state, bar, " · ".join(notes)
 
 

@@ -37,7 +37,8 @@ def evaluate(
     shard: Annotated[str, typer.Option(help="I/N: this process is number I of N, counted from 0.")] = "0/1",
 ) -> None:
     """Evaluate a model, with tools or without, on benchmarks; interrupted, it goes on where it was."""
-    from thinkimg.evaluation.run import Options, read_pairs, run_evaluation, show
+    from thinkimg.evaluation.run import Options, run_evaluation, show
+    from thinkimg.pairs import read_pairs
 
     options = Options(
         tasks=tasks,

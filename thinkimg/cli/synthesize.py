@@ -32,8 +32,8 @@ def synthesize(
     concurrency: Annotated[int, typer.Option(min=1)] = 16,
 ) -> None:
     """Make cold-start trajectories: a planner proposes, the tools execute, filters drop; reasons and cost are shown."""
-    from thinkimg.evaluation.run import read_pairs
     from thinkimg.jobs.synthesis import Options, run_synthesis
+    from thinkimg.pairs import read_pairs
 
     options = Options(
         task=task,

@@ -48,6 +48,7 @@ def serve(
     device: Annotated[str | None, typer.Option(help="CUDA_VISIBLE_DEVICES, e.g. 0.")] = None,
 ) -> None:
     """Serve tools over HTTP in this process until Ctrl-C or SIGTERM. A key is read from THINKIMG_TOOL_API_KEY."""
+    from thinkimg.pairs import read_pairs
     from thinkimg.serving.config import parse_config, read_config
     from thinkimg.serving.process import serve as run_server
 
