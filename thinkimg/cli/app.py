@@ -19,6 +19,7 @@ from thinkimg import __version__
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.evaluation import commands as evaluation_commands
 from thinkimg.jobs import synthesis
+from thinkimg.pairs import read_pairs
 
 app = typer.Typer(
     help="Teach vision-language models to think with images.", no_args_is_help=True, add_completion=False,
@@ -191,7 +192,7 @@ app.command("synthesize")(synthesis.synthesize_command)
 @app.command()
 def tools(
     name: Annotated[str | None, typer.Argument(help="Show the schema of this tool.")] = None,
-    arguments: Annotated[list[str] | None, typer.Argument(help="Call it: KEY=VALUE …, values as in JSON.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Call it: KEY=VALUE …, as in a manifest.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture, img_1; given again, img_2 …")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the result as a picture to this file.")] = None,
     backend: Annotated[str | None, typer.Option(help="Instead of the tool's default.")] = None,
@@ -218,14 +219,13 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
     backend: Annotated[str | None, typer.Option(help="Of the tool, if there is one.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the backend; values as in JSON.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the backend; values as in a manifest.")] = None,
     workers: Annotated[int, typer.Option(help="Threads that run tools.")] = 4,
     device: Annotated[str | None, typer.Option(help="CUDA_VISIBLE_DEVICES, e.g. 0.")] = None,
 ) -> None:
     """Serve tools over HTTP in this process until Ctrl-C or SIGTERM. A key is read from THINKIMG_TOOL_API_KEY."""
     from thinkimg.serving.config import parse_config, read_config
     from thinkimg.serving.process import serve as run_server
-    from thinkimg.serving.tool_commands import read_pairs
 
     if bool(names) == (config is not None):
         raise UserError("name tools to serve, or give --config FILE", "NAMES")

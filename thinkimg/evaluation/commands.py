@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from thinkimg.errors import UserError
+from thinkimg.pairs import read_pairs
 
 if TYPE_CHECKING:
     from thinkimg.agent.agent import Agent, Tools
@@ -206,17 +206,6 @@ class _Offered:
         if normalise_name(name) not in self._known:
             raise ModelError(f"There is no tool {name}; there are {', '.join(self.schemas)}.", kind="unknown_tool")
         return await self._client.call(name, arguments, images)
-
-
-def read_pairs(pairs: Sequence[str], field: str) -> dict[str, Any]:
-    """From KEY=VALUE, values as in YAML. Raises `UserError`."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise UserError(f"{pair!r} is not KEY=VALUE", field)
-        found[key] = yaml.safe_load(value) if value else ""
-    return found
 
 
 # ---- thinkimg eval --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from thinkimg.errors import UserError
-from thinkimg.evaluation.commands import read_pairs
+from thinkimg.pairs import read_pairs
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,9 @@ def synthesize_command(
     concurrency: Annotated[int, typer.Option(min=1)] = 16,
 ) -> None:
     """Make cold-start trajectories: a planner proposes, the tools execute, filters drop; reasons and cost are shown."""
-    weights = {name: float(weight) for name, weight in read_pairs(chain or (), "--chain").items()}
+    weights = read_pairs(chain or (), "--chain")
+    if wrong := [name for name, weight in weights.items() if not isinstance(weight, int | float) or weight < 0]:
+        raise UserError(f"the weight of {wrong[0]} must be a number, not {weights[wrong[0]]!r}", "--chain")
     found = run_synthesis(
         Options(
             task, out, server or (), planner, read_pairs(planner_args or (), "--planner-args"), weights,

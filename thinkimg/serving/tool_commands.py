@@ -13,6 +13,7 @@ from rich.markup import escape
 from thinkimg.client import ToolClient
 from thinkimg.errors import ModelError, UserError
 from thinkimg.image import Image, ImageDecodeError, handle
+from thinkimg.pairs import read_pairs
 from thinkimg.tools.drawing import draw_result
 from thinkimg.tools.registry import find_tool, installed_tools, load_tool
 from thinkimg.tools.tool import ToolResult, ToolSchema, normalise_name
@@ -23,7 +24,7 @@ class Call:
     """One call as it is written on the command line.
 
     Attributes:
-        arguments: `KEY=VALUE`; a value is JSON, or else a text.
+        arguments: `KEY=VALUE`, values as in a manifest.
         images: files, called img_1, img_2 … in the arguments.
         options: `KEY=VALUE` of the backend.
         server: address to call; None: this process.
@@ -73,20 +74,6 @@ def show(call: Call, out: Path | None, as_json: bool = False) -> str:
     if as_json:
         return json.dumps({"text": result.text, "data": result.data})
     return result.text
-
-
-def read_pairs(pairs: Sequence[str], field: str) -> dict[str, Any]:
-    """`["a=1", "b=x"]` -> `{"a": 1, "b": "x"}`. Raises `UserError` for one without `=`."""
-    found = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise UserError(f"{pair!r} is not KEY=VALUE", field)
-        try:
-            found[name] = json.loads(text)
-        except ValueError:
-            found[name] = text
-    return found
 
 
 def _called(call: Call, images: Mapping[str, Image]) -> ToolResult:
