@@ -1,4 +1,6 @@
-"""`python stub_endpoint.py PORT_FILE`: an OpenAI-compatible endpoint whose answers depend on the question alone.
+"""An OpenAI-compatible endpoint whose answers depend on the question alone.
+
+As a process: `python -m tests.support.evaluation.stub_endpoint PORT_FILE`.
 
 Every third question's first reply is a call of Crop, so that there are tool turns.
 """

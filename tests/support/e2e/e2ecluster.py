@@ -12,11 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "hack" / "cluster"))
-
-import binaries  # noqa: E402
-import yaml  # noqa: E402
+import binaries
+import yaml
 
 DOCKER = os.environ.get("DOCKER", "docker")
 REGISTRY = os.environ.get("REGISTRY", "ghcr.io/thinkimg")

@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[4]
+from tests.support import REPOSITORY
+
 CALLER = Path(__file__).with_name("call_tool.py")
 
 
@@ -14,7 +15,7 @@ CALLER = Path(__file__).with_name("call_tool.py")
 def python_of(extra: str) -> str:
     """The interpreter of the environment; it is made the first time, which takes a minute and a network."""
     made = subprocess.run(
-        ["bash", "hack/environment.sh", extra], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=280
+        ["bash", "hack/environment.sh", extra], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, timeout=280
     )
     assert made.returncode == 0, f"the environment of {extra} cannot be made; see above"
     return made.stdout.strip().splitlines()[-1]

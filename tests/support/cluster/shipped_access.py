@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-if TYPE_CHECKING:
-    from testcluster import Namespace
+from tests.support import REPOSITORY
 
-FILES = Path(__file__).parents[2] / "charts" / "thinkimg-operator" / "files"
+if TYPE_CHECKING:
+    from tests.support.cluster.testcluster import Namespace
+
+FILES = REPOSITORY / "charts" / "thinkimg-operator" / "files"
 ACCOUNT = "thinkimg-operator"
 
 

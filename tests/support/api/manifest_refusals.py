@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manifest_examples import Change, setting, without
+from tests.support.api.manifest_examples import Change, setting, without
 
 STAGES = "spec.stages"
 

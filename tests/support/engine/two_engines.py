@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import torch
-from talkers import Talker, save_tiny, task
 
+from tests.support.engine.talkers import Talker, save_tiny, task
 from thinkimg.models.families.qwen_vl import QwenVL
 from thinkimg.models.vllm.generator import VLLMGenerator
 from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config

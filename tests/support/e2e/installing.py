@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from e2ecluster import REGISTRY, REPOSITORY, SYSTEM, VERSION, VISION, Cluster, say
+
+from tests.support import REPOSITORY
+from tests.support.e2e.e2ecluster import REGISTRY, SYSTEM, VERSION, VISION, Cluster, say
 
 
 def timed(what: str, *command: str) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from shipped_access import ACCOUNT
+from tests.support.cluster.shipped_access import ACCOUNT
 
 Verb = tuple[str, str, str]
 """API group (empty: the core), resource with its subresource, verb."""

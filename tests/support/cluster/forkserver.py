@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "hack" / "cluster"))
-
 import controlplane
+
+from tests.support import PYTHONPATH
 
 
 class ForkServer:
@@ -32,7 +32,8 @@ class ForkServer:
     @contextmanager
     def running(cls) -> Iterator[ForkServer]:
         process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, "-m", "tests.support.cluster.forkserver"],
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

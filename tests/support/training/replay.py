@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scripted_agent import World, answer_length, picture, tasks
 from transformers import TrainerCallback
 
+from tests.support.training.scripted_agent import World, answer_length, picture, tasks
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
 from thinkimg.training.adapters import LoraSettings, lora_config
 from thinkimg.training.collator import encode_samples, encode_trajectory

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import REPOSITORY
 from thinkimg.serving import ServerConfig, ServerSpec, Supervisor
 
-ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parent)}
+ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY)}
+SAMPLE_TOOLS = "tests.support.serving.sample_tools"
 Start = Callable[..., Supervisor]
 
 
 def spec(name: str, *tools: str, env: Mapping[str, str] | None = None, **settings: object) -> ServerSpec:
     """A server of sample tools by attribute, of built-in ones by name."""
-    entries = [{"entry_point": f"sample_tools:{tool}"} if tool.islower() else {"name": tool} for tool in tools]
+    entries = [{"entry_point": f"{SAMPLE_TOOLS}:{tool}"} if tool.islower() else {"name": tool} for tool in tools]
     return ServerSpec(name, ServerConfig.model_validate({"tools": entries, **settings}), {**ENVIRONMENT, **(env or {})})
 
 

@@ -19,12 +19,15 @@ from typing import Any, Self, TypeVar
 
 import binaries
 import controlplane
-from witness import Witness
+
+from tests.support import REPOSITORY
+from tests.support.cluster.witness import Witness
 
 Object = dict[str, Any]
 T = TypeVar("T")
-REPOSITORY = Path(__file__).parents[2]
 CRDS = REPOSITORY / "charts" / "thinkimg-crds" / "templates"
+OPERATOR = "from thinkimg_operator.main import main; main()"
+"""A program for `python -c`: the operator of whatever PYTHONPATH names first."""
 
 
 class KubectlError(Exception):

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import torch
-from scripted_agent import ScriptedAgent, World, answer_length, tasks
 
+from tests.support.training.scripted_agent import ScriptedAgent, World, answer_length, tasks
 from thinkimg.training.grpo import GRPOSettings, train_grpo
 from thinkimg.training.rewards import Reward
 

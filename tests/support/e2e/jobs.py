@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from e2ecluster import VISION, Cluster
+from tests.support.e2e.e2ecluster import VISION, Cluster
 
 
 def conditions(job: dict[str, Any]) -> dict[str, str]:

@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 import yaml
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "manifests" / "toolrljob-cpu.yaml"
+from tests.support import REPOSITORY
+
+DEMO = REPOSITORY / "manifests" / "toolrljob-cpu.yaml"
 
 
 def small_documents() -> list[dict[str, Any]]:

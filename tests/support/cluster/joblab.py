@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from shipped_access import ACCOUNT, grant
-from testcluster import Cluster, Namespace, Object, Operator, wait_for
+from tests.support.cluster.shipped_access import ACCOUNT, grant
+from tests.support.cluster.testcluster import Cluster, Namespace, Object, Operator, wait_for
 
 MERGE = "application/merge-patch+json"
 JOBS = "/apis/thinkimg.dev/v1alpha1/namespaces/{}/toolrljobs"
