@@ -1,14 +1,12 @@
 """One question to a model, about the user's own pictures, with live tools."""
 
 import asyncio
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
 
 from thinkimg.agent.agent import Agent, Limits, NoTools, Tools
 from thinkimg.agent.formats import get_format
@@ -41,16 +39,16 @@ class Question:
     secrets: Path | None = None
 
 
-def ask_model(question: Question, out: Path | None, console: Console) -> str:
-    """Run the agent greedily, show its turns, return its answer.
+def ask_model(question: Question, out: Path | None) -> Trajectory:
+    """Run the agent greedily; what it said, with the answer. Which model is taken stands on standard error.
 
     Raises:
         UserError: no such model; a picture that cannot be read.
     """
     found = find_model(question.model, question.backend, question.model_args)
-    console.print(escape(str(found)), soft_wrap=True, highlight=False)
+    print(found, file=sys.stderr)
     task = Task("question", question.text, tuple(_read(image) for image in question.images))
-    found = made(found, lambda text: console.print(text, style="dim"))
+    found = made(found)
     asked = asking(found.trained, format=question.format, prompt=question.prompt)
     limits = Limits(rounds=asked.max_rounds, tokens_per_turn=asked.max_tokens, seconds=asked.max_seconds)
     servers = nullcontext(list(question.servers)) if question.servers else tools_of(found, question.secrets)
@@ -67,8 +65,7 @@ def ask_model(question: Question, out: Path | None, console: Console) -> str:
         trajectory = asyncio.run(answer_with_tools() if endpoints else answer(NoTools()))
     if out is not None:
         write_trajectories([trajectory], out)
-    _show(trajectory, console)
-    return trajectory.answer or f"(no answer: {trajectory.status})"
+    return trajectory
 
 
 def _client(endpoints: Sequence[str], trained: Trained | None) -> ToolClient:
@@ -82,12 +79,3 @@ def _read(path: Path) -> Image:
         return image
     except (OSError, ImageDecodeError) as error:
         raise UserError(str(error), f"--image {path}") from error
-
-
-def _show(trajectory: Trajectory, console: Console) -> None:
-    for turn in trajectory.turns:
-        for result in turn.message.tool_results:
-            console.print(f"[cyan]{result.name}[/] ({result.seconds * 1000:.0f} ms): ", end="")
-            console.print(result.text, markup=False, highlight=False)
-        if turn.role == "assistant":
-            console.print(turn.message.text, style="dim", markup=False, highlight=False)

@@ -1,13 +1,11 @@
 """A model as a folder that plain transformers loads, with a card that says what it can do."""
 
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
 
 from thinkimg.errors import UserError
 from thinkimg.jobs.model_tools import made
@@ -23,9 +21,7 @@ _OF_TRAINING = (
 )  # fmt: skip
 
 
-def export_model(
-    written: str, out: Path, console: Console, model_args: Mapping[str, Any] = MappingProxyType({})
-) -> None:
+def export_model(written: str, out: Path, model_args: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Write weights, processor, README.md, and what the model was trained to be asked with (`thinkimg.json`). Adapters
     are merged. `out` must not hold anything yet.
 
@@ -36,12 +32,12 @@ def export_model(
         UserError: no such model, or one without weights here.
     """
     model = find_model(written, None, model_args)
-    console.print(escape(str(model)), soft_wrap=True, highlight=False)
+    print(model, file=sys.stderr)
     if isinstance(model.source, Endpoint):
         raise UserError(f"{model.source} has no weights here", "MODEL")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError("the folder is not empty", str(out))
-    model = made(model, lambda text: console.print(text, style="dim"))
+    model = made(model)
     if isinstance(model.source, Folder):
         check_checkpoint(model.source.path)
         shutil.copytree(model.source.path, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_OF_TRAINING))

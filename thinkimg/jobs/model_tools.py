@@ -1,7 +1,8 @@
 """What a model needs around it before it can be asked here: its tools as servers, and a preset made."""
 
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,7 @@ def tools_of(model: Model, secrets: Path | None = None) -> Iterator[list[str]]:
         yield list(up.endpoints)
 
 
-def made(model: Model, say: Callable[[str], None]) -> Model:
+def made(model: Model) -> Model:
     """The same model; a preset is made first, which takes a minute, and is kept for the next time."""
     if not isinstance(model.source, Preset):
         return model
@@ -52,4 +53,8 @@ def made(model: Model, say: Callable[[str], None]) -> Model:
 
     if model.written != TINY:
         raise UserError(f"there is no {model.source}; there is {TINY}", "--model")
-    return replace(model, source=Folder(cached_base(Context.model_cache, 0, (), get_format("openthinkimg"), say)))
+    return replace(model, source=Folder(cached_base(Context.model_cache, 0, (), get_format("openthinkimg"), _say)))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

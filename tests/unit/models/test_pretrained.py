@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from model_folders import save_adapter, save_model
-from tiny_world import picture, processor, untrained
 from transformers import Qwen3VLForConditionalGeneration
 
+from tests.support.models.model_folders import save_adapter, save_model
+from tests.support.models.tiny_world import picture, processor, untrained
 from thinkimg.errors import UserError
 from thinkimg.models import pretrained, tiny
 from thinkimg.models.loading import Loading

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from model_folders import MANIFEST
 
+from tests.support.models.model_folders import MANIFEST
 from thinkimg.errors import UserError
 from thinkimg.models.reference import Adapter, Endpoint, Folder, Hub, Model, Preset, Reader
 

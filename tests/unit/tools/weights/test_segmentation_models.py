@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import picture
 from PIL import Image as Pillow
 
+from tests.support.tools.pictures import picture
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
-from thinkimg.tools.backends.segmenting import Embedding, EmbeddingCache
+from thinkimg.tools.backends.segmentation import Embedding, EmbeddingCache
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolResult
 from thinkimg.tools.vision.masks import decode_rle

@@ -1,0 +1,66 @@
+"""`thinkimg ask` and `export`: what a trained model is for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thinkimg.cli.options import Backend, ModelArguments, Secrets
+from thinkimg.cli.screen import notes
+
+if TYPE_CHECKING:
+    from thinkimg.trajectory import Trajectory
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    model: Annotated[str, typer.Option(help="A stage of a run (runs/demo/v-toolrl), a folder, the hub's name …")],
+    image: Annotated[list[Path], typer.Option(help="A picture; may be given several times.")],
+    backend: Backend = None,
+    model_args: ModelArguments = None,
+    server: Annotated[list[str] | None, typer.Option(help="A tool server. Default: the model's tools.")] = None,
+    format: Annotated[str | None, typer.Option(help="Syntax of calls. Default: the model's.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="full or compact. Default: the model's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the trajectory (JSON lines and pictures) here.")] = None,
+    secrets_dir: Secrets = None,
+) -> None:
+    """Ask a model about your own picture, with the tools that it was trained with."""
+    from thinkimg.jobs.ask import Question, ask_model
+    from thinkimg.pairs import read_pairs
+
+    asked = Question(
+        text=question,
+        images=image,
+        model=model,
+        backend=backend,
+        model_args=read_pairs(model_args or (), "--model-args"),
+        servers=server or (),
+        format=format,
+        prompt=prompt,
+        secrets=secrets_dir,
+    )
+    trajectory = ask_model(asked, out)
+    _show_turns(trajectory)
+    print(trajectory.answer or f"(no answer: {trajectory.status})")
+
+
+def _show_turns(trajectory: "Trajectory") -> None:
+    for turn in trajectory.turns:
+        for result in turn.message.tool_results:
+            notes.print(f"[cyan]{result.name}[/] ({result.seconds * 1000:.0f} ms): ", end="")
+            notes.print(result.text, markup=False, highlight=False)
+        if turn.role == "assistant":
+            notes.print(turn.message.text, style="dim", markup=False, highlight=False)
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A stage of a run (runs/demo/v-toolrl), an adapter, any model.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    model_args: ModelArguments = None,
+) -> None:
+    """Write a trained model with its processor and a model card that holds the table."""
+    from thinkimg.jobs.export import export_model
+    from thinkimg.pairs import read_pairs
+
+    export_model(model, out, read_pairs(model_args or (), "--model-args"))
+    notes.print(f"wrote {out}: load it with transformers' AutoModelForImageTextToText.from_pretrained")

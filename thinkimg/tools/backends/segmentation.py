@@ -1,0 +1,136 @@
+"""Segmentation from prompts: what a backend is, and the embeddings kept between calls. No torch here.
+
+The models of the SAM family work in two halves: an encoder, which sees the picture and is costly, and a decoder, which
+sees the prompts and is cheap. The encoder's result is kept by the picture's hash.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image as Pillow
+
+from thinkimg.image import Image
+from thinkimg.tools.vision.geometry import Box, Point, with_room
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One object, shown by a box around it or by points on it; pixels of the picture, not rounded."""
+
+    box: Box | None = None
+    points: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """One object.
+
+    Attributes:
+        pixels: bool, shape (height, width) of the picture.
+        score: the model's own estimate of the mask's quality, about 0 to 1.
+    """
+
+    pixels: np.ndarray
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """What the encoder made of a picture.
+
+    Attributes:
+        features: the backend's own.
+        size: width and height of the picture that was encoded.
+        fitted: width and height to which it was brought for the encoder.
+        nbytes: memory that `features` take.
+    """
+
+    features: Any
+    size: tuple[int, int]
+    fitted: tuple[int, int]
+    nbytes: int
+
+
+class SegmentationModel(Protocol):
+    """The two halves."""
+
+    details: Mapping[str, str]
+
+    def encode(self, pictures: Sequence[Pillow.Image]) -> list[Embedding]:
+        """The costly half, for several pictures at once (RGB, any sizes)."""
+
+    def decode(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Mask]:
+        """The cheap half, a mask per prompt."""
+
+
+class EmbeddingCache:
+    """Embeddings by the picture's hash, bounded in bytes, least recently used out first. Thread-safe."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[str, Embedding] = OrderedDict()
+        self._lock = threading.Lock()
+        self.nbytes = 0
+
+    def get(self, sha256: str) -> Embedding | None:
+        with self._lock:
+            found = self._kept.get(sha256)
+            if found is not None:
+                self._kept.move_to_end(sha256)
+            return found
+
+    def put(self, sha256: str, embedding: Embedding) -> None:
+        """One that is larger than the whole cache is not kept."""
+        with self._lock:
+            if sha256 in self._kept or embedding.nbytes > self._max_bytes:
+                return
+            self._kept[sha256] = embedding
+            self.nbytes += embedding.nbytes
+            while self.nbytes > self._max_bytes:
+                _, dropped = self._kept.popitem(last=False)
+                self.nbytes -= dropped.nbytes
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+class Segmenter:
+    """A model and its cache. Thread-safe: one call or batch computes at a time."""
+
+    def __init__(self, model: SegmentationModel, embedding_cache_bytes: int) -> None:
+        self.model = model
+        self.cache = EmbeddingCache(embedding_cache_bytes)
+        self._lock = threading.Lock()
+
+    def segment(self, requests: Sequence[tuple[Image, Sequence[Prompt]]]) -> list[list[Mask]]:
+        """A list of masks per request, one per prompt, at the size of the request's picture.
+
+        New pictures are encoded as one batch; the same picture twice is encoded once.
+
+        Raises:
+            ImageDecodeError: a picture is broken.
+        """
+        with self._lock:
+            embeddings = self._embeddings([image for image, _ in requests])
+            return [self._masks(embeddings[image.sha256], image, prompts) for image, prompts in requests]
+
+    def _embeddings(self, images: Sequence[Image]) -> dict[str, Embedding]:
+        found = {image.sha256: self.cache.get(image.sha256) for image in images}
+        new = {image.sha256: image for image in images if found[image.sha256] is None}
+        known = {sha256: embedding for sha256, embedding in found.items() if embedding is not None}
+        if new:
+            made = self.model.encode([with_room(image.pixels()) for image in new.values()])
+            for sha256, embedding in zip(new, made, strict=True):
+                self.cache.put(sha256, embedding)
+                known[sha256] = embedding
+        return known
+
+    def _masks(self, embedding: Embedding, image: Image, prompts: Sequence[Prompt]) -> list[Mask]:
+        return [
+            Mask(mask.pixels[: image.height, : image.width], mask.score)
+            for mask in self.model.decode(embedding, prompts)
+        ]
