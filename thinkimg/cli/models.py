@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thinkimg.cli.options import Backend, ModelArguments, Secrets
+from thinkimg.cli.options import Backend, ModelArguments, NoTools, Secrets, ToolServers, chosen_servers
 from thinkimg.cli.screen import notes
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ def ask(
     image: Annotated[list[Path], typer.Option(help="A picture; may be given several times.")],
     backend: Backend = None,
     model_args: ModelArguments = None,
-    server: Annotated[list[str] | None, typer.Option(help="A tool server. Default: the model's tools.")] = None,
+    server: ToolServers = None,
+    no_tools: NoTools = False,
     format: Annotated[str | None, typer.Option(help="Syntax of calls. Default: the model's.")] = None,
     prompt: Annotated[str | None, typer.Option(help="full or compact. Default: the model's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the trajectory (JSON lines and pictures) here.")] = None,
@@ -34,7 +35,7 @@ def ask(
         model=model,
         backend=backend,
         model_args=read_pairs(model_args or (), "--model-args"),
-        servers=server or (),
+        servers=chosen_servers(server, no_tools),
         format=format,
         prompt=prompt,
         secrets=secrets_dir,

@@ -1,9 +1,11 @@
 """Arguments and options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from thinkimg.errors import UserError
 
 Manifest = Annotated[Path, typer.Argument(help="A file with a ToolRLJob and its VisionTools.")]
 RunFolder = Annotated[Path | None, typer.Option("--run", help="The run's folder. Default: runs/<job>.")]
@@ -22,12 +24,43 @@ ModelArguments = Annotated[
     ),
 ]
 
+MaxRounds = Annotated[
+    int | None, typer.Option("--max-rounds", min=1, help="How often the model may speak. Default: as trained, else 6.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", min=1, help="New tokens of a turn. Default: as trained, else 512.")
+]
+MaxSeconds = Annotated[
+    float | None, typer.Option("--max-seconds", help="Of one question. Default: as trained, else 600.")
+]
+ToolServers = Annotated[
+    list[str] | None,
+    typer.Option("--server", help="A tool server or gateway. Default: the tools that the model was trained with."),
+]
+NoTools = Annotated[bool, typer.Option("--no-tools", help="Without tools, also a model that was trained with some.")]
+
 Price = Annotated[tuple[float, float], typer.Option(help="Of a million prompt tokens, and completion tokens.")]
-Format = Annotated[str, typer.Option(help="Syntax of calls: openthinkimg or hermes.")]
-Prompt = Annotated[str, typer.Option(help="full or compact.")]
+Format = Annotated[
+    str | None, typer.Option(help="Syntax of calls: openthinkimg or hermes. Default: the model's, else openthinkimg.")
+]
+Prompt = Annotated[str | None, typer.Option(help="full or compact. Default: the model's, else full.")]
 
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Default: kubectl's current one.")]
 KubeContext = Annotated[str | None, typer.Option("--context", help="Of the kubeconfig. Default: the current one.")]
 ClusterJob = Annotated[str, typer.Argument(metavar="NAME", help="A ToolRLJob.")]
 
 KeysFile = Annotated[Path, typer.Option("--file", help="The file of keys.")]
+
+
+def chosen_servers(servers: list[str] | None, no_tools: bool) -> list[str] | None:
+    """None: the model's own tools. Raises `UserError`: servers are named, and none are wanted."""
+    if servers and no_tools:
+        raise UserError("--server names tools, --no-tools wants none; give one of the two", "--no-tools")
+    return [] if no_tools else servers or None
+
+
+def known_prompt(prompt: str | None) -> Literal["full", "compact"] | None:
+    """Raises `UserError`."""
+    if prompt is None or prompt == "full" or prompt == "compact":
+        return prompt  # type: ignore[return-value]
+    raise UserError(f"{prompt!r} is neither full nor compact", "--prompt")

@@ -6,22 +6,42 @@ from typing import Annotated
 
 import typer
 
-from thinkimg.cli.options import Format, Price, Prompt
+from thinkimg.cli.options import (
+    Format,
+    MaxRounds,
+    MaxTokens,
+    NoTools,
+    Price,
+    Prompt,
+    Secrets,
+    ToolServers,
+    chosen_servers,
+    known_prompt,
+)
 
 
 def synthesize(
     task: Annotated[str, typer.Argument(help="Whose questions: a built-in task, or a Python file.")],
     out: Annotated[Path, typer.Option(help="The folder to write; run again to go on.")],
-    server: Annotated[list[str] | None, typer.Option(help="A tool server or gateway.")] = None,
-    planner: Annotated[str, typer.Option(help="scripted, openai, transformers or vllm.")] = "scripted",
-    planner_args: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: model=…, base_url=…")] = None,
+    server: ToolServers = None,
+    no_tools: NoTools = False,
+    planner: Annotated[
+        str | None, typer.Option(help="scripted, or a backend as of eval. Default: by --planner-args, else scripted.")
+    ] = None,
+    planner_args: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE: model=… as of eval --model, base_url=…")
+    ] = None,
     chain: Annotated[list[str] | None, typer.Option(help="NAME=WEIGHT of the scripted planner.")] = None,
-    judge: Annotated[list[str] | None, typer.Option(help="A model that filters: base_url=…, model=…")] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="A model that filters: model=… as of eval --model, base_url=…")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Instead of the task's.")] = None,
     split: Annotated[str | None, typer.Option(help="Default: train.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Trajectories to try; questions are used again.")] = None,
-    format: Format = "openthinkimg",
-    prompt: Prompt = "full",
+    format: Format = None,
+    prompt: Prompt = None,
+    max_rounds: MaxRounds = None,
+    max_tokens: MaxTokens = None,
     any_answer: Annotated[bool, typer.Option("--any-answer", help="Keep wrong answers, too.")] = False,
     max_tool_errors: Annotated[int, typer.Option(help="Keep those with at most so many failed calls.")] = 0,
     min_tool_calls: Annotated[int, typer.Option(help="Keep those with at least so many calls.")] = 0,
@@ -30,6 +50,7 @@ def synthesize(
     price: Price = (0.0, 0.0),
     seed: Annotated[int, typer.Option(help="Of plans, and of synthetic charts.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1)] = 16,
+    secrets_dir: Secrets = None,
 ) -> None:
     """Make cold-start trajectories: a planner proposes, the tools execute, filters drop; reasons and cost are shown."""
     from thinkimg.jobs.synthesis import Options, run_synthesis
@@ -38,7 +59,7 @@ def synthesize(
     options = Options(
         task=task,
         out=out,
-        servers=server or (),
+        servers=chosen_servers(server, no_tools),
         planner=planner,
         planner_args=read_pairs(planner_args or (), "--planner-args"),
         chains={name: float(weight) for name, weight in read_pairs(chain or (), "--chain").items()},
@@ -47,7 +68,10 @@ def synthesize(
         split=split,
         count=count,
         format=format,
-        prompt=prompt,
+        prompt=known_prompt(prompt),
+        max_rounds=max_rounds,
+        max_tokens=max_tokens,
+        secrets=secrets_dir,
         any_answer=any_answer,
         max_tool_errors=max_tool_errors,
         min_tool_calls=min_tool_calls,

@@ -2,14 +2,17 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from thinkimg.agent.agent import NoTools, Tools
 from thinkimg.api import CUSTOM
+from thinkimg.client import OfferedTools, ResultCache, ToolClient
 from thinkimg.errors import UserError
 from thinkimg.models.reference import Folder, Model, Preset
+from thinkimg.models.trained import Trained
 from thinkimg.serving import Supervisor
 from thinkimg.serving.vision_tools import server_of
 
@@ -41,6 +44,32 @@ def tools_of(model: Model, secrets: Path | None = None) -> Iterator[list[str]]:
         Supervisor([server_of(tool, secrets) for tool in tools], Path(logs)) as up,
     ):
         yield list(up.endpoints)
+
+
+@contextmanager
+def ready(
+    model: Model, servers: Sequence[str] | None, secrets: Path | None = None
+) -> Iterator[tuple[Model, Sequence[str]]]:
+    """The model, made if it is a preset, and the servers of its tools: those that are named, or if that is None its
+    own, started for as long as the block lasts."""
+    with nullcontext(servers) if servers is not None else tools_of(model, secrets) as addresses:
+        yield made(model), addresses
+
+
+@asynccontextmanager
+async def tools_of_servers(servers: Sequence[str], trained: Trained | None) -> AsyncIterator[Tools]:
+    """An agent's tools: those of the servers that the model was trained with, all if that is not known.
+
+    Raises:
+        UserError: no server has one of them.
+    """
+    if not servers:
+        yield NoTools()
+        return
+    seconds = trained.call_seconds if trained else 30
+    async with ToolClient(servers, timeout_seconds=seconds, cache=ResultCache()) as client:
+        names = trained.tool_names if trained else None
+        yield OfferedTools(client, names) if names else client
 
 
 def made(model: Model) -> Model:

@@ -101,6 +101,11 @@ class Model:
     place: Place | None = None
     trained: Trained | None = None
 
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.source.name if isinstance(self.source, Endpoint) else Path(self.written).name
+
     def __str__(self) -> str:
         stage = f" (stage {self.place.stage} of {self.place.run})" if self.place else ""
         return f"model: {self.source}{stage}" + (f"; {self.trained}" if self.trained else "")
