@@ -6,6 +6,7 @@ request it also sees what the model said, which tools it called and what came ba
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +28,15 @@ from thinkimg.gateway.keys import Caller
 from thinkimg.gateway.refusals import log_cause, openai_error, problem_of, refuse
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
-from thinkimg.models.api import ApiModel, data_uri
+from thinkimg.models.api import data_uri
+from thinkimg.models.backends import OPENAI, endpoint_model, find_model, make_model
 from thinkimg.models.chat import ChatModel, Reply, SamplingParameters
+from thinkimg.models.reference import Endpoint
+from thinkimg.models.trained import asking
 from thinkimg.tools.tool import ToolSchema, normalise_name
 from thinkimg.trajectory import Trajectory, Turn
 
+log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.1
 _KEEP_ALIVE_SECONDS = 15.0
 
@@ -42,6 +47,7 @@ class ServedModel:
 
     Attributes:
         tools: names of those that it is offered; None: all.
+        rounds, tokens_per_turn: as it was trained; the gateway's limits hold as well.
     """
 
     name: str
@@ -49,19 +55,42 @@ class ServedModel:
     format: Format
     prompt: Style = "full"
     tools: tuple[str, ...] | None = None
+    rounds: int | None = None
+    tokens_per_turn: int | None = None
 
 
 def upstream_model(upstream: Upstream, seconds: float) -> ServedModel:
-    """Raises `UserError` for a wrong address or a key's variable that is not set."""
-    model = ApiModel(
-        upstream.base_url,
-        upstream.model or upstream.name,
-        secret(upstream.api_key_variable),
-        timeout_seconds=seconds,
-        max_concurrency=1024,  # the gateway bounds what is under way
-        extra=upstream.extra,
+    """Raises `UserError` for a model that is not there, a wrong address, a key's variable that is not set."""
+    field = f"models.{upstream.name}"
+    options = dict(upstream.model_args)
+    if upstream.base_url is not None:
+        options["base_url"] = upstream.base_url
+    written = upstream.model or upstream.name
+    found = find_model(written, OPENAI if upstream.is_endpoint else upstream.backend, options, field)
+    log.info("%s: %s", upstream.name, found)
+    if isinstance(found.source, Endpoint):
+        options = {
+            "timeout_seconds": seconds,
+            "max_concurrency": 1024,
+            **options,
+        }  # the gateway bounds what is under way
+        options["extra"] = {**options.get("extra", {}), **upstream.extra}
+        model: ChatModel = endpoint_model(found.source, secret(upstream.api_key_variable), options)
+    else:
+        if upstream.api_key_variable is not None:
+            options["api_key_variable"] = upstream.api_key_variable
+        model = make_model(found, upstream.backend, options, field)
+    asked = asking(found.trained, format=upstream.format, prompt=upstream.prompt)
+    trained = found.trained
+    return ServedModel(
+        upstream.name,
+        model,
+        get_format(asked.format),
+        asked.prompt,
+        upstream.tools if upstream.tools is not None or trained is None else trained.tool_names,
+        trained.max_rounds if trained else None,
+        trained.max_tokens if trained else None,
     )
-    return ServedModel(upstream.name, model, get_format(upstream.format), tools=upstream.tools)
 
 
 # ---- requests -------------------------------------------------------------------------------------------------------
@@ -198,8 +227,10 @@ class ChatFace:
 
     def _agent(self, asked: ChatRequest, served: ServedModel, tools: "_CallerTools") -> Agent:
         most = self._core.config.limits
-        tokens = min(most.tokens_per_turn, asked.max_completion_tokens or asked.max_tokens or most.tokens_per_turn)
-        limits = Limits(rounds=most.rounds, tokens_per_turn=tokens, seconds=most.chat_seconds)
+        wanted = asked.max_completion_tokens or asked.max_tokens or served.tokens_per_turn or most.tokens_per_turn
+        rounds = min(most.rounds, served.rounds or most.rounds)
+        tokens = min(most.tokens_per_turn, wanted)
+        limits = Limits(rounds=rounds, tokens_per_turn=tokens, seconds=most.chat_seconds)
         return Agent(_Metered(served.model), tools, limits, served.format, served.prompt)
 
     async def _stream(self, completion: "_Completion") -> AsyncIterator[str]:

@@ -100,7 +100,14 @@ def make_model(
     Raises:
         UserError: no such option; nothing loadable.
     """
-    return BACKENDS[backend_of(model, backend)](model, dict(options), field)
+    try:
+        return BACKENDS[backend_of(model, backend)](model, dict(options), field)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("torch", "transformers", "peft"):
+            raise
+        raise UserError(
+            "a model in this process needs the extra `train`: pip install 'thinkimg[train]'", field
+        ) from None
 
 
 def model_of(options: Mapping[str, Any], backend: str | None, field: str) -> tuple[Model, ChatModel]:
@@ -118,12 +125,21 @@ def model_of(options: Mapping[str, Any], backend: str | None, field: str) -> tup
 
 
 def _openai(model: Model, options: dict[str, Any], field: str) -> ChatModel:
-    known = _arguments(ApiModel, "model", "api_key")
-    _refuse_unknown(options, {*known, "api_key_variable"}, OPENAI)
     if not isinstance(model.source, Endpoint):
         raise UserError(f"{model.source} is no endpoint; write https://host/v1#NAME, or take another backend", field)
-    key = _key(options, "OPENAI_API_KEY")
-    return ApiModel(**(options | {"base_url": model.source.base_url, "model": model.source.name, "api_key": key}))
+    return endpoint_model(model.source, _key(options, "OPENAI_API_KEY"), options)
+
+
+def endpoint_model(source: Endpoint, api_key: str | None, options: Mapping[str, Any]) -> ApiModel:
+    """Args:
+        options: `base_url` (which the source has), `retries`, `timeout_seconds`, `max_concurrency`,
+            `requests_per_minute`, `extra`.
+
+    Raises:
+        UserError: no such option, or a wrong address or key.
+    """
+    _refuse_unknown(options, {*_arguments(ApiModel, "model", "api_key"), "api_key_variable"}, OPENAI)
+    return ApiModel(**(dict(options) | {"base_url": source.base_url, "model": source.name, "api_key": api_key}))
 
 
 def _transformers(model: Model, options: dict[str, Any], field: str) -> ChatModel:

@@ -81,6 +81,15 @@ class Preset:
         return f"preset {self.name}"
 
 
+def absolute(written: str, folder: Path) -> str:
+    """The same model's name, understood from anywhere: what is a folder below `folder` becomes its whole path."""
+    if "://" in written:
+        return written
+    path = (folder / Path(written).expanduser()).resolve()
+    place = place_of(path)
+    return str(path) if path.exists() or (place is not None and place.known) else written
+
+
 Weights = Folder | Hub | Adapter
 Source = Weights | Endpoint | Preset
 

@@ -14,8 +14,8 @@ from thinkimg.models import tiny
 MANIFEST = """\
 apiVersion: thinkimg.dev/v1alpha1
 kind: VisionTool
-metadata: {name: reader}
-spec: {tool: OCR, callTimeoutSeconds: 45}
+metadata: {name: ruler}
+spec: {tool: DrawHorizontalLineByY, callTimeoutSeconds: 45}
 ---
 apiVersion: thinkimg.dev/v1alpha1
 kind: VisionTool
@@ -27,7 +27,7 @@ kind: ToolRLJob
 metadata: {name: demo}
 spec:
   model: {uri: "preset://tiny", minPixels: 4096, maxPixels: 9216}
-  tools: [{name: reader}, {name: cutter}]
+  tools: [{name: ruler}, {name: cutter}]
   data: {train: {uri: "charts://?questions=8"}, test: {uri: "charts://?questions=8"}}
   agent: {format: hermes, prompt: compact, maxRounds: 3, maxTokensPerTurn: 24, maxSecondsPerTrajectory: 33}
   stages:

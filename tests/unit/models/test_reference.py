@@ -73,7 +73,7 @@ def test_a_stage_of_a_run_is_found_in_every_spelling_and_brings_what_it_was_trai
     assert found.place.run == here / "runs" / "demo"
     assert found.trained is not None
     assert (found.trained.format, found.trained.prompt, found.trained.max_rounds) == ("hermes", "compact", 3)
-    assert found.trained.tool_names == ("OCR", "Crop")
+    assert found.trained.tool_names == ("DrawHorizontalLineByY", "Crop")
     assert (found.trained.min_pixels, found.trained.max_pixels, found.trained.max_tokens) == (4096, 9216, 24)
     assert found.trained.call_seconds == 45
 
