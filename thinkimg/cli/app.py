@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from thinkimg import __version__
+from thinkimg.api.pod_contract import ExitCode, Variable
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.evaluation import commands as evaluation_commands
 from thinkimg.jobs import synthesis
@@ -29,9 +30,6 @@ keys_app = typer.Typer(help="Add, list and remove the keys that callers of a gat
 gateway_app.add_typer(keys_app, name="keys")
 app.add_typer(gateway_app, name="gateway")
 console = Console(stderr=True)
-
-USER, INFRASTRUCTURE, INTERRUPTED = 2, 70, 75
-"""Exit codes beside 0 (done) and 1 (a bug): never retried; retried; retried without counting."""
 
 _TYPER_INTERRUPTED = 130
 
@@ -77,13 +75,14 @@ def stage(
     tool_cache: bool = True,
 ) -> None:
     """Run one stage. `thinkimg run`, torchrun and pods execute this; ranks are read from RANK and WORLD_SIZE."""
+    from thinkimg.jobs.environment import check_contract, tool_endpoints, tool_keys
     from thinkimg.jobs.runner.launch import launch, wants_torchrun
 
+    check_contract(os.environ)
     if wants_torchrun(os.environ):
         raise typer.Exit(launch(sys.argv[1:]))
     _end_with_parent()
     from thinkimg.api import load_manifest
-    from thinkimg.jobs.environment import tool_keys
     from thinkimg.jobs.layout import Run
     from thinkimg.jobs.stages.context import Context, call_seconds_of
     from thinkimg.jobs.stages.stage import join_ranks, run_stage
@@ -96,7 +95,7 @@ def stage(
     stages = ["base", *(known.name for known in chosen.spec.stages)]
     if name not in stages:
         raise UserError(f"there is no stage {name!r}; there are {', '.join(stages)}", "NAME")
-    endpoints = [url for url in os.environ.get("THINKIMG_TOOL_ENDPOINTS", "").split(",") if url]
+    endpoints = tool_endpoints(os.environ)
     with join_ranks() as (rank, world_size):
         context = Context(
             chosen,
@@ -441,14 +440,14 @@ def resume(name: ClusterJob, namespace: Namespace = None, context: KubeContext =
 
 def _end_with_parent() -> None:
     """A stage ends when `thinkimg run` is gone, however it went: its results would have no reader."""
-    parent = int(os.environ.get("THINKIMG_PARENT", "0"))
+    parent = int(os.environ.get(Variable.PARENT, "0"))
     if not parent:
         return
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os._exit(INTERRUPTED)
+        os._exit(ExitCode.INTERRUPTED)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -465,17 +464,17 @@ def main() -> NoReturn:
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         console.print("interrupted; run the same command again to go on")
-        code = INTERRUPTED
+        code = ExitCode.INTERRUPTED
     except (UserError, ManifestError) as error:
         _complain("error", error)
-        code = USER
+        code = ExitCode.USER
     except InfrastructureError as error:
         _complain("infrastructure", error)
-        code = INFRASTRUCTURE
+        code = ExitCode.INFRASTRUCTURE
     except typer.Exit as exit:
         code = exit.exit_code
     except typer.Abort:
-        code = 1
+        code = ExitCode.BUG
     except Exception as error:
         code = _exit_code_of(error)
     sys.stdout.flush()
@@ -496,4 +495,4 @@ def _exit_code_of(error: Exception) -> int:
         _complain("error", error)
         return code
     console.print_exception()
-    return 1
+    return ExitCode.BUG

@@ -37,14 +37,12 @@ from thinkimg.api import (
     scheme_of,
     suggestion,
 )
+from thinkimg.api.pod_contract import CONTAINER, Annotation, Label
 from thinkimg.errors import InfrastructureError, UserError
 
 VERSION = API_VERSION.partition("/")[2]
 PLURALS = {"VisionTool": "visiontools", "ToolRLJob": "toolrljobs"}
 MANAGER = "thinkimg-submit"
-JOB_LABEL, STAGE_LABEL, ATTEMPT_LABEL = (f"{GROUP}/{name}" for name in ("job", "stage", "attempt"))
-INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
-CONTAINER = "stage"
 _POLL_SECONDS = 1.0
 _LAST_LINES_SECONDS = 5.0
 """What is waited for the last lines of logs when the job is over."""
@@ -372,17 +370,17 @@ class _Logs:
 
     def _pods(self, follow: bool) -> list[Any]:
         """Pods with a log, of the stage that was asked for, else of the newest."""
-        selector = f"{JOB_LABEL}={self.name}" + (f",{STAGE_LABEL}={self.stage}" if self.stage else "")
+        selector = f"{Label.JOB}={self.name}" + (f",{Label.STAGE}={self.stage}" if self.stage else "")
         pods = [pod for pod in self.place.pods(selector) if pod.status.phase in ("Running", "Succeeded", "Failed")]
         if pods and self.stage is None and not follow:
-            pods = [pod for pod in pods if pod.metadata.labels[STAGE_LABEL] == pods[-1].metadata.labels[STAGE_LABEL]]
+            pods = [pod for pod in pods if pod.metadata.labels[Label.STAGE] == pods[-1].metadata.labels[Label.STAGE]]
         return [pod for pod in pods if self.rank is None or _rank(pod) == self.rank]
 
     def _start(self, pod: Any, follow: bool) -> None:
         if pod.metadata.uid in self.threads:
             return
         labels = pod.metadata.labels
-        label = f"{labels[STAGE_LABEL]}/{labels[ATTEMPT_LABEL]} rank {_rank(pod)} | "
+        label = f"{labels[Label.STAGE]}/{labels[Label.ATTEMPT]} rank {_rank(pod)} | "
         follow = follow and pod.status.phase == "Running"
         thread = threading.Thread(
             target=self._copy, args=[pod.metadata.uid, pod.metadata.name, label, follow], daemon=True
@@ -410,7 +408,7 @@ class _Logs:
 
 def _rank(pod: Any) -> int:
     """The pod's number in its attempt: the node's rank."""
-    return int((pod.metadata.annotations or {}).get(INDEX_ANNOTATION, 0))
+    return int((pod.metadata.annotations or {}).get(Annotation.COMPLETION_INDEX, 0))
 
 
 def watch(place: Place, name: str, console: Console) -> None:
