@@ -18,9 +18,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from thinkimg.errors import UserError
-from thinkimg.evaluation.commands import Options, read_pairs, run_evaluation, show
 from thinkimg.evaluation.output import Output
+from thinkimg.evaluation.run import Options, run_evaluation, show
 from thinkimg.image import Image
+from thinkimg.pairs import split_pairs
 from thinkimg.trajectory import Trajectory
 from thinkimg.trajectory.store import ITEM, Store
 
@@ -44,7 +45,7 @@ _IGNORED = {"tensor_parallel", "limit_mm_per_prompt"}
 def _pairs(given: Any, info: ValidationInfo) -> Any:
     if not isinstance(given, str):
         return given
-    return read_pairs([part for part in given.split(",") if part], str(info.field_name))
+    return split_pairs(given, str(info.field_name))
 
 
 Pairs = Annotated[dict[str, Any], BeforeValidator(_pairs)]
@@ -143,7 +144,7 @@ def _grouped(flags: Mapping[str, Any]) -> dict[str, Any]:
         given = {field: flags[field] for field in group.model_fields if flags[field] is not None}
         for field in ("resume_from_ckpt", "save_to_ckpt", "data"):
             if isinstance(given.get(field), str):
-                given[field] = read_pairs(given[field].split(","), f"--{field}")
+                given[field] = split_pairs(given[field], f"--{field}")
         grouped[name] = given
     return grouped
 
