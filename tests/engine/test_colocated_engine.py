@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from talkers import Talker, picture, save_tiny, task
 
+from tests.support.engine.talkers import Talker, picture, save_tiny, task
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image
 from thinkimg.models.chat import ContextFull

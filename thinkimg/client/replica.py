@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from thinkimg import wire
+from thinkimg.api.server_contract import HttpPath
 from thinkimg.cache import BoundedCache
 from thinkimg.client.connections import Connections
 from thinkimg.errors import UserError
@@ -109,7 +110,7 @@ class Replica:
     async def lives(self, timeout: float) -> bool:
         """Whether it answers anything at all. Its tools may be slow all the same."""
         try:
-            await self._send(self._control, "GET", "/livez", b"", {}, timeout)
+            await self._send(self._control, "GET", HttpPath.LIVE, b"", {}, timeout)
         except httpx.HTTPError:
             return False
         return True

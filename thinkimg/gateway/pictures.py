@@ -36,7 +36,7 @@ class Pictures:
         self._held: BoundedCache[tuple[str, str], Image] = BoundedCache(limits.held_bytes)
 
     @property
-    def bytes(self) -> int:
+    def held_bytes(self) -> int:
         """Of all pictures that are held."""
         return self._held.bytes
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from scripted_agent import World, picture
 
+from tests.support.training.scripted_agent import World, picture
 from thinkimg.errors import UserError
 from thinkimg.message import ImageBlock, TextBlock
 from thinkimg.training.adapters import LoraSettings
