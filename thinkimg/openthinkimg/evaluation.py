@@ -18,8 +18,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from thinkimg.errors import UserError
-from thinkimg.evaluation.commands import Options, run_evaluation, show
 from thinkimg.evaluation.output import Output
+from thinkimg.evaluation.run import Options, run_evaluation, show
 from thinkimg.image import Image
 from thinkimg.pairs import split_pairs
 from thinkimg.trajectory import Trajectory

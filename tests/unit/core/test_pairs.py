@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from thinkimg.cli.tool_call import Call, show
 from thinkimg.errors import UserError
 from thinkimg.openthinkimg.evaluation import ModelArguments
 from thinkimg.pairs import read_pairs, split_pairs
-from thinkimg.serving.tool_commands import Call, show
 
 
 @pytest.mark.parametrize(

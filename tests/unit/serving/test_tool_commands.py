@@ -10,9 +10,9 @@ import pytest
 from PIL import Image as Pillow
 from rich.console import Console
 
+from thinkimg.cli.tool_call import Call, list_tools, schema_of, show
 from thinkimg.errors import UserError
 from thinkimg.image import Image
-from thinkimg.serving.tool_commands import Call, list_tools, schema_of, show
 from thinkimg.tools.drawing import draw_result
 from thinkimg.tools.registry import TOOLS
 from thinkimg.tools.tool import ToolResult

@@ -15,9 +15,10 @@ import yaml
 from rich.console import Console
 
 from tests.support.serving.sample_servers import ENVIRONMENT, SAMPLE_TOOLS
+from thinkimg.cli.fleet import table_of
 from thinkimg.serving.config import ServerConfig
+from thinkimg.serving.load import Load, load_of
 from thinkimg.serving.supervisor import ServerSpec, ServerStatus
-from thinkimg.serving.up import Load, load_of, table_of
 
 SECONDS = 200
 

@@ -1,4 +1,4 @@
-"""The commands `thinkimg eval` and `thinkimg compare`. What is heavy is imported when they run."""
+"""Evaluates one model on one or several tasks: what `thinkimg eval` runs. What is heavy is imported then."""
 
 import asyncio
 import os
@@ -6,14 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from thinkimg.errors import UserError
-from thinkimg.pairs import read_pairs
 
 if TYPE_CHECKING:
     from thinkimg.agent.agent import Agent, Tools
@@ -208,53 +206,6 @@ class _Offered:
         return await self._client.call(name, arguments, images)
 
 
-# ---- thinkimg eval --------------------------------------------------------------------------------------------------
-
-
-def eval_command(
-    tasks: Annotated[list[str], typer.Argument(help="Benchmarks (chartqa, charxiv, vstar …) or files of your own.")],
-    model: Annotated[str, typer.Option(help="A folder or the hub's name; of openai, the endpoint's name.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; run again to go on.")],
-    backend: Annotated[str, typer.Option(help="transformers, vllm or openai.")] = "transformers",
-    model_args: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE of the backend; of openai: base_url=…, requests_per_minute=…")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="What the model is called in tables. Default: its own name.")] = None,
-    server: Annotated[list[str] | None, typer.Option(help="A tool server or gateway; none: without tools.")] = None,
-    tool: Annotated[list[str] | None, typer.Option(help="Offer this tool only; may be given several times.")] = None,
-    data: Annotated[str | None, typer.Option(help="Instead of the task's: hf://…, a folder, a .jsonl file.")] = None,
-    split: Annotated[str | None, typer.Option(help="Instead of the task's.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many questions.")] = None,
-    scorer: Annotated[list[str] | None, typer.Option(help="Instead of the task's; several: the first decides.")] = None,
-    judge: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: base_url=…, model=…, api_key_variable=…")] = None,
-    format: Annotated[str, typer.Option(help="Syntax of calls: openthinkimg or hermes.")] = "openthinkimg",
-    prompt: Annotated[str, typer.Option(help="full or compact.")] = "full",
-    max_rounds: Annotated[int, typer.Option(min=1, help="How often the model may speak.")] = 6,
-    max_tokens: Annotated[int, typer.Option(min=1, help="New tokens of a turn.")] = 512,
-    max_seconds: Annotated[float, typer.Option(help="Of one question.")] = 600.0,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of sampling, and of synthetic charts.")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1, help="Questions under way at once.")] = 64,
-    price: Annotated[tuple[float, float], typer.Option(help="Of a million prompt tokens, and completion tokens.")] = (
-        0.0,
-        0.0,
-    ),
-    shard: Annotated[str, typer.Option(help="I/N: this process is number I of N, counted from 0.")] = "0/1",
-) -> None:
-    """Evaluate a model, with tools or without, on benchmarks; interrupted, it goes on where it was."""
-    if prompt not in ("full", "compact"):
-        raise UserError(f"{prompt!r} is neither full nor compact", "--prompt")
-    found = run_evaluation(
-        Options(
-            tasks, model, out, backend, read_pairs(model_args or (), "--model-args"), name, server or (), tool or (),
-            format, prompt, max_rounds, max_tokens, max_seconds, temperature, seed, concurrency,  # type: ignore[arg-type]
-            data, split, limit, scorer or (), read_pairs(judge or (), "--judge"), price, shard,
-        )
-    )  # fmt: skip
-    for results in found:
-        show(results)
-
-
 def show(results: Mapping[str, Any]) -> None:
     """The figures of one task on standard output."""
     from thinkimg.figures import interval, percent
@@ -265,29 +216,3 @@ def show(results: Mapping[str, Any]) -> None:
     print(f"  tool calls per answer: {results['tool_calls_per_answer']:.2f}; errors: {results['errors'] or 'none'}")
     if results["infrastructure"]:
         print(f"  {results['infrastructure']} answers were lost to the infrastructure; run again to ask them again")
-
-
-# ---- thinkimg compare -----------------------------------------------------------------------------------------------
-
-
-def compare_command(
-    folders: Annotated[list[Path], typer.Argument(help="Outputs of `thinkimg eval`; the first is the baseline.")],
-    baseline: Annotated[str | None, typer.Option(help="Name of the model to compare with.")] = None,
-    scorer: Annotated[
-        str | None, typer.Option(help="Compare this score instead of the share of right answers.")
-    ] = None,
-    format: Annotated[str, typer.Option(help="md, csv, tex or json.")] = "md",
-    out: Annotated[Path | None, typer.Option(help="Write the table here, in the format of its ending.")] = None,
-) -> None:
-    """Put several models into one table, with paired differences on the same questions."""
-    from thinkimg.evaluation.tables import FORMATS, compare
-
-    chosen = out.suffix.lstrip(".") if out is not None else format
-    if chosen not in FORMATS:
-        raise UserError(f"{chosen!r} is none of {', '.join(FORMATS)}", "--out" if out is not None else "--format")
-    text = FORMATS[chosen](compare(folders, scorer, baseline))
-    if out is None:
-        print(text, end="")
-    else:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`thinkimg tools`: list tools, show a schema, call one on files, here or at a server."""
+"""For `thinkimg tools`: list tools, show a schema, call one on files, here or at a server."""
 
 import asyncio
 import json
