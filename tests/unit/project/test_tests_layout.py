@@ -1,11 +1,13 @@
 """Tests import what they share from `tests.support`, and nothing changes the path of imports."""
 
 import ast
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support import REPOSITORY
+from tests.support.side_by_side import ByFile
 
 TESTS = REPOSITORY / "tests"
 MAY_CHANGE_THE_PATH = {
@@ -115,6 +117,13 @@ def test_no_test_imports_another() -> None:
 def test_an_import_of_another_test_is_found() -> None:
     assert "test_grpo" in imported(ast.parse("from test_grpo import prepare"))
     assert "tests.unit.training.test_grpo" in imported(ast.parse("import tests.unit.training.test_grpo"))
+
+
+def test_files_are_shared_among_workers_but_the_cluster_has_one() -> None:
+    scope = partial(ByFile._split_scope, object.__new__(ByFile))
+    assert scope("tests/unit/core/test_image.py::test_a[1::2]") == "tests/unit/core/test_image.py"
+    cluster = [scope(f"tests/cluster/test_{name}.py::test_it") for name in ("front", "whole_run")]
+    assert cluster == ["tests/cluster"] * 2
 
 
 def imported(tree: ast.AST) -> set[str]:
