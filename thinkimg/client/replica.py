@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from thinkimg import wire
+from thinkimg.api.server_contract import HttpPath
 from thinkimg.client.connections import Connections
 from thinkimg.errors import UserError
 from thinkimg.tools.tool import ToolSchema
@@ -108,7 +109,7 @@ class Replica:
     async def lives(self, timeout: float) -> bool:
         """Whether it answers anything at all. Its tools may be slow all the same."""
         try:
-            await self._send(self._control, "GET", "/livez", b"", {}, timeout)
+            await self._send(self._control, "GET", HttpPath.LIVE, b"", {}, timeout)
         except httpx.HTTPError:
             return False
         return True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from thinkimg.models.chat import ChatModel
     from thinkimg.tools.tool import ToolSchema
 
-TOOL_KEY = "THINKIMG_TOOL_API_KEY"
 console = Console(stderr=True)
 
 
@@ -173,7 +173,7 @@ class _connected:
             if self.options.tools:
                 raise UserError("tools need a server: start one with `thinkimg serve`, and give --server URL", "--tool")
             return NoTools()
-        key = os.environ.get(TOOL_KEY)
+        key = os.environ.get(Variable.API_KEY)
         self.client = ToolClient(servers, dict.fromkeys(servers, key) if key else None, cache=ResultCache())
         await self.client.connect()
         return _Offered(self.client, self.options.tools) if self.options.tools else self.client

@@ -7,11 +7,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
-
-API_KEY_VARIABLE = "THINKIMG_TOOL_API_KEY"
-"""Environment variable with the key of a server, so that it need not be in a file."""
 
 
 class Batching(BaseModel):
@@ -110,7 +108,7 @@ class ServerConfig(ProcessConfig):
 
     @property
     def secrets(self) -> dict[str, str]:
-        return {API_KEY_VARIABLE: self.api_key.get_secret_value()} if self.api_key else {}
+        return {Variable.API_KEY: self.api_key.get_secret_value()} if self.api_key else {}
 
     @property
     def max_body_bytes(self) -> int:
