@@ -222,7 +222,7 @@ def test_rows_with_one_and_three_images_and_none_train_together(tmp_path: Path, 
     assert any("visual" in name for name in changed), "gradients reach the vision tower"
     assert any("language_model" in name for name in changed)
     assert {len(row.images) for row in trainer.rows} == {0, 1, 2, 3}
-    assert world.features.runs == len(world.features._kept), "each picture is preprocessed once"
+    assert world.features.runs == len(world.features.kept), "each picture is preprocessed once"
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
