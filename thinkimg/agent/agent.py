@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from thinkimg.agent.formats import Call, Format, OpenThinkIMG, Parsed, Returned
 from thinkimg.agent.prompts import Style, system_prompt
-from thinkimg.agent.tools import Outcome, Tools
+from thinkimg.agent.tools import Tools
 from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.message import ImageBlock, TextBlock, ToolCallBlock, ToolResultBlock
