@@ -1,8 +1,7 @@
 """Calling tools over HTTP: the wire format, and the client that balances, retries, caches and counts."""
 
 from thinkimg.client.cache import ResultCache
-from thinkimg.client.offered import OfferedTools
 from thinkimg.client.stats import merge_stats
 from thinkimg.client.tool_client import CallOutcome, ToolClient
 
-__all__ = ["CallOutcome", "OfferedTools", "ResultCache", "ToolClient", "merge_stats"]
+__all__ = ["CallOutcome", "ResultCache", "ToolClient", "merge_stats"]

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 
 if TYPE_CHECKING:
-    from thinkimg.agent.agent import Agent, Tools
+    from thinkimg.agent.agent import Agent
+    from thinkimg.agent.tools import Tools
     from thinkimg.client import ToolClient
     from thinkimg.evaluation.scorers import Scorer
     from thinkimg.models.chat import ChatModel
     from thinkimg.models.reference import Model
     from thinkimg.models.trained import Asking
 
-TOOL_KEY = "THINKIMG_TOOL_API_KEY"
 console = Console(stderr=True)
 
 
@@ -218,15 +219,15 @@ class _connected:
         self.client: ToolClient | None = None
 
     async def __aenter__(self) -> "Tools":
-        from thinkimg.agent.agent import NoTools
-        from thinkimg.client import OfferedTools, ResultCache, ToolClient
+        from thinkimg.agent.tools import NoTools, only
+        from thinkimg.client import ResultCache, ToolClient
 
         servers = self.options.servers or ()
         if not servers:
             if self.options.tools:
                 raise UserError("tools need a server: start one with `thinkimg serve`, and give --server URL", "--tool")
             return NoTools()
-        key = os.environ.get(TOOL_KEY)
+        key = os.environ.get(Variable.API_KEY)
         self.client = ToolClient(
             servers,
             dict.fromkeys(servers, key) if key else None,
@@ -235,7 +236,7 @@ class _connected:
         )
         await self.client.connect()
         names = self.options.tools or (self.trained.tool_names if self.trained else None)
-        return OfferedTools(self.client, names) if names else self.client
+        return only(self.client, names) if names else self.client
 
     async def __aexit__(self, *_: object) -> None:
         if self.client is not None:

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from thinkimg.agent.agent import NoTools, Tools
+from thinkimg.agent.tools import NoTools, Tools, only
 from thinkimg.api import CUSTOM
-from thinkimg.client import OfferedTools, ResultCache, ToolClient
+from thinkimg.client import ResultCache, ToolClient
 from thinkimg.errors import UserError
 from thinkimg.models.reference import Folder, Model, Preset
 from thinkimg.models.trained import Trained
@@ -69,7 +69,7 @@ async def tools_of_servers(servers: Sequence[str], trained: Trained | None) -> A
     seconds = trained.call_seconds if trained else 30
     async with ToolClient(servers, timeout_seconds=seconds, cache=ResultCache()) as client:
         names = trained.tool_names if trained else None
-        yield OfferedTools(client, names) if names else client
+        yield only(client, names) if names else client
 
 
 def made(model: Model) -> Model:
