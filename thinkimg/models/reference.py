@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from thinkimg.api import BASE, suggestion
 from thinkimg.errors import UserError
-from thinkimg.models.checkpoint import ADAPTER, CONFIG, is_model, read_json
+from thinkimg.models.checkpoint import ADAPTER, CONFIG, check_adapter, check_checkpoint, is_model, read_json
 from thinkimg.models.runs import Origin, Place, models_of, origin_of, place_of
 from thinkimg.models.trained import Trained, read_trained, trained_by
 
@@ -79,6 +79,19 @@ class Preset:
 
     def __str__(self) -> str:
         return f"preset {self.name}"
+
+
+def check_source(source: "Source") -> None:
+    """Whether the folders of a model are whole, as far as that can be seen without loading it.
+
+    Raises:
+        UserError: a file is missing, cut short or of another kind; it is named.
+    """
+    if isinstance(source, Adapter):
+        check_adapter(source.path)
+        check_source(source.base)
+    if isinstance(source, Folder):
+        check_checkpoint(source.path)
 
 
 def absolute(written: str, folder: Path) -> str:

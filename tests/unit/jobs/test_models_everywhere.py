@@ -1,6 +1,7 @@
 """One grammar of models in every command, and what a run's model brings with it."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,21 +22,24 @@ QUESTION = "charts://?questions=6"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model") / "mine")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, a folder, adapters with a base and without, a folder that is no model."""
+    root = tmp_path_factory.mktemp("world")
+    model = save_model(root / "mine")
+    save_run(root / "runs" / "demo", model, "sft", "plain", "v-toolrl")
+    save_adapter(root / "adapter", "mine")
+    save_adapter(root / "orphan", "/gone/away")
+    (root / "pictures").mkdir()
+    Pillow.new("RGB", (64, 48), "white").save(root / "pictures" / "one.png")
+    return root
 
 
 @pytest.fixture
-def here(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder: a run, a folder, adapters with a base and without, a folder that is no model."""
-    save_run(tmp_path / "runs" / "demo", model, "sft", "plain", "v-toolrl")
-    shutil.copytree(model, tmp_path / "mine")
-    save_adapter(tmp_path / "adapter", "mine")
-    save_adapter(tmp_path / "orphan", "/gone/away")
-    (tmp_path / "pictures").mkdir()
-    Pillow.new("RGB", (64, 48), "white").save(tmp_path / "pictures" / "one.png")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: that world, to be changed."""
+    folder = shutil.copytree(world, tmp_path / "here", copy_function=os.link)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def thinkimg(*arguments: Any) -> Result:
