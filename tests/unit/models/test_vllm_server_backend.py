@@ -154,7 +154,7 @@ def test_evaluation_and_the_gateway_have_it(folder: Path, tmp_path: Path) -> Non
     from thinkimg.gateway.openai import upstream_model
 
     server = Server()
-    server.tokens_of_an_image = 9  # of every chart, too: the tiny processor makes all pictures 48 x 48
+    server.tokens_of_an_image = 9  # of a chart
     with serving(server) as url:
         (found,) = run_evaluation(
             Options(
@@ -167,4 +167,4 @@ def test_evaluation_and_the_gateway_have_it(folder: Path, tmp_path: Path) -> Non
         asked = len(server.bodies)
         assert asked == 2
         served = upstream_model(Upstream(name="mine", base_url=url, model=str(folder), backend="vllm-server"), 60)
-        assert reply(served.model, picture()).text == SAID
+        assert reply(served.model).text == SAID
