@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thinkimg_operator.toolrljob.stages import ToolSeen, decide, dump, refused, terminal, transitions
+from thinkimg_operator.toolrljob.decision import decide
+from thinkimg_operator.toolrljob.status import dump, refused, terminal
+from thinkimg_operator.toolrljob.transitions import transitions
+from thinkimg_operator.toolrljob.world import ToolSeen
 
 from tests.support.operator.toolrljob_world import START, PretendCluster, make_job
 
