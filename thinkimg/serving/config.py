@@ -88,7 +88,8 @@ class ServerConfig(ProcessConfig):
         max_queue: calls that may wait for a thread; more are answered 429.
         max_image_bytes, max_image_pixels: limits of one picture.
         image_store_bytes: memory for pictures that clients have sent or tools have made, least recently used out first.
-        decoded_bytes: memory for decoded pictures, so that several calls decode one only once.
+        decoded_bytes: memory for decoded pictures, so that several calls decode one only once. It is the process's: of
+            several services in one process the largest counts.
         max_pending_bytes: of all requests together that are being read or run; more are answered 429.
         client_seconds: how long a client may take to send its headers, to send a body, or to take an answer.
         default_timeout_seconds: of a call; its caller may ask for less.
