@@ -3,7 +3,6 @@ and files, and the operator reads what they leave. A word that only one side kno
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -179,11 +178,11 @@ def test_an_evaluation_calls_the_tools_with_their_key_and_leaves_the_table(clust
     assert 0 <= float(row.accuracy) <= 1
     assert len(row.ci95) == 2
     assert float(row.tool_calls_per_answer) >= 0
-    assert (cluster.run.stage("table") / "tools.json").exists(), "the tool client was connected"
+    assert list(cluster.run.stage("table").glob("**/tools.json")), "the tool client was connected"
     assert next(progress_lines(pod.log, "table")).message == "evaluating base"
 
 
-def test_without_the_key_the_stage_fails_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
+def test_without_the_key_the_stage_fails_and_says_so(cluster: Cluster) -> None:
     cluster.kubelet.secrets, good = {"tools": {"key": "another"}}, cluster.kubelet.secrets
     job = make_job(stages=[SPEC["stages"][1] | {"name": "again"}])
     cluster.kubelet.config_maps = {"demo-manifest": render_manifest(job, [CROP])["data"]}
@@ -202,7 +201,7 @@ def test_without_the_key_the_stage_fails_and_says_so(cluster: Cluster, tmp_path:
 
 
 def test_data_that_is_missing_is_the_users_error_and_is_named(cluster: Cluster) -> None:
-    job = make_job(data={"train": {"uri": "pvc://questions/none.jsonl"}})
+    job = make_job(data=SPEC["data"] | {"train": {"uri": "pvc://questions/none.jsonl"}})
     cluster.kubelet.claim("questions")
     cluster.kubelet.config_maps = {"demo-manifest": render_manifest(job, [CROP])["data"]}
     try:
@@ -229,18 +228,18 @@ def test_a_stage_refuses_an_operator_of_another_contract_at_once(cluster: Cluste
     assert failure.text.endswith("in the version of the image.")
 
 
-def test_torchrun_reads_ranks_and_master_from_the_pods_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_reads_ranks_and_master_from_the_pods_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from torch.distributed.run import parse_args
 
     from thinkimg.jobs.runner.launch import wants_torchrun
 
     training = {"name": "sft", "type": "SFT", "nodes": 2, "procsPerNode": 4, "sft": {}}
-    rendered = render_attempt(make_job(stages=[training]), "sft", 3, [], "runtime:1")
-    kubelet = Kubelet(Path(os.devnull))
-    monkeypatch.setattr(Kubelet, "_volume", lambda *_: Path("/nowhere"))
-    monkeypatch.setattr(Path, "write_text", lambda *_: 0)
+    job = make_job(stages=[training])
+    rendered = render_attempt(job, "sft", 3, [], "runtime:1")
+    kubelet = Kubelet(tmp_path, {"demo-manifest": render_manifest(job, [])["data"]})
     environment = kubelet.place(kubelet.pod_of(rendered, 1)).environment
-    monkeypatch.undo()
     assert wants_torchrun(environment)
     for name in [name for name in environment if name.startswith("PET_")]:
         monkeypatch.setenv(name, environment[name])

@@ -37,7 +37,7 @@ from .render import (
     render_service,
 )
 from .status import dump, refused, terminal
-from .transitions import transitions
+from .transitions import Transition, misunderstandings, transitions
 from .world import ToolSeen, World
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,8 @@ class ToolRLJobReconciler:
             if refusal:  # before the job has started, while its spec can still be corrected
                 await self._refuse(body, "Refused", refusal)
                 return Requeue(REFUSED_RETRY_SECONDS)
-        await self._tell(body, status, decision.status)
+        await self._tell(body, transitions(status, decision.status))
+        await self._tell(body, misunderstandings(status, decision.status, world.pods))
         if await self._cluster.patch_status(body, dump(decision.status), keep=not terminal(decision.status)):
             self._metrics.observe(status, decision.status, self._clock())
         return await self._act(body, job, decision, tools)
@@ -163,8 +164,8 @@ class ToolRLJobReconciler:
 
     # ---- write ------------------------------------------------------------------------------------------------------
 
-    async def _tell(self, body: Body, before: ToolRLJobStatus | None, after: ToolRLJobStatus) -> None:
-        for transition in transitions(before, after):
+    async def _tell(self, body: Body, happened: Iterable[Transition]) -> None:
+        for transition in happened:
             await self._cluster.event(
                 body, transition.reason, transition.note, occurrence=transition.occurrence, warning=transition.warning
             )
@@ -172,7 +173,7 @@ class ToolRLJobReconciler:
     async def _refuse(self, body: Body, reason: str, message: str) -> Requeue | None:
         before = _status_of(body)
         after = refused(before, reason, message, body["metadata"].get("generation", 0), self._clock())
-        await self._tell(body, before, after)
+        await self._tell(body, transitions(before, after))
         await self._cluster.patch_status(body, dump(after))
         return None
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thinkimg.api import StageStatus, ToolRLJobStatus
+from thinkimg.api.pod_contract import TerminationMessage
+
+from .attempts import PodSeen, not_understood
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,21 @@ def transitions(before: ToolRLJobStatus | None, after: ToolRLJobStatus) -> list[
         if stage.state == "Succeeded" != was.state:
             found.append(Transition("StageSucceeded", f"stage {stage.name} succeeded", stage.name))
     return found + _of_conditions(before, after)
+
+
+def misunderstandings(
+    before: ToolRLJobStatus | None, after: ToolRLJobStatus, pods: Sequence[PodSeen]
+) -> list[Transition]:
+    """Stages that have just succeeded, but speak a version of the contract that this operator does not know: their
+    figures are missing. (A stage that failed says it in its failure.)"""
+    already = {stage.name for stage in before.stages if stage.state == "Succeeded"} if before else set()
+    ended = {(s.name, s.attempt) for s in after.stages if s.state == "Succeeded" and s.name not in already}
+    found = []
+    for pod in pods:
+        words = TerminationMessage.parse(pod.message) if pod.index == 0 and (pod.stage, pod.attempt) in ended else None
+        if words is not None and (problem := not_understood(words)):
+            found.append(Transition("NotUnderstood", f"stage {pod.stage}: {problem}", pod.stage, warning=True))
+    return found
 
 
 def _of_conditions(before: ToolRLJobStatus | None, after: ToolRLJobStatus) -> list[Transition]:
