@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import yaml
 
 from thinkimg.api import parse_manifest, read_value
-from thinkimg.data.datasets import load_questions
+from thinkimg.data.questions import load_questions
 from thinkimg.errors import UserError
 
 STAGE = "v-toolrl"
