@@ -20,7 +20,8 @@ from tests.support.models.tiny_world import (
     trained,
     untrained,
 )
-from thinkimg.agent.agent import Agent, Limits, NoTools, append_reply
+from thinkimg.agent.agent import Agent, Limits, append_reply
+from thinkimg.agent.tools import NoTools
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image
 from thinkimg.models.chat import SamplingParameters, TokenModel, encode_context

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from thinkimg.agent.agent import Agent, NoTools
+from thinkimg.agent.agent import Agent
+from thinkimg.agent.tools import NoTools
 from thinkimg.api import Manifest, ManifestError, Problem, ToolRLJob, check_local, load_manifest, suggestion
 from thinkimg.api.pod_contract import ExitCode, ProgressLine, Variable, stage_arguments
 from thinkimg.client import merge_stats

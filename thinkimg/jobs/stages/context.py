@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from thinkimg.agent.agent import Agent, Limits, NoTools, Tools
+from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import get_format
+from thinkimg.agent.tools import NoTools, Tools
 from thinkimg.api import Manifest, ToolRLJob
 from thinkimg.api.pod_contract import ProgressLine, SavedCheckpoint
 from thinkimg.client import ResultCache, ToolClient
