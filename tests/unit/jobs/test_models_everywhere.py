@@ -159,7 +159,7 @@ def test_the_older_way_to_name_an_endpoint_works_on(here: Path) -> None:
 
 
 def settings(folder: str) -> dict[str, Any]:
-    return json.loads((Path(folder) / "charts" / "settings.json").read_text())["settings"]
+    return json.loads((Path(folder) / "charts" / "settings.json").read_text())
 
 
 def test_a_runs_model_is_evaluated_as_it_was_trained_with_its_tools_started(here: Path) -> None:
