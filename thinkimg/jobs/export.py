@@ -22,7 +22,7 @@ _OF_TRAINING = (
 
 
 def export_model(written: str, out: Path, model_args: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Write weights, processor, README.md, and what the model was trained to be asked with (`thinkimg.json`). Adapters
+    """Write weights, processor, README.md, and what the model was trained to be asked with (`thinkimg_config.json`). Adapters
     are merged. `out` must not hold anything yet.
 
     Args:
@@ -81,7 +81,7 @@ def _origin(model: Model) -> str:
     return (
         "A vision-language model trained with ThinkIMG to call vision tools while it reasons: stage "
         f"`{model.trained.stage}` of the ToolRLJob `{model.trained.job}`. It expects the system prompt, the call "
-        f"syntax and the tools that it was trained with ({model.trained}); `thinkimg.json` has them, and "
+        f"syntax and the tools that it was trained with ({model.trained}); `thinkimg_config.json` has them, and "
         "`thinkimg ask`, `eval` and `gateway` take them from there."
     )
 

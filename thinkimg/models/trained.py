@@ -1,6 +1,6 @@
 """What a model was trained to be asked with: its call syntax, system prompt, limits and tools.
 
-A run says it in its manifest, an exported model in `thinkimg.json` beside its weights. Whoever asks the model takes it
+A run says it in its manifest, an exported model in `thinkimg_config.json` beside its weights. Whoever asks the model takes it
 from there unless told otherwise: a model that is asked in another way than it was trained in looks weaker than it is.
 """
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from thinkimg.api import BASE, CUSTOM, Manifest, ToolRLJob, VisionTool
 from thinkimg.errors import UserError
 
-FILE = "thinkimg.json"
+FILE = "thinkimg_config.json"
 
 
 class Trained(BaseModel):
