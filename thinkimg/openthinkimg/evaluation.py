@@ -6,7 +6,6 @@ of a list runs, `resume_from_ckpt` works, folders are made. A checkpoint is our 
 """
 
 import argparse
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from thinkimg import jsonl
 from thinkimg.errors import UserError
 from thinkimg.evaluation.output import Output
 from thinkimg.evaluation.run import Options, run_evaluation, show
@@ -212,8 +212,7 @@ def _run(entry: Entry, options: Options) -> list[dict[str, Any]]:
     for found in results:
         show(found)
         line = {"task_name": found["task"], "model_name": options.model, "Acc": found["accuracy"], **found}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        jsonl.append(line, path)
     return results
 
 
@@ -232,13 +231,14 @@ def adopt(source: Path, target: Path) -> int:
     Raises:
         UserError: the source is neither.
     """
-    with Store(target) as store, source.open(encoding="utf-8") as file:
+    with Store(target) as store:
         before = len(store)
-        for number, line in enumerate(file, start=1):
+        for line in jsonl.lines(source):
             try:
-                trajectory = _foreign(json.loads(line)) or _ours(json.loads(line), source.parent / "images")
+                record = jsonl.parse(line.text)
+                trajectory = _foreign(record) or _ours(record, source.parent / "images")
             except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-                raise UserError(f"line {number} is no answer of an evaluation: {error!r}", str(source)) from error
+                raise UserError(f"line {line.number} is no answer of an evaluation: {error!r}", str(source)) from error
             if not store.holds(str(trajectory.meta["task"])):
                 store.append(trajectory)
         return len(store) - before
