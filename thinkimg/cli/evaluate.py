@@ -103,6 +103,8 @@ def compare(
     """Put several models into one table, with paired differences."""
     from thinkimg.evaluation.tables import FORMATS, compare
 
+    if as_json and out is not None:
+        raise UserError("prints the table, and --out writes it: leave one of them away", "--json")
     chosen = out.suffix.lstrip(".") if out is not None else "json" if as_json else format
     if chosen not in FORMATS:
         raise UserError(f"{chosen!r} is none of {', '.join(FORMATS)}", "--out" if out is not None else "--format")

@@ -91,7 +91,7 @@ GATEWAY = Command(
         "thinkimg gateway --config gateway.yaml --keys-file keys.json --host 0.0.0.0",
         "thinkimg gateway keys add alice --file keys.json --days 90",
     ),
-    extras=("gateway",), needs=("fastapi", "uvicorn", "prometheus_client"),
+    extras=("gateway",),
 )  # fmt: skip
 KEYS = (
     Command(

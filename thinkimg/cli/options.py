@@ -13,6 +13,7 @@ RunFolder = Annotated[Path | None, typer.Option("--run", help="The run's folder.
 JobName = Annotated[str | None, typer.Option("--job", help="Which ToolRLJob, if the file has several.")]
 Secrets = Annotated[Path | None, typer.Option(help="Where the manifest's secrets are files, DIR/NAME/KEY.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Instead of the manifest's spec.seed.")]
+ToolCache = Annotated[bool, typer.Option(help="Keep tool results in memory during a stage.")]
 
 
 def _known_format(given: str) -> str:

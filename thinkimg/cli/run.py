@@ -12,7 +12,7 @@ import typer
 
 from thinkimg.cli import completion
 from thinkimg.cli.command import TRAIN, Command
-from thinkimg.cli.options import AsJson, JobName, Manifest, RunFolder, Secrets, Seed
+from thinkimg.cli.options import AsJson, JobName, Manifest, RunFolder, Secrets, Seed, ToolCache
 from thinkimg.cli.screen import notes, print_json, stdout_kept
 from thinkimg.errors import UserError
 
@@ -22,7 +22,7 @@ def run(
     folder: RunFolder = None,
     job: JobName = None,
     seed: Seed = None,
-    tool_cache: Annotated[bool, typer.Option(help="Keep tool results in memory during a stage.")] = True,
+    tool_cache: ToolCache = True,
     secrets_dir: Secrets = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +50,7 @@ def stage(
     job: JobName = None,
     seed: Seed = None,
     data_folder: Annotated[Path | None, typer.Option(help="Root of relative data. Default: beside the file.")] = None,
-    tool_cache: bool = True,
+    tool_cache: ToolCache = True,
 ) -> None:
     """Run one stage: what `thinkimg run`, torchrun and pods execute.
 

@@ -1,5 +1,6 @@
 """`thinkimg synthesize`: cold-start trajectories."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from thinkimg.cli import completion
 from thinkimg.cli.command import TRAIN, Command
 from thinkimg.cli.options import AsJson, Format, Price, Prompt
 from thinkimg.cli.screen import print_json, stdout_kept
+from thinkimg.errors import UserError
 
 
 def synthesize(
@@ -50,7 +52,7 @@ def synthesize(
         servers=server or (),
         planner=planner,
         planner_args=read_pairs(planner_args or (), "--planner-args"),
-        chains={name: float(weight) for name, weight in read_pairs(chain or (), "--chain").items()},
+        chains=_weights(read_pairs(chain or (), "--chain")),
         judge=read_pairs(judge or (), "--judge"),
         data=data,
         split=split,
@@ -72,6 +74,13 @@ def synthesize(
         print_json(found)
     else:
         _show(found)
+
+
+def _weights(given: Mapping[str, Any]) -> dict[str, float]:
+    for name, weight in given.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise UserError(f"the weight of {name} is a number that is not negative, not {weight!r}", "--chain")
+    return {name: float(weight) for name, weight in given.items()}
 
 
 def _show(found: Mapping[str, Any]) -> None:
