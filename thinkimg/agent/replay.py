@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from thinkimg.agent.agent import Tools
+from thinkimg.agent.tools import Tools
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.message import ToolCallBlock, ToolResultBlock

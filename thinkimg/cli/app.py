@@ -16,9 +16,6 @@ from thinkimg.cli.command import Command
 from thinkimg.cli.screen import notes
 from thinkimg.errors import InfrastructureError, UserError
 
-USER, INFRASTRUCTURE, INTERRUPTED = 2, 70, 75
-"""Exit codes beside 0 (done) and 1 (a bug): never retried; retried; retried without counting."""
-
 COMMANDS: tuple[Command, ...] = (
     *run.COMMANDS,
     *synthesize.COMMANDS,
@@ -71,49 +68,41 @@ for _command in COMMANDS:
 _add_gateway()
 
 
-def _interrupt(*_: Any) -> NoReturn:
-    """SIGTERM ends a command as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def main() -> NoReturn:
-    """Run the command; turn the families of errors into one line and an exit code."""
+    """Run the command; turn the families of errors into one line and an exit code (`thinkimg.api.ExitCode`)."""
     signal.signal(signal.SIGTERM, _interrupt)
-    code: int
     try:
         code = app(standalone_mode=False, prog_name="thinkimg") or 0
         if code == _TYPER_INTERRUPTED:  # typer makes an exit of KeyboardInterrupt, and a return value of an exit
             raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        notes.print("interrupted; run the same command again to go on")
-        code = INTERRUPTED
-    except UserError as error:
-        _complain("error", error)
-        code = USER
-    except InfrastructureError as error:
-        _complain("infrastructure", error)
-        code = INFRASTRUCTURE
     except typer.Exit as exit:
         code = exit.exit_code
-    except typer.Abort:
-        code = 1
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         code = _exit_code_of(error)
     sys.stdout.flush()
     sys.exit(code)
 
 
-def _complain(family: str, error: Exception) -> None:
+def _complain(family: str, error: BaseException) -> None:
     """Never wrapped: who looks for a field's path in a log finds it whole."""
     notes.print(f"[red]{family}[/] {escape(str(error))}", highlight=False, soft_wrap=True)
 
 
-def _exit_code_of(error: Exception) -> int:
+def _exit_code_of(error: BaseException) -> int:
     from thinkimg.api import ManifestError
+    from thinkimg.api.pod_contract import ExitCode
 
-    if isinstance(error, ManifestError):
+    if isinstance(error, KeyboardInterrupt):
+        notes.print("interrupted; run the same command again to go on")
+        return ExitCode.INTERRUPTED
+    if isinstance(error, UserError | ManifestError):
         _complain("error", error)
-        return USER
+        return ExitCode.USER
+    if isinstance(error, InfrastructureError):
+        _complain("infrastructure", error)
+        return ExitCode.INFRASTRUCTURE
+    if isinstance(error, typer.Abort):
+        return ExitCode.BUG
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # wrong usage; typer has its own copy of click's classes
         error.show()
         return int(error.exit_code)
@@ -122,4 +111,9 @@ def _exit_code_of(error: Exception) -> int:
         _complain("error", error)
         return code
     notes.print_exception()
-    return 1
+    return ExitCode.BUG
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    """SIGTERM ends a command as Ctrl-C does."""
+    raise KeyboardInterrupt

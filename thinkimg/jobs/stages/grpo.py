@@ -2,22 +2,18 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from thinkimg.agent.agent import NoTools, Outcome
+from thinkimg.agent.tools import LimitedTools, NoTools
 from thinkimg.api import GRPO, Reward
 from thinkimg.client import ToolClient
 from thinkimg.evaluation.metrics import relaxed_match
-from thinkimg.image import Image
 from thinkimg.jobs.layout import write_json
 from thinkimg.jobs.stages.context import Context
 from thinkimg.jobs.stages.saving import Progress, checkpoints
 from thinkimg.jobs.stages.sft import lora_settings
 from thinkimg.models.chat import TokenModel
 from thinkimg.models.vllm.generator import VLLMGenerator
-from thinkimg.tools.tool import ToolSchema
 from thinkimg.training.adapters import lora_config
 from thinkimg.training.colocated import chosen_engine
 from thinkimg.training.configs import zero_config
@@ -82,25 +78,6 @@ def run_grpo(context: Context, name: str) -> dict[str, Any]:
             write_json(folder / "tools.json", client.stats())
     context.save(name, loaded)
     return {}
-
-
-@dataclass
-class LimitedTools:
-    """Tools of which at most `limit` calls are in flight; a call's deadline begins when its turn comes."""
-
-    client: ToolClient
-    limit: int
-
-    def __post_init__(self) -> None:
-        self.slots = asyncio.Semaphore(self.limit)
-
-    @property
-    def schemas(self) -> Mapping[str, ToolSchema]:
-        return self.client.schemas
-
-    async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Image]) -> Outcome:
-        async with self.slots:
-            return await self.client.call(name, arguments, images)
 
 
 async def _read_schemas(client: ToolClient) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from thinkimg.agent.agent import NoTools
+from thinkimg.agent.tools import NoTools
 from thinkimg.api import Lora
 from thinkimg.errors import UserError
 from thinkimg.jobs.layout import write_json
