@@ -61,10 +61,10 @@ async def _replay_all(
 ) -> dict[str, Any]:
     from thinkimg.agent.replay import Replayed
     from thinkimg.agent.replay import replay as run_again
+    from thinkimg.api.server_contract import Variable
     from thinkimg.client import ToolClient
-    from thinkimg.serving.config import API_KEY_VARIABLE
 
-    key = os.environ.get(API_KEY_VARIABLE)
+    key = os.environ.get(Variable.API_KEY)
     free = asyncio.Semaphore(concurrency)
 
     async with ToolClient(servers, dict.fromkeys(servers, key) if key else None) as client:
