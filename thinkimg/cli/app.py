@@ -69,7 +69,7 @@ _add_gateway()
 
 
 def main() -> NoReturn:
-    """Run the command; turn the families of errors into one line and an exit code (`thinkimg.api.pod_contract.ExitCode`)."""
+    """Run the command; families of errors become one line and a `thinkimg.api.pod_contract.ExitCode`."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(standalone_mode=False, prog_name="thinkimg") or 0
