@@ -34,7 +34,7 @@ class KubectlError(Exception):
     """kubectl ended with an error; the text is what it said."""
 
 
-def wait_for(what: str, check: Callable[[], T | bool | None], *, seconds: float = 30, every: float = 0.1) -> T:
+def wait_for(what: str, check: Callable[[], T | bool | None], *, seconds: float = 90, every: float = 0.1) -> T:
     """The first value of `check` that is true. Fails the test, saying `what` did not come, after `seconds`."""
     deadline = time.monotonic() + seconds
     last: object = None
