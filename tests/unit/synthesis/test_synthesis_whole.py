@@ -67,6 +67,7 @@ def tools() -> RealTools:
     return RealTools()
 
 
+@pytest.mark.slow
 def make(tools: RealTools, store: Store | None = None, **options: Any) -> Synthesis:
     agent = Agent(ScriptedPlanner(OpenThinkIMG(), CHAINS), tools, Limits(rounds=4))
     return asyncio.run(synthesize(agent, TASKS_40, relaxed_match, Filters(), 5, store=store, **options))
@@ -90,6 +91,7 @@ def test_kept_trajectories_replay_to_the_same_and_every_drop_is_counted(tools: R
     assert asyncio.run(replayed()) == [Replayed(len(one.tool_results), ()) for one in kept]
 
 
+@pytest.mark.slow
 def test_replay_notices_what_is_not_true(tools: RealTools) -> None:
     one = next(one for one in make(tools).kept if one.meta["chain"] == "zoom-ocr")
     healthy = RealTools(faults=False)
