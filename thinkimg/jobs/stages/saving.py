@@ -62,7 +62,7 @@ class Progress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and state.global_step % self.every == 0:
-            self.shown = {key: logs[key] for key in ("loss", "reward") if key in logs}
+            self.shown |= {key: logs[key] for key in ("loss", "reward") if key in logs}
             self._say(state)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
