@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
 from thinkimg.models.reference import absolute
-from thinkimg.serving.config import ProcessConfig, first_fault
+from thinkimg.serving.config import ProcessConfig, first_fault, read_document
 
 
 class ToolServer(BaseModel):
@@ -155,10 +154,7 @@ def read_config(path: Path, **overrides: Any) -> GatewayConfig:
     Raises:
         UserError: the file is missing or wrong; the field's path is named.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", str(path)) from error
+    document = read_document(path)
     if not isinstance(document, dict):
         raise UserError("must be a mapping with at least `servers`", str(path))
     return parse_config({**below(document, path.parent), **overrides})

@@ -22,8 +22,8 @@ _OF_TRAINING = (
 
 
 def export_model(written: str, out: Path, model_args: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Write weights, processor, README.md, and what the model was trained to be asked with (`thinkimg_config.json`). Adapters
-    are merged. `out` must not hold anything yet.
+    """Write weights, processor, README.md, and what the model was trained to be asked with (`thinkimg_config.json`).
+    Adapters are merged. `out` must not hold anything yet.
 
     Args:
         model_args: `revision`, `base` (of an adapter), `trust_remote_code`.

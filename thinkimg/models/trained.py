@@ -1,7 +1,8 @@
 """What a model was trained to be asked with: its call syntax, system prompt, limits and tools.
 
-A run says it in its manifest, an exported model in `thinkimg_config.json` beside its weights. Whoever asks the model takes it
-from there unless told otherwise: a model that is asked in another way than it was trained in looks weaker than it is.
+A run says it in its manifest, an exported model in `thinkimg_config.json` beside its weights. Whoever asks the model
+takes it from there unless told otherwise: a model that is asked in another way than it was trained in looks weaker than
+it is.
 """
 
 import json
