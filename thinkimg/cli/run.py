@@ -99,7 +99,7 @@ def table(
     secrets_dir: Secrets = None,
 ) -> None:
     """Run a job with each of its spec.seeds; write the table of means, intervals and differences."""
-    from thinkimg.evaluation.report import write_table
+    from thinkimg.evaluation.seeds import write_table
     from thinkimg.jobs.runner.run import prepare
 
     first = prepare(manifest, folder / "check", job, secrets=secrets_dir)

@@ -1,12 +1,13 @@
 """`thinkimg synthesize`: cold-start trajectories."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from thinkimg.cli.options import Format, Price, Prompt
+from thinkimg.errors import UserError
 
 
 def synthesize(
@@ -41,7 +42,7 @@ def synthesize(
         servers=server or (),
         planner=planner,
         planner_args=read_pairs(planner_args or (), "--planner-args"),
-        chains={name: float(weight) for name, weight in read_pairs(chain or (), "--chain").items()},
+        chains=_weights(read_pairs(chain or (), "--chain")),
         judge=read_pairs(judge or (), "--judge"),
         data=data,
         split=split,
@@ -57,4 +58,11 @@ def synthesize(
         seed=seed,
         concurrency=concurrency,
     )
-    print(json.dumps(run_synthesis(options)))
+    print(run_synthesis(options).model_dump_json())
+
+
+def _weights(given: Mapping[str, Any]) -> dict[str, float]:
+    for name, weight in given.items():
+        if not isinstance(weight, int | float) or weight < 0:
+            raise UserError(f"the weight of {name} must be a number, not {weight!r}", "--chain")
+    return dict(given)
