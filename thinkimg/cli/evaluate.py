@@ -113,7 +113,7 @@ def evaluate(
     with stdout_kept(as_json), ready(found, options.servers, secrets_dir) as (made, servers):
         results = run_evaluation(replace(options, source=made, servers=servers))
     if as_json:
-        print_json(results)
+        print_json([one.model_dump(mode="json") for one in results])
         return
     for one in results:
         show(one)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
+from thinkimg.results import EvaluationResults, EvaluationSettings
 
 if TYPE_CHECKING:
     from thinkimg.agent.agent import Agent
@@ -79,28 +80,31 @@ class Chosen:
     model: "Model"
     asking: "Asking"
 
-    def settings(self, task: str, tools: Sequence[str], shards: int) -> dict[str, Any]:
+    def settings(self, task: str, tools: Sequence[str], shards: int) -> EvaluationSettings:
         """All that an answer depends on. Scorers are not: answers can be scored again."""
         from thinkimg.models.backends import backend_of
 
-        given = self.options
-        return {
-            "task": task,
-            "name": given.name or self.model.name,
-            "backend": backend_of(self.model, given.backend),
-            "model": given.model,
-            **{key: getattr(self.asking, key) for key in ("format", "prompt", "max_rounds", "max_tokens")},
-            "temperature": given.temperature,
-            "seed": given.seed,
-            "data": given.data_of.get(task, given.data),
-            "split": given.split,
-            "limit": given.limit,
-            "tools": sorted(tools),
-            "shards": shards,
-        }
+        given, asked = self.options, self.asking
+        return EvaluationSettings(
+            task=task,
+            name=given.name or self.model.name,
+            backend=backend_of(self.model, given.backend),
+            model=given.model,
+            format=asked.format,
+            prompt=asked.prompt,
+            max_rounds=asked.max_rounds,
+            max_tokens=asked.max_tokens,
+            temperature=given.temperature,
+            seed=given.seed,
+            data=given.data_of.get(task, given.data),
+            split=given.split,
+            limit=given.limit,
+            tools=sorted(tools),
+            shards=shards,
+        )
 
 
-def run_evaluation(options: Options) -> list[dict[str, Any]]:
+def run_evaluation(options: Options) -> list[EvaluationResults]:
     """Evaluate on every task and write `OUT/<task>/`; what is finished there is not asked again.
 
     Returns:
@@ -123,7 +127,7 @@ def run_evaluation(options: Options) -> list[dict[str, Any]]:
     loaded = make_model(chosen.model, options.backend, options.model_args)
     model = Metered(loaded if options.stop is None else Stopped(loaded, options.stop), Prices(*options.price))
 
-    async def work() -> list[dict[str, Any]]:
+    async def work() -> list[EvaluationResults]:
         results = []
         async with _connected(chosen) as tools:
             agent = _agent(chosen.asking, model, tools)
@@ -164,7 +168,7 @@ def _chosen(options: Options) -> Chosen:
 
 async def _on_task(
     chosen: Chosen, agent: "Agent", task: Any, scorers: "Sequence[Scorer]", shard: Any
-) -> dict[str, Any] | None:
+) -> EvaluationResults | None:
     from thinkimg.evaluation.evaluate import Settings, evaluate
     from thinkimg.evaluation.output import Output
     from thinkimg.trajectory.store import Store
@@ -175,9 +179,9 @@ async def _on_task(
     output.claim()
     began = time.monotonic()
     with Store(output.store) as store, _progress() as progress:
-        bar = progress.add_task(f"{task.name}: {settings['name']}", total=options.limit)
-        asked = Settings(settings["name"], task.name, options.temperature, options.seed, options.concurrency)
-        questions = task.tasks(settings["data"], options.split, options.limit, options.seed)
+        bar = progress.add_task(f"{task.name}: {settings.name}", total=options.limit)
+        asked = Settings(settings.name, task.name, options.temperature, options.seed, options.concurrency)
+        questions = task.tasks(settings.data, options.split, options.limit, options.seed)
         names = await evaluate(agent, questions, scorers, store, asked, shard, lambda *_: progress.advance(bar))
         return output.finish(store, names, time.monotonic() - began)
 
@@ -243,13 +247,13 @@ class _connected:
             await self.client.close()
 
 
-def show(results: Mapping[str, Any]) -> None:
+def show(results: EvaluationResults) -> None:
     """The figures of one task on standard output."""
-    from thinkimg.figures import interval, percent
+    from thinkimg.figures import interval, percent, rate
 
-    print(f"{results['task']}: {results['model']}, {results['n']} questions")
-    for scorer, value in results["scores"].items():
-        print(f"  {scorer}: {percent(value['mean'])} (95 %: {interval(value['ci95'])})")
-    print(f"  tool calls per answer: {results['tool_calls_per_answer']:.2f}; errors: {results['errors'] or 'none'}")
-    if results["infrastructure"]:
-        print(f"  {results['infrastructure']} answers were lost to the infrastructure; run again to ask them again")
+    print(f"{results.task}: {results.model}, {results.n} questions")
+    for scorer, score in results.scores.items():
+        print(f"  {scorer}: {percent(score.mean)} (95 %: {interval(score.ci95)})")
+    print(f"  tool calls per answer: {rate(results.tool_calls_per_answer)}; errors: {results.errors or 'none'}")
+    if results.infrastructure:
+        print(f"  {results.infrastructure} answers were lost to the infrastructure; run again to ask them again")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from thinkimg.errors import UserError
+from thinkimg.jsonfile import write
+from thinkimg.results import SynthesisResults
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,9 @@ class Planner:
     trained: Any = None
 
 
-def run_synthesis(options: Options) -> dict[str, Any]:
+def run_synthesis(options: Options) -> SynthesisResults:
     """Write `OUT/attempts.jsonl` (every trajectory, the dropped ones with their reason), `OUT/cold-start.jsonl` (those
-    that are kept), `OUT/sharegpt.json` if asked for, and `OUT/synthesis.json`, which is returned: `{"tasks", "kept",
-    "dropped": {reason: count}, "prompt_tokens", "completion_tokens", "cost"}`.
+    that are kept), `OUT/sharegpt.json` if asked for, and `OUT/synthesis.json`, which is returned.
 
     Raises:
         UserError: wrong options; another process works on the folder.
@@ -70,7 +71,6 @@ def run_synthesis(options: Options) -> dict[str, Any]:
     from thinkimg.data.sharegpt import write_sharegpt
     from thinkimg.evaluation.scorers import find_rule
     from thinkimg.evaluation.tasks import find_task
-    from thinkimg.jobs.layout import write_json
     from thinkimg.jobs.model_tools import tools_of_servers
     from thinkimg.jobs.stages.questions import TRAJECTORIES
     from thinkimg.models.backends import Metered, Prices, model_of
@@ -92,7 +92,7 @@ def run_synthesis(options: Options) -> dict[str, Any]:
 
     opinion = ModelOpinion(model_of(options.judge, None, "--judge")[1]) if options.judge else None
 
-    async def work(planner: Planner) -> dict[str, Any]:
+    async def work(planner: Planner) -> SynthesisResults:
         model, asked = Metered(planner.model, Prices(*options.price)), planner.asking
         limits = Limits(rounds=asked.max_rounds, tokens_per_turn=asked.max_tokens, seconds=asked.max_seconds)
         async with tools_of_servers(planner.servers, planner.trained) as tools:
@@ -107,11 +107,13 @@ def run_synthesis(options: Options) -> dict[str, Any]:
         if options.sharegpt:
             write_sharegpt(made.kept, options.out / "sharegpt.json")
         totals = {key: sum(one.get(key, 0) for one in usage) for key in ("prompt_tokens", "completion_tokens", "cost")}
-        return {"tasks": len(tasks), "kept": len(made.kept), "dropped": dict(made.dropped.most_common()), **totals}
+        return SynthesisResults(
+            tasks=len(tasks), kept=len(made.kept), dropped=dict(made.dropped.most_common()), **totals
+        )
 
     with _planner(options) as planner:
         found = asyncio.run(work(planner))
-    write_json(options.out / "synthesis.json", found)
+    write(options.out / "synthesis.json", found)
     return found
 
 

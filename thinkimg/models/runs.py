@@ -1,12 +1,13 @@
 """Which models a run's folder holds, and which job made them (`thinkimg.jobs.layout` has the rest of the folder)."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from thinkimg.api import BASE, Manifest, ManifestError, ToolRLJob, load_manifest
 from thinkimg.errors import UserError
+from thinkimg.jsonfile import read
 from thinkimg.models.checkpoint import is_model
+from thinkimg.results import RunMarker
 from thinkimg.tools.registry import own_tools
 
 MARKER = "run.json"
@@ -88,10 +89,10 @@ def origin_of(run: Path) -> Origin | None:
     if not marker.is_file() or not manifest.is_file():
         return None
     try:
-        made = json.loads(marker.read_text(encoding="utf-8"))
+        made = read(marker, RunMarker)
         loaded = load_manifest(manifest, own_tools())
-        job = loaded.job(made["job"])
-        job.spec.seed = made["seed"]
-        return Origin(loaded, job, Path(made["folder"]) if made.get("folder") else None)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ManifestError) as error:
+        job = loaded.job(made.job)
+        job.spec.seed = made.seed
+        return Origin(loaded, job, Path(made.folder) if made.folder else None)
+    except (UserError, ManifestError) as error:
         raise UserError(f"the run's manifest cannot be read: {error}", str(run)) from error

@@ -13,12 +13,14 @@ from thinkimg.api.pod_contract import ProgressLine, SavedCheckpoint
 from thinkimg.client import ResultCache, ToolClient
 from thinkimg.jobs.attempt import check_attempt
 from thinkimg.jobs.environment import claims_folder
-from thinkimg.jobs.layout import BASE, Run, write_json
+from thinkimg.jobs.layout import BASE, Run
 from thinkimg.jobs.stages.questions import load_tasks
+from thinkimg.jsonfile import write
 from thinkimg.models.chat import ChatModel
 from thinkimg.models.loading import Loading
 from thinkimg.models.pretrained import LoadedModel, load_model
 from thinkimg.models.reference import Model, Reader
+from thinkimg.results import ToolCalls
 from thinkimg.trajectory import Task
 
 TINY = "preset://tiny"
@@ -123,4 +125,4 @@ class StageTools:
         if self.client is not None:
             await self.client.close()
             if self.context.rank == 0:
-                write_json(self.path, self.client.stats())
+                write(self.path, ToolCalls(tools=self.client.stats()))
