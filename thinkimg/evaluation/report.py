@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from thinkimg import jsonl
+from thinkimg.api import read_yaml
 from thinkimg.errors import UserError
 from thinkimg.evaluation.compare import paired_bootstrap
 from thinkimg.evaluation.metrics import bootstrap_interval
@@ -121,8 +121,8 @@ def read_results(run: Path) -> dict[str, Any]:
 
 def _job_name(run: Path) -> str:
     try:
-        documents = list(yaml.safe_load_all((run / "manifest.yaml").read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError):
+        documents = read_yaml(run / "manifest.yaml")
+    except (OSError, ValueError):
         return run.resolve().name
     for document in documents:
         if isinstance(document, dict) and document.get("kind") == "ToolRLJob":

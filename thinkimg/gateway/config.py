@@ -4,9 +4,9 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from thinkimg.api import read_yaml
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
 from thinkimg.serving.config import ProcessConfig, first_fault
@@ -141,9 +141,11 @@ def read_config(path: Path, **overrides: Any) -> GatewayConfig:
         UserError: the file is missing or wrong; the field's path is named.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        document, *further = read_yaml(path) or [None]
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot be read: {error}", str(path)) from error
+    if further:
+        raise UserError("it has several documents; one is expected", str(path))
     if not isinstance(document, dict):
         raise UserError("must be a mapping with at least `servers`", str(path))
     if document.get("keys_file"):  # relative to the file that names it

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from thinkimg import jsonl
+from thinkimg.api import read_yaml
 from thinkimg.errors import UserError
 from thinkimg.evaluation.output import Output
 from thinkimg.evaluation.run import Options, run_evaluation, show
@@ -151,9 +151,11 @@ def _grouped(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_file(path: Path) -> list[Entry]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        document, *further = read_yaml(path) or [None]  # JSON is YAML
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot be read: {error}", str(path)) from error
+    if further:
+        raise UserError("it has several documents; one is expected", str(path))
     entries = document if isinstance(document, list) else [document]
     return [_entry(one, f"{path}[{number}]") for number, one in enumerate(entries)]
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from thinkimg.api import read_yaml
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
@@ -124,9 +124,11 @@ def read_config(path: Path) -> ServerConfig:
         UserError: the file is missing or wrong; the field's path is named.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        document, *further = read_yaml(path) or [None]
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot be read: {error}", str(path)) from error
+    if further:
+        raise UserError("it has several documents; one is expected", str(path))
     return parse_config(document)
 
 
