@@ -12,14 +12,16 @@ from thinkimg.api.v1alpha1 import (
     load_manifest,
     parse_manifest,
 )
+from thinkimg.api.v1alpha1.data import Data, Dataset
 from thinkimg.api.v1alpha1.explain import explain
+from thinkimg.api.v1alpha1.failurepolicy import FailurePolicy, FailureRule
 from thinkimg.api.v1alpha1.jobstatus import CheckpointStatus, Metric, Progress, Result, StageStatus, ToolRLJobStatus
 from thinkimg.api.v1alpha1.meta import API_VERSION, GROUP
 from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef
 from thinkimg.api.v1alpha1.resource import path_of, suggestion
 from thinkimg.api.v1alpha1.rewards import Reward
 from thinkimg.api.v1alpha1.stages import BASE, GRPO, Lora, Stage
-from thinkimg.api.v1alpha1.toolrljob import Data, Dataset, FailurePolicy, FailureRule, ToolRLJobSpec
+from thinkimg.api.v1alpha1.toolrljob import ToolRLJobSpec
 from thinkimg.api.v1alpha1.uris import scheme_of
 from thinkimg.api.v1alpha1.visiontool import CUSTOM, Batching, VisionToolSpec
 from thinkimg.api.v1alpha1.yamlsource import read_value, read_yaml

@@ -6,10 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from thinkimg.api import read_yaml
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
-from thinkimg.serving.config import ProcessConfig, first_fault
+from thinkimg.serving.config import ProcessConfig, first_fault, read_document
 
 
 class ToolServer(BaseModel):
@@ -140,12 +139,7 @@ def read_config(path: Path, **overrides: Any) -> GatewayConfig:
     Raises:
         UserError: the file is missing or wrong; the field's path is named.
     """
-    try:
-        document, *further = read_yaml(path) or [None]
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read: {error}", str(path)) from error
-    if further:
-        raise UserError("it has several documents; one is expected", str(path))
+    document = read_document(path)
     if not isinstance(document, dict):
         raise UserError("must be a mapping with at least `servers`", str(path))
     if document.get("keys_file"):  # relative to the file that names it

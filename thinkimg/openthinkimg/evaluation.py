@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from thinkimg import jsonl
-from thinkimg.api import read_yaml
 from thinkimg.errors import UserError
 from thinkimg.evaluation.output import Output
 from thinkimg.evaluation.run import Options, run_evaluation, show
 from thinkimg.image import Image
 from thinkimg.pairs import split_pairs
+from thinkimg.serving.config import read_document
 from thinkimg.trajectory import Trajectory
 from thinkimg.trajectory.store import ITEM, Store
 
@@ -150,12 +150,7 @@ def _grouped(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_file(path: Path) -> list[Entry]:
-    try:
-        document, *further = read_yaml(path) or [None]  # JSON is YAML
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read: {error}", str(path)) from error
-    if further:
-        raise UserError("it has several documents; one is expected", str(path))
+    document = read_document(path)
     entries = document if isinstance(document, list) else [document]
     return [_entry(one, f"{path}[{number}]") for number, one in enumerate(entries)]
 

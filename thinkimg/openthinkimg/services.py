@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from thinkimg.api import read_yaml
 from thinkimg.errors import UserError
+from thinkimg.serving.config import read_document
 from thinkimg.serving.fleet import Plan, parse_fleet
 from thinkimg.tools.registry import TOOLS
 from thinkimg.tools.tool import normalise_name
@@ -45,12 +45,7 @@ def read_openthinkimg(path: Path) -> Plan:
     Raises:
         UserError: the file cannot be read, is no such file, or names workers that have no tool here.
     """
-    try:
-        document, *further = read_yaml(path) or [None]
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read: {error}", str(path)) from error
-    if further:
-        raise UserError("it has several documents; one is expected", str(path))
+    document = read_document(path)
     if not isinstance(document, dict) or not isinstance(document.get("tool_worker_config"), list):
         raise UserError("it has no list `tool_worker_config`: this is no service file of OpenThinkIMG", str(path))
     ignored = [str(key) for key in document if key not in _HONOURED_TOP]

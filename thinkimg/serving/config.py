@@ -123,13 +123,18 @@ def read_config(path: Path) -> ServerConfig:
     Raises:
         UserError: the file is missing or wrong; the field's path is named.
     """
+    return parse_config(read_document(path))
+
+
+def read_document(path: Path) -> Any:
+    """What a YAML or JSON file holds. Raises `UserError` if it cannot be read."""
     try:
         document, *further = read_yaml(path) or [None]
     except (OSError, ValueError) as error:
         raise UserError(f"cannot be read: {error}", str(path)) from error
     if further:
         raise UserError("it has several documents; one is expected", str(path))
-    return parse_config(document)
+    return document
 
 
 def parse_config(document: Any) -> ServerConfig:
