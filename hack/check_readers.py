@@ -35,7 +35,6 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "JSON line": {
         "thinkimg/viewer/index.py": "keeps byte offsets of lines, in files opened as bytes; parses 100,000 lines fast",
-        "thinkimg/viewer/queries.py": "passes over broken lines of a log that is being written, opened as bytes",
         "thinkimg/jsonl.py": "it is the reader and writer of JSON lines",
         "thinkimg/api/pod_contract.py": "a pod's termination message of one line; thinkimg.api stands alone",
         "thinkimg/training/checkpoints.py": "a document, not a file of lines",
