@@ -51,6 +51,7 @@ def run_synthesis(options: Options) -> dict[str, Any]:
     """
     from thinkimg.agent.agent import Agent, Limits, NoTools
     from thinkimg.agent.formats import get_format
+    from thinkimg.api import Filters, Synthesize
     from thinkimg.client import ResultCache, ToolClient
     from thinkimg.data.sharegpt import write_sharegpt
     from thinkimg.evaluation.scorers import find_rule
@@ -59,7 +60,7 @@ def run_synthesis(options: Options) -> dict[str, Any]:
     from thinkimg.jobs.stages.questions import TRAJECTORIES
     from thinkimg.models.backends import Metered, Prices
     from thinkimg.synthesis.opinion import ModelOpinion
-    from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
+    from thinkimg.synthesis.synthesize import repeated, synthesize
     from thinkimg.trajectory import Trajectory, write_trajectories
     from thinkimg.trajectory.store import Store
 
@@ -68,7 +69,13 @@ def run_synthesis(options: Options) -> dict[str, Any]:
     if not questions:
         raise UserError("there are no questions", "--data")
     tasks = list(repeated(questions, options.count or len(questions)))
-    filters = Filters(not options.any_answer, options.max_tool_errors, options.min_tool_calls, options.refuse_repeats)
+    filters = Filters(
+        require_correct=not options.any_answer,
+        max_tool_errors=options.max_tool_errors,
+        min_tool_calls=options.min_tool_calls,
+        refuse_repeats=options.refuse_repeats,
+    )
+    spec = Synthesize(filters=filters, concurrency=options.concurrency)
     rule = find_rule(task.scorer)
 
     def right(answer: str | None, reference: str) -> bool:
@@ -85,9 +92,7 @@ def run_synthesis(options: Options) -> dict[str, Any]:
         try:
             agent = Agent(model, client or NoTools(), limits, get_format(options.format), options.prompt)  # type: ignore[arg-type]
             with Store(options.out / "attempts.jsonl") as store:
-                made = await synthesize(
-                    agent, tasks, right, filters, options.seed, options.concurrency, store=store, opinion=opinion
-                )
+                made = await synthesize(agent, tasks, right, spec, options.seed, store=store, opinion=opinion)
                 store.put_in_order([one.id for one in tasks])
                 usage = [store.record(one.id)["meta"].get("usage", {}) for one in tasks]
         finally:
@@ -143,8 +148,8 @@ def synthesize_command(
     format: Annotated[str, typer.Option(help="Syntax of calls: openthinkimg or hermes.")] = "openthinkimg",
     prompt: Annotated[str, typer.Option(help="full or compact.")] = "full",
     any_answer: Annotated[bool, typer.Option("--any-answer", help="Keep wrong answers, too.")] = False,
-    max_tool_errors: Annotated[int, typer.Option(help="Keep those with at most so many failed calls.")] = 0,
-    min_tool_calls: Annotated[int, typer.Option(help="Keep those with at least so many calls.")] = 0,
+    max_tool_errors: Annotated[int, typer.Option(min=0, help="Keep those with at most so many failed calls.")] = 0,
+    min_tool_calls: Annotated[int, typer.Option(min=0, help="Keep those with at least so many calls.")] = 0,
     refuse_repeats: Annotated[bool, typer.Option("--refuse-repeats", help="Drop those that repeat a call.")] = False,
     sharegpt: Annotated[bool, typer.Option("--sharegpt", help="Also write sharegpt.json.")] = False,
     price: Annotated[tuple[float, float], typer.Option(help="Of a million prompt tokens, and completion tokens.")] = (

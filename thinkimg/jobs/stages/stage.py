@@ -33,7 +33,7 @@ from thinkimg.jobs.stages.tiny_preset import cached_base
 from thinkimg.jobs.termination import last_words
 from thinkimg.models.chat import ChatModel
 from thinkimg.synthesis.planner import ScriptedPlanner
-from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
+from thinkimg.synthesis.synthesize import repeated, synthesize
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
 from thinkimg.training.checkpoints import remove_checkpoints
 from thinkimg.trajectory import write_trajectories
@@ -119,7 +119,6 @@ def _synthesize(context: Context, name: str) -> dict[str, Any]:
     settings = context.job.spec.stage(name).synthesize
     assert settings is not None
     tasks = list(repeated(context.tasks("train"), settings.trajectories))
-    filters = Filters(settings.filters.require_correct, settings.filters.max_tool_errors)
 
     def progress(done: int) -> None:
         if done % 100 == 0 or done == len(tasks):
@@ -128,9 +127,7 @@ def _synthesize(context: Context, name: str) -> dict[str, Any]:
     async def work() -> dict[str, Any]:
         async with StageTools(context, settings.tool_use == "Enabled", name) as tools:
             agent = context.agent(_planner(context, name), tools, rounds=settings.max_rounds)
-            made = await synthesize(
-                agent, tasks, exact_match, filters, context.job.spec.seed, settings.concurrency, progress
-            )
+            made = await synthesize(agent, tasks, exact_match, settings, context.job.spec.seed, progress)
         write_trajectories(made.kept, context.run.stage(name) / "trajectories" / TRAJECTORIES)
         return {"kept": len(made.kept), "dropped": dict(made.dropped)}
 
