@@ -13,17 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-if TYPE_CHECKING:
-    from thinkimg.data.charts import Chart, ChartItem, Panel
+from thinkimg.data.chart import Chart, ChartItem, Color, Panel, Style
 
 SIZE = 256
 _OVERSAMPLING = 2  # shapes are drawn this much larger and reduced: smooth edges; texts are drawn at their final size
 
-Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]  # pixels: left, top, right, bottom
 Font = ImageFont.FreeTypeFont
 
@@ -65,23 +62,6 @@ _FONTS: dict[str, tuple[str | None, float, float]] = {
     "dejavu-mono": ("DejaVuSansMono.ttf", 0.98, 0.0),
 }
 FONT_NAMES: tuple[str, ...] = tuple(_FONTS)
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a chart looks. Nothing here changes the answer to a question."""
-
-    font: str
-    font_size: int  # pixels; titles are one larger
-    palette: str
-    background: Color
-    ink: Color
-    grid: bool
-    frame: bool  # around a single panel; the panels of a group always have one, so that pixels alone separate them
-    title_left: bool
-    headroom: float  # axis end / largest value: keeps the height of a bar from telling its value
-    thickness: float  # of bars, share of their slot
-    turn: float  # where the first slice of a pie starts, degrees
 
 
 @dataclass(frozen=True)

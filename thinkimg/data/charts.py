@@ -11,20 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import get_args
 
-from PIL import Image
-
-from thinkimg.data.chart_drawing import BACKGROUNDS, FONT_NAMES, INKS, PALETTES, Style, draw_chart
-
-Split = Literal["train", "validation", "test"]
+from thinkimg.data.chart import Chart, ChartItem, Panel, Split, Style
+from thinkimg.data.chart_drawing import BACKGROUNDS, FONT_NAMES, INKS, PALETTES
 
 # Words that OCR reads without doubt at 12 pixels: no capital I or O, no l at the start, no pairs like "rn". The short
 # ones are narrow too, so that OCR does not read neighbours in a row of labels as one line.
@@ -59,43 +54,6 @@ LAYOUTS: dict[str, tuple[tuple[float, float, float, float], ...]] = {
 DEFAULT_MIX: Mapping[str, float] = MappingProxyType(
     {"value": 0.42, "panel-value": 0.30, "count": 0.12, "compare": 0.12, "panels": 0.04}
 )
-
-
-@dataclass(frozen=True)
-class ChartItem:
-    label: str
-    value: int
-    color: str  # a name of the palettes, unique within its panel
-
-
-@dataclass(frozen=True)
-class Panel:
-    kind: str
-    title: str
-    items: tuple[ChartItem, ...]
-    box: tuple[float, float, float, float]  # percent of the picture: left, top, right, bottom
-
-
-@dataclass(frozen=True)
-class Chart:
-    panels: tuple[Panel, ...]
-    style: Style
-    seed: str  # what it was made from, to make it again
-
-    def draw(self) -> Image.Image:
-        """The picture, RGB, 256x256."""
-        return draw_chart(self).image
-
-    @cached_property
-    def digest(self) -> str:
-        """sha256 of what the chart says (not of how it looks): decides its split and names it."""
-        content = [[p.kind, p.title, [[i.label, i.value] for i in p.items]] for p in self.panels]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-    @property
-    def split(self) -> Split:
-        residue = int(self.digest, 16) % 10
-        return "train" if residue < 8 else "validation" if residue == 8 else "test"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from PIL import Image
 
-from thinkimg.data.charts import Chart, Question, Split, make_questions
+from thinkimg.data.chart import Chart, Split
+from thinkimg.data.chart_drawing import draw_chart
+from thinkimg.data.charts import Question, make_questions
 
 IMAGE_FIELDS = ("image_path", "image")
 ANSWER_FIELDS = ("solution", "label", "answer")
@@ -131,7 +133,7 @@ def _load_charts(uri: str, split: str, seed: int) -> list[Example]:
 def _example_of(question: Question, images: dict[str, bytes]) -> Example:
     chart = question.chart
     if chart.digest not in images:
-        images[chart.digest] = _png(chart.draw())
+        images[chart.digest] = _png(draw_chart(chart).image)
     meta = {
         "chart": chart.digest,
         "chart_kinds": [panel.kind for panel in chart.panels],

@@ -268,7 +268,7 @@ def eval_command(
 
 def show(results: Mapping[str, Any]) -> None:
     """The figures of one task on standard output."""
-    from thinkimg.evaluation.report import interval, percent
+    from thinkimg.figures import interval, percent
 
     print(f"{results['task']}: {results['model']}, {results['n']} questions")
     for scorer, value in results["scores"].items():

@@ -23,7 +23,7 @@ SeedsByQuestions = Sequence[Sequence[float]]
 # ---- answers --------------------------------------------------------------------------------------------------------
 
 
-def exact_match(prediction: str | None, reference: str) -> bool:
+def relaxed_match(prediction: str | None, reference: str) -> bool:
     """Whether `prediction` is the answer `reference`.
 
     Two numbers agree within 5 % of the reference: the relaxed accuracy of ChartQA (Masry et al., 2022, section 5.1,

@@ -19,6 +19,7 @@ from thinkimg.evaluation.compare import paired_bootstrap
 from thinkimg.evaluation.metrics import bootstrap_interval
 from thinkimg.evaluation.plots import write_plots
 from thinkimg.evaluation.summary import Row, summary_of
+from thinkimg.figures import duration, interval, milliseconds, percent
 
 MODEL_NAMES = {
     "base": "Base (zero-shot)",
@@ -405,31 +406,3 @@ def _difference_cell(found: Mapping[str, Any] | None) -> str:
     low, high = found["ci95"]
     p = "p < 0.001" if found["p"] < 0.001 else f"p = {found['p']:.3f}"
     return f"{100 * found['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}, {p})"
-
-
-# ---- figures as people read them ------------------------------------------------------------------------------------
-
-
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def interval(bounds: Sequence[float] | None) -> str:
-    return "–" if bounds is None else f"{100 * bounds[0]:.1f} – {100 * bounds[1]:.1f}"
-
-
-def milliseconds(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

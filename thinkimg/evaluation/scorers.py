@@ -17,7 +17,7 @@ from typing import Protocol
 
 from thinkimg.errors import UserError
 from thinkimg.evaluation import charxiv, choices, openthinkimg_fuzzy
-from thinkimg.evaluation.metrics import exact_match, normalise_text, parse_number
+from thinkimg.evaluation.metrics import normalise_text, parse_number, relaxed_match
 from thinkimg.trajectory import Trajectory
 
 
@@ -82,7 +82,7 @@ RULES: dict[str, RuleScorer] = {
     for scorer in (
         RuleScorer("exact", lambda answer, reference, _: exact(answer, reference)),
         RuleScorer("relaxed", lambda answer, reference, _: relaxed(answer, reference)),
-        RuleScorer("relaxed_normalised", lambda answer, reference, _: exact_match(answer, reference)),
+        RuleScorer("relaxed_normalised", lambda answer, reference, _: relaxed_match(answer, reference)),
         RuleScorer("charxiv", lambda answer, reference, of: charxiv.score(answer, reference, of.meta.get("rubric"))),
         RuleScorer(
             "multiple_choice",

@@ -12,7 +12,8 @@ from thinkimg.errors import UserError
 from thinkimg.evaluation.compare import Difference, paired_bootstrap
 from thinkimg.evaluation.metrics import Interval, bootstrap_interval, wilson_interval
 from thinkimg.evaluation.output import COSTS, ITEMS, RESULTS
-from thinkimg.evaluation.report import duration, interval, markdown_rows, percent
+from thinkimg.evaluation.report import markdown_rows
+from thinkimg.figures import duration, interval, percent
 
 
 @dataclass(frozen=True)

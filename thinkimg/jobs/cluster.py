@@ -38,6 +38,7 @@ from thinkimg.api import (
     suggestion,
 )
 from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.figures import duration, interval, percent
 
 VERSION = API_VERSION.partition("/")[2]
 PLURALS = {"VisionTool": "visiontools", "ToolRLJob": "toolrljobs"}
@@ -266,7 +267,9 @@ def _row(branch: str, stage: StageStatus, now: datetime) -> Sequence[RenderableT
     if stage.attempt > 1:
         notes.append(f"attempt {stage.attempt}")
     if stage.start_time is not None:
-        notes.append(_duration(((stage.completion_time or now) - stage.start_time).total_seconds()))
+        notes.append(
+            duration(max(0.0, ((stage.completion_time or now) - stage.start_time).total_seconds()), decimals=0)
+        )
     return f"{branch} {mark} {stage.name}", stage.state, bar, " · ".join(notes)
 
 
@@ -281,12 +284,6 @@ def _notes(status: ToolRLJobStatus) -> Iterator[tuple[str, str]]:
         if condition is not None and condition.status == "False" and condition.reason != "Finished":
             yield condition.reason, condition.message
             return
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(max(seconds, 0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
 def job_list(jobs: Iterable[dict[str, Any]]) -> RenderableType:
@@ -311,13 +308,9 @@ def results_table(results: Sequence[Result]) -> RenderableType:
     for title in ("Model", "Accuracy", "95 % interval", "Tool calls per answer"):
         table.add_column(title, justify="left" if title == "Model" else "right")
     for row in results:
-        interval = " – ".join(_percent(figure) for figure in row.ci95)
-        table.add_row(row.model, f"{_percent(row.accuracy)} %", interval, row.tool_calls_per_answer)
+        bounds = [float(figure) for figure in row.ci95]
+        table.add_row(row.model, percent(float(row.accuracy)), interval(bounds or None), row.tool_calls_per_answer)
     return table
-
-
-def _percent(figure: str) -> str:
-    return f"{float(figure) * 100:.1f}"
 
 
 # ---- logs ------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from thinkimg.errors import UserError
+from thinkimg.figures import duration
 from thinkimg.serving.config import API_KEY_VARIABLE
 from thinkimg.serving.fleet import DEVICES_VARIABLE
 from thinkimg.serving.supervisor import ServerSpec, ServerStatus, Supervisor
@@ -114,7 +115,7 @@ def table_of(specs: Sequence[ServerSpec], statuses: Sequence[ServerStatus], load
     for spec, status in zip(specs, statuses, strict=True):
         load = loads.get(status.name)
         color = _COLORS[status.state]
-        state = f"[{color}]{status.state}[/] [dim]{_duration(status.seconds)}[/]"
+        state = f"[{color}]{status.state}[/] [dim]{duration(status.seconds, decimals=0)}[/]"
         numbers = (load.calls, load.errors, load.in_flight) if load else ("", "", "")
         table.add_row(
             escape(status.name),
@@ -128,12 +129,6 @@ def table_of(specs: Sequence[ServerSpec], statuses: Sequence[ServerStatus], load
         table.caption = escape("\n".join(reason[:300] for reason in reasons))
         table.caption_justify = "left"
     return table
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f}s"
-    return f"{seconds / 60:.0f}m" if seconds < 3600 else f"{seconds / 3600:.1f}h"
 
 
 class _Readings:

@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.arguments import read_number
-from thinkimg.tools.backends.reading import border_color
 from thinkimg.tools.tool import ToolResult, tool
+from thinkimg.tools.vision.colors import border_color
 
 MAX_PIXELS = 16_000_000
 """Of a result: about 48 MB of memory while it is worked on, and what a tool server sends without ado."""

@@ -6,9 +6,10 @@ from typing import Any
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.arguments import Score, Text
-from thinkimg.tools.backends.detecting import Detection, Query, load_detector, read_phrases
+from thinkimg.tools.backends.detection import Detection, Query, read_phrases
+from thinkimg.tools.backends.loading import load_detector, load_segmenter
 from thinkimg.tools.backends.options import DetectorOptions, SegmenterOptions
-from thinkimg.tools.backends.segmenting import Mask, Prompt, load_segmenter
+from thinkimg.tools.backends.segmentation import Mask, Prompt
 from thinkimg.tools.grounding_dino import BOX_THRESHOLD, TEXT_THRESHOLD, as_data, describe, line
 from thinkimg.tools.sam import masks_data
 from thinkimg.tools.tool import ToolOptions, ToolResult, only_result, tool

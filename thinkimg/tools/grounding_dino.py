@@ -6,7 +6,8 @@ from typing import Any
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.arguments import Score, Text
-from thinkimg.tools.backends.detecting import Detection, Query, load_detector, read_phrases
+from thinkimg.tools.backends.detection import Detection, Query, read_phrases
+from thinkimg.tools.backends.loading import load_detector
 from thinkimg.tools.backends.options import DetectorOptions
 from thinkimg.tools.crop import box_to_percent
 from thinkimg.tools.tool import ToolResult, only_result, tool

@@ -11,10 +11,11 @@ from thinkimg.image import Image
 from thinkimg.tools.arguments import Box
 from thinkimg.tools.backends.extras import needs_extra
 from thinkimg.tools.backends.rapidocr import shared_reader
-from thinkimg.tools.backends.reading import TextItem, TextReader, ink_box, legible
+from thinkimg.tools.backends.text_reader import TextReader
 from thinkimg.tools.crop import box_to_percent, box_to_pixels
 from thinkimg.tools.tool import ToolOptions, ToolResult, tool
 from thinkimg.tools.vision.layout import reading_order
+from thinkimg.tools.vision.text import TextItem, ink_box, legible
 
 
 class OCROptions(ToolOptions):

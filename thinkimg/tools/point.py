@@ -14,12 +14,13 @@ from thinkimg.tools import markup
 from thinkimg.tools.arguments import Text
 from thinkimg.tools.backends.options import EndpointOptions
 from thinkimg.tools.backends.rapidocr import shared_reader
-from thinkimg.tools.backends.reading import TextItem, TextReader, legible
+from thinkimg.tools.backends.text_reader import TextReader
 from thinkimg.tools.backends.vlm import VisionLanguageModel
 from thinkimg.tools.tool import ToolResult, tool
 from thinkimg.tools.vision.layout import centre, reading_order, union
 from thinkimg.tools.vision.matching import best_texts, by_position, words
 from thinkimg.tools.vision.regions import Region, color_in, colored_regions, key_color
+from thinkimg.tools.vision.text import TextItem, legible
 
 _MARKS = frozenset({"bar", "column", "slice", "wedge", "marker", "dot", "point", "area", "segment"})
 _MARKS |= {word + "s" for word in _MARKS}

@@ -7,8 +7,9 @@ from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools import markup
 from thinkimg.tools.arguments import Boxes, Points
+from thinkimg.tools.backends.loading import load_segmenter
 from thinkimg.tools.backends.options import SegmenterOptions
-from thinkimg.tools.backends.segmenting import Mask, Prompt, load_segmenter
+from thinkimg.tools.backends.segmentation import Mask, Prompt
 from thinkimg.tools.crop import box_to_percent
 from thinkimg.tools.tool import ToolResult, only_result, tool
 from thinkimg.tools.vision.geometry import box_from_percent, point_from_percent

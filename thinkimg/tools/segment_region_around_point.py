@@ -12,13 +12,14 @@ from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools import markup
 from thinkimg.tools.arguments import Points
+from thinkimg.tools.backends.loading import load_segmenter
 from thinkimg.tools.backends.options import SegmenterOptions
-from thinkimg.tools.backends.reading import SMALL, most_frequent_color
-from thinkimg.tools.backends.segmenting import Prompt, load_segmenter
+from thinkimg.tools.backends.segmentation import Prompt
 from thinkimg.tools.crop import box_to_percent
 from thinkimg.tools.draw_line import percent_to_pixel
 from thinkimg.tools.tool import BatchFunction, ToolResult, only_result, tool
-from thinkimg.tools.vision.geometry import point_from_percent
+from thinkimg.tools.vision.colors import most_frequent_color
+from thinkimg.tools.vision.geometry import SMALL, point_from_percent
 from thinkimg.tools.vision.layout import background
 from thinkimg.tools.vision.masks import encode_rle, mask_box
 

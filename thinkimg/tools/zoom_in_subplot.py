@@ -14,13 +14,14 @@ from thinkimg.tools import markup
 from thinkimg.tools.arguments import Text
 from thinkimg.tools.backends.options import EndpointOptions
 from thinkimg.tools.backends.rapidocr import shared_reader
-from thinkimg.tools.backends.reading import TextItem, TextReader, legible
+from thinkimg.tools.backends.text_reader import TextReader
 from thinkimg.tools.backends.vlm import VisionLanguageModel
 from thinkimg.tools.crop import box_to_percent, box_to_pixels
 from thinkimg.tools.tool import ToolResult, tool
 from thinkimg.tools.vision.layout import describe_position
 from thinkimg.tools.vision.matching import best_texts, by_position
 from thinkimg.tools.vision.subplots import Panel, find_panels, title_of
+from thinkimg.tools.vision.text import TextItem, legible
 
 _WHICH = """The sub-plots of this figure are numbered, each in its upper left corner. Which of them is meant by: {}
 Answer with its number, or several separated by commas. If none is meant, answer "none"."""

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from thinkimg.figures import duration, interval, milliseconds, percent
 from thinkimg.trajectory import Trajectory
 from thinkimg.viewer.curves import learning_charts
 from thinkimg.viewer.pictures import data_uri
@@ -142,7 +143,12 @@ def _render(
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": _percent, "duration": _duration, "milliseconds": _milliseconds}
+    environment.filters |= {
+        "percent": percent,
+        "duration": duration,
+        "milliseconds": milliseconds,
+        "interval": interval,
+    }
     return environment.get_template("report.html.j2").render(
         report=report,
         charts=learning_charts(report["curves"]),
@@ -167,20 +173,3 @@ def embed_json(value: Any) -> Markup:
     """JSON that may stand inside a script element: no `<`, `>` or `&`, so that no text in it can end the element."""
     text = json.dumps(value, separators=(",", ":"))  # ASCII: odd code points are escaped too
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-def _percent(share: float | None, digits: int = 1) -> str:
-    return "–" if share is None else f"{100 * share:.{digits}f}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _milliseconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thinkimg.data.charts import Chart, make_charts
+from thinkimg.data.chart import Chart
+from thinkimg.data.chart_drawing import draw_chart
+from thinkimg.data.charts import make_charts
 
 rapidocr = pytest.importorskip("rapidocr")
 MODEL_INPUT = 48  # pixels, the side of the picture that the tiny model sees
@@ -35,7 +37,7 @@ def words(ocr: Any, image: Image.Image) -> set[str]:
 
 def panel_crops(chart: Chart) -> list[Image.Image]:
     """Each panel as a zoom tool would return it: the whole picture where there is one panel, else twice as large."""
-    picture = chart.draw()
+    picture = draw_chart(chart).image
     if len(chart.panels) == 1:
         return [picture]
     boxes = [tuple(round(percent * picture.width / 100) for percent in panel.box) for panel in chart.panels]
@@ -57,7 +59,7 @@ def test_ocr_reads_the_values_of_a_panel(ocr: Any, level: int) -> None:
 def test_ocr_reads_next_to_nothing_at_the_models_size(ocr: Any) -> None:
     found = total = 0
     for chart in make_charts("validation", 9, 0):
-        small = chart.draw().resize((MODEL_INPUT, MODEL_INPUT), Image.Resampling.BICUBIC)
+        small = draw_chart(chart).image.resize((MODEL_INPUT, MODEL_INPUT), Image.Resampling.BICUBIC)
         read = words(ocr, small.resize((256, 256), Image.Resampling.BICUBIC))
         values = [str(item.value) for panel in chart.panels for item in panel.items]
         total += len(values)

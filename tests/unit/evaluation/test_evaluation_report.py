@@ -8,7 +8,6 @@ from rich.console import Console
 from thinkimg.errors import UserError
 from thinkimg.evaluation.report import (
     collect,
-    duration,
     ordered_models,
     read_results,
     summarise,
@@ -16,6 +15,7 @@ from thinkimg.evaluation.report import (
     write_report,
     write_table,
 )
+from thinkimg.figures import duration
 from thinkimg.message import ToolResultBlock
 from thinkimg.trajectory import Trajectory, read_trajectories
 

@@ -17,7 +17,7 @@ from thinkimg.agent.formats import OpenThinkIMG
 from thinkimg.agent.replay import replay
 from thinkimg.data.sharegpt import conversation_of, write_sharegpt
 from thinkimg.errors import InfrastructureError, ModelError
-from thinkimg.evaluation.metrics import exact_match
+from thinkimg.evaluation.metrics import relaxed_match
 from thinkimg.evaluation.tasks import TASKS
 from thinkimg.image import Image
 from thinkimg.jobs.synthesis import Options, run_synthesis
@@ -73,7 +73,7 @@ def tools() -> RealTools:
 
 def make(tools: RealTools, store: Store | None = None, **options: Any) -> Synthesis:
     agent = Agent(ScriptedPlanner(OpenThinkIMG(), CHAINS), tools, Limits(rounds=4))
-    return asyncio.run(synthesize(agent, TASKS_40, exact_match, Filters(), 5, store=store, **options))
+    return asyncio.run(synthesize(agent, TASKS_40, relaxed_match, Filters(), 5, store=store, **options))
 
 
 def test_kept_trajectories_replay_to_the_same_and_every_drop_is_counted(tools: RealTools, tmp_path: Path) -> None:
@@ -155,10 +155,10 @@ def test_a_models_opinion_drops_and_its_words_are_kept() -> None:
 
 def test_rules_on_calls() -> None:
     one = make_one()
-    assert Filters(min_tool_calls=2).refuse(one, exact_match) == "too few tool calls"
-    assert Filters(min_tool_calls=1).refuse(one, exact_match) is None
+    assert Filters(min_tool_calls=2).refuse(one, relaxed_match) == "too few tool calls"
+    assert Filters(min_tool_calls=1).refuse(one, relaxed_match) is None
     one.turns.insert(-1, one.turns[2])
-    assert Filters(refuse_repeats=True).refuse(one, exact_match) == "repeated call"
+    assert Filters(refuse_repeats=True).refuse(one, relaxed_match) == "repeated call"
 
 
 # ---- ShareGPT -------------------------------------------------------------------------------------------------------

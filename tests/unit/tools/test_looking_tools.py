@@ -8,16 +8,18 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from thinkimg.data.chart_drawing import PALETTES
-from thinkimg.data.charts import Chart, make_charts
+from thinkimg.data.chart import Chart
+from thinkimg.data.chart_drawing import PALETTES, draw_chart
+from thinkimg.data.charts import make_charts
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.backends import rapidocr
-from thinkimg.tools.backends.reading import CACHE_VARIABLE, TextItem, with_zeros
+from thinkimg.tools.backends.text_reader import CACHE_VARIABLE
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolResult
 from thinkimg.tools.vision.layout import reading_order
 from thinkimg.tools.vision.masks import decode_rle, encode_rle
+from thinkimg.tools.vision.text import TextItem, with_zeros
 
 CHARTS = list(make_charts("train", 16, seed=3, difficulty=2))
 PANELS = [chart for chart in CHARTS if len(chart.panels) > 1]
@@ -25,7 +27,7 @@ BARS = [chart for chart in CHARTS if len(chart.panels) == 1 and chart.panels[0].
 
 
 def look(tool: Tool, picture: Chart | Image | Pillow.Image, **arguments: object) -> ToolResult:
-    pixels = picture.draw() if isinstance(picture, Chart) else picture
+    pixels = draw_chart(picture).image if isinstance(picture, Chart) else picture
     image = pixels if isinstance(pixels, Image) else Image.from_pixels(pixels)
     return tool.run({"image": "img_1", **arguments}, {"img_1": image})
 
@@ -118,7 +120,7 @@ def test_text_of_a_picture_is_returned_as_text_and_nothing_else(ocr, text):
 
 
 def test_the_same_pixels_in_another_file_read_the_same(ocr):
-    image = Image.from_pixels(CHARTS[0].draw())
+    image = Image.from_pixels(draw_chart(CHARTS[0]).image)
     copy = Image.from_bytes(image.data + b"\0")
     assert copy.sha256 != image.sha256
     assert look(ocr, copy).text == look(ocr, image).text
@@ -349,7 +351,7 @@ def test_point_finds_bars_by_label_and_by_colour(point):
         for bar in panel.items:
             for description in (f"the bar of {bar.label}", f"{bar.color} bar"):
                 (found,) = look(point, chart, description=description).data["points"]
-                pixel = chart.draw().getpixel((int(found["x"] * 2.56), int(found["y"] * 2.56)))
+                pixel = draw_chart(chart).image.getpixel((int(found["x"] * 2.56), int(found["y"] * 2.56)))
                 assert pixel == pytest.approx(PALETTES[chart.style.palette][bar.color], abs=30), description
 
 

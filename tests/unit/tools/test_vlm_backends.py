@@ -9,6 +9,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 from vlm_endpoint import VLMEndpoint, serve_vlm
 
+from thinkimg.data.chart_drawing import draw_chart
 from thinkimg.data.charts import make_charts
 from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image
@@ -73,7 +74,7 @@ def test_the_model_gets_the_picture_upright_and_lossless_and_the_question_in_its
 
 def test_zoom_shows_the_model_numbered_sub_plots_and_cuts_out_what_it_names(endpoint):
     zoom = load("ZoominSubplot", endpoint)
-    image = Image.from_pixels(FIGURE.draw())
+    image = Image.from_pixels(draw_chart(FIGURE).image)
     endpoint.answer = "Number 3."
     result = zoom.run({"image": "img_1", "description": "where sales fall"}, {"img_1": image})
     assert [each["title"] for each in result.data["subplots"]] == [FIGURE.panels[2].title]
@@ -90,7 +91,7 @@ def test_zoom_shows_the_model_numbered_sub_plots_and_cuts_out_what_it_names(endp
 def test_zoom_takes_several_each_once(endpoint, answer, count):
     endpoint.answer = answer
     arguments = {"image": "img_1", "description": "rising"}
-    result = load("ZoominSubplot", endpoint).run(arguments, {"img_1": Image.from_pixels(FIGURE.draw())})
+    result = load("ZoominSubplot", endpoint).run(arguments, {"img_1": Image.from_pixels(draw_chart(FIGURE).image)})
     assert len(result.images) == len(result.data["subplots"]) == count
 
 
@@ -99,7 +100,7 @@ def test_zoom_says_what_there_is_when_the_model_names_nothing(endpoint, answer):
     endpoint.answer = answer
     arguments = {"image": "img_1", "description": "a cat"}
     with pytest.raises(ModelError, match=r'No sub-plot matches "a cat"\. Found: ".*top left') as caught:
-        load("ZoominSubplot", endpoint).run(arguments, {"img_1": Image.from_pixels(FIGURE.draw())})
+        load("ZoominSubplot", endpoint).run(arguments, {"img_1": Image.from_pixels(draw_chart(FIGURE).image)})
     assert caught.value.kind == "refused"
 
 

@@ -14,8 +14,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import Call, OpenThinkIMG, Parsed
+from thinkimg.data.chart_drawing import draw_chart
 from thinkimg.data.charts import Question, make_questions
-from thinkimg.evaluation.metrics import exact_match
+from thinkimg.evaluation.metrics import relaxed_match
 from thinkimg.image import Image
 from thinkimg.models.chat import Reply, SamplingParameters
 from thinkimg.tools.registry import load_tool
@@ -122,11 +123,11 @@ def write_executed_run(run: Path, questions: int = 3, seed: int = 0) -> Path:
 async def _answer_all(name: str, asked: list[Question], tools: RealTools) -> list[Trajectory]:
     found = []
     for question in asked:
-        image = Image.from_pixels(question.chart.draw())
+        image = Image.from_pixels(draw_chart(question.chart).image)
         task = Task(question.id, question.text, (image,), question.answer, {"kind": question.kind, "model": name})
         one = await Agent(Scripted(MODELS[name](question)), tools, Limits(rounds=6)).run(task)
         one.id = f"{name}-{question.id}"
-        one.correct = exact_match(one.answer, question.answer)
+        one.correct = relaxed_match(one.answer, question.answer)
         one.rewards = {"accuracy": float(one.correct), "format": 1.0 - bool(one.meta.get("malformed"))}
         found.append(one)
     return found

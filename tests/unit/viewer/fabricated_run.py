@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from thinkimg.evaluation.metrics import exact_match
+from thinkimg.evaluation.metrics import relaxed_match
 from thinkimg.evaluation.report import summarise
 from thinkimg.evaluation.summary import Row, row_of
 from thinkimg.image import Image
@@ -96,7 +96,7 @@ def trajectory(model: str, question_id: str, skill: float, chance: random.Random
         text = json.dumps({"thought": f"So it is {answer}.", "actions": [{"name": "Terminate", "answer": answer}]})
         one.add("assistant", TextBlock(text=text))
     one.turns = [with_tokens(turn, chance) for turn in one.turns]
-    one.correct = exact_match(one.answer, reference)
+    one.correct = relaxed_match(one.answer, reference)
     one.rewards = {"accuracy": float(one.correct), "format": 0.1, "total": float(one.correct) + 0.1}
     one.seconds = sum(turn.seconds for turn in one.turns)
     return one

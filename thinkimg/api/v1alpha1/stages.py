@@ -343,15 +343,15 @@ class GRPO(Block):
 
     @model_validator(mode="after")
     def _sound(self) -> GRPO:
+        violations = []
         if self.lora and self.lora.dropout:
-            loc = ("lora", "dropout")
             message = "it would train another distribution than the one that was sampled from"
-            refuse_all([Violation(loc, message, "Remove it.")])
-        _one_deepspeed(self.zero_stage, self.args)
+            violations.append(Violation(("lora", "dropout"), message, "Remove it."))
         if self.micro_batch is not None and "gradient_accumulation_steps" in self.args:
-            loc = ("microBatch",)
             message = "microBatch and args.gradient_accumulation_steps both say how a step is cut into passes"
-            refuse_all([Violation(loc, message, "Keep the one that is meant.")])
+            violations.append(Violation(("microBatch",), message, "Keep the one that is meant."))
+        refuse_all(violations)
+        _one_deepspeed(self.zero_stage, self.args)
         return self
 
     def rows_per_process(self, world_size: int) -> int:

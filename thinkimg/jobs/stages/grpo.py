@@ -8,7 +8,7 @@ from typing import Any
 from thinkimg.agent.agent import NoTools, Outcome
 from thinkimg.api import GRPO
 from thinkimg.client import ToolClient
-from thinkimg.evaluation.metrics import exact_match
+from thinkimg.evaluation.metrics import relaxed_match
 from thinkimg.image import Image
 from thinkimg.jobs.layout import write_json
 from thinkimg.jobs.stages.context import Context
@@ -89,4 +89,4 @@ class LimitedTools:
 
 
 def _score(answer: str | None, reference: str) -> float:
-    return float(exact_match(answer, reference))
+    return float(relaxed_match(answer, reference))

@@ -18,7 +18,7 @@ import torch
 
 from thinkimg.agent.formats import get_format
 from thinkimg.api import ToolRLJob
-from thinkimg.evaluation.metrics import exact_match
+from thinkimg.evaluation.metrics import relaxed_match
 from thinkimg.evaluation.report import summarise
 from thinkimg.jobs.attempt import begin_attempt, check_attempt
 from thinkimg.jobs.cores import available_cores
@@ -127,7 +127,7 @@ def _synthesize(context: Context, name: str) -> dict[str, Any]:
     async def work() -> dict[str, Any]:
         async with StageTools(context, settings.tool_use == "Enabled", name) as tools:
             agent = context.agent(_planner(context, name), tools, rounds=settings.max_rounds)
-            made = await synthesize(agent, tasks, exact_match, settings, context.job.spec.seed, progress)
+            made = await synthesize(agent, tasks, relaxed_match, settings, context.job.spec.seed, progress)
         write_trajectories(made.kept, context.run.stage(name) / "trajectories" / TRAJECTORIES)
         return {"kept": len(made.kept), "dropped": dict(made.dropped)}
 

@@ -1,1 +1,1 @@
-"""What does the work behind the tools. Heavy libraries are imported inside functions, when a tool is loaded."""
+"""The engines behind the tools. Heavy libraries are imported inside functions, when a tool is loaded."""

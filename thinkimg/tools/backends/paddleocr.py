@@ -17,7 +17,9 @@ import yaml
 from PIL import Image as Pillow
 
 from thinkimg.errors import InfrastructureError, UserError
-from thinkimg.tools.backends.reading import TextItem, TextReader, clip, kept_pictures
+from thinkimg.tools.backends.text_reader import TextReader, kept_pictures
+from thinkimg.tools.vision.geometry import clip
+from thinkimg.tools.vision.text import TextItem
 
 DEFAULT_DETECTION, DEFAULT_RECOGNITION = "PP-OCRv6_small_det", "PP-OCRv6_small_rec"
 _DESCRIPTION = "inference.yml"

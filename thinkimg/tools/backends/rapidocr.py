@@ -16,8 +16,11 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from thinkimg.tools.backends.reading import CACHE_SIZE, SMALL, TextItem, TextReader, border_color, clip, kept_pictures
+from thinkimg.tools.backends.text_reader import CACHE_SIZE, TextReader, kept_pictures
+from thinkimg.tools.vision.colors import border_color
+from thinkimg.tools.vision.geometry import SMALL, clip
 from thinkimg.tools.vision.layout import area_of, shared_area
+from thinkimg.tools.vision.text import TextItem
 
 _SMALLEST = 256  # pixels; smaller pictures are laid on a ground of this size
 _LARGEST = 2048  # pixels; larger pictures are reduced, smaller ones enlarged, at most twice

@@ -4,9 +4,11 @@ import math
 
 from PIL import Image as Pillow
 
-Box = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 Point = tuple[float, float]
 GROUND = (255, 255, 255)
+SMALL = 320
+"""Pixels of the longer side up to which a picture is looked at as it is; in larger ones lines and letters are thin."""
 
 
 def box_from_percent(box: Box, width: int, height: int) -> Box:
@@ -55,3 +57,10 @@ def clip_box(box: Box, width: int, height: int) -> Box | None:
     """The part of `box` that is on the picture, None if there is none."""
     x1, y1, x2, y2 = max(0.0, box[0]), max(0.0, box[1]), min(float(width), box[2]), min(float(height), box[3])
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def clip(box: Box, size: tuple[int, int]) -> Box:
+    """The box, its sides moved onto the picture; it may have no area then."""
+    width, height = size
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from thinkimg.tools.backends.reading import TextItem, most_frequent_color
-
-Box = tuple[float, float, float, float]  # pixels: left, top, right, bottom
+from thinkimg.tools.vision.colors import most_frequent_color
+from thinkimg.tools.vision.geometry import Box
+from thinkimg.tools.vision.text import TextItem
 
 LONGEST_STACK = 3  # a category with a line break and its value; more lines than that are a column of a table
 _STACK_GAP = 1.35  # of the mean height of the letters: strings closer than this beneath each other belong together

@@ -4,7 +4,8 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from thinkimg.tools.vision.layout import Box, centre
+from thinkimg.tools.vision.geometry import Box
+from thinkimg.tools.vision.layout import centre
 
 
 def words(text: str) -> list[str]:

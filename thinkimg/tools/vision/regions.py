@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from thinkimg.tools.backends.reading import SMALL, TextItem, most_frequent_color
-from thinkimg.tools.vision.layout import Box, background
+from thinkimg.tools.vision.colors import most_frequent_color
+from thinkimg.tools.vision.geometry import SMALL, Box
+from thinkimg.tools.vision.layout import background
+from thinkimg.tools.vision.text import TextItem
 
 _NAMED: dict[str, tuple[tuple[int, int, int], ...]] = {
     "red": ((214, 39, 40), (240, 20, 30), (225, 80, 75), (170, 20, 30)),

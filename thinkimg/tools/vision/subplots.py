@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from thinkimg.tools.backends.reading import TextItem, most_frequent_color
+from thinkimg.tools.vision.colors import most_frequent_color
+from thinkimg.tools.vision.geometry import Box
 from thinkimg.tools.vision.layout import (
     Block,
-    Box,
     area_of,
     background,
     centre,
@@ -23,6 +23,7 @@ from thinkimg.tools.vision.layout import (
     shared_area,
     union,
 )
+from thinkimg.tools.vision.text import TextItem
 
 
 @dataclass(frozen=True)

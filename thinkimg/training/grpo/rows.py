@@ -1,6 +1,9 @@
-"""Trajectories as rows of TRL's batch. What must not be trained on (the infrastructure failed, the record contradicts
-itself, nothing was said) becomes a filler of two tokens with an all-zero mask and no reward, so that neither its group's
-baseline nor the rest of the batch notices it."""
+"""Trajectories as rows of TRL's batch.
+
+A trajectory that must not be trained on (the infrastructure failed, the record contradicts itself, nothing was said)
+becomes a filler of two tokens with an all-zero mask and no reward: neither its group's baseline nor the rest of the
+batch notices it.
+"""
 
 import logging
 from dataclasses import dataclass, field

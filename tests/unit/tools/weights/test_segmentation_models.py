@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
-from thinkimg.tools.backends.segmenting import Embedding, EmbeddingCache
+from thinkimg.tools.backends.segmentation import Embedding, EmbeddingCache
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolResult
 from thinkimg.tools.vision.masks import decode_rle

@@ -200,7 +200,7 @@ def segmenters(saved: Path, segment_anything):
 @EXAMPLES
 @given(scene=scenes())
 def test_masks_and_prompts_of_a_segmenter(segmenters, number, scene):
-    from thinkimg.tools.backends.segmenting import Prompt, Segmenter
+    from thinkimg.tools.backends.segmentation import Prompt, Segmenter
 
     model, shown = segmenters[number]
     x1, y1, x2, y2 = scene.box

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from thinkimg.tools.backends.segmenting import Mask, Prompt
+from thinkimg.tools.backends.segmentation import Mask, Prompt
 
 AT_ONCE = 16
 """Prompts decoded together: bounds the memory of a call with many boxes."""

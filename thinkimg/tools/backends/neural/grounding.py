@@ -14,7 +14,7 @@ from torchvision.transforms import functional
 
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
-from thinkimg.tools.backends.detecting import Detection, Query
+from thinkimg.tools.backends.detection import Detection, Query
 from thinkimg.tools.backends.neural import weights
 from thinkimg.tools.vision.geometry import clip_box, fitted_size, with_room
 
@@ -51,7 +51,7 @@ class GroundingModel(Protocol):
 
 
 class TokenDetector:
-    """`thinkimg.tools.backends.detecting.Detector` over such a network.
+    """`thinkimg.tools.backends.detection.Detector` over such a network.
 
     Pictures that come to the same size are one batch. Others are not padded to it: padding changes what the network
     sees, and a call's result must not depend on its neighbours.

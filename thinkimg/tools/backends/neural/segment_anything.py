@@ -19,7 +19,7 @@ from thinkimg.errors import UserError
 from thinkimg.tools.backends.neural import weights
 from thinkimg.tools.backends.neural.decoding import decode_prompts
 from thinkimg.tools.backends.options import SegmenterOptions
-from thinkimg.tools.backends.segmenting import Embedding, Mask, Prompt
+from thinkimg.tools.backends.segmentation import Embedding, Mask, Prompt
 
 DEFAULT_WEIGHTS = "ybelkada/segment-anything/checkpoints/sam_vit_b_01ec64.pth"
 _DECODER_HEADS = 8  # the one number that no tensor tells; all of Meta's models have it

@@ -10,7 +10,7 @@ from transformers import AutoImageProcessor, AutoModelForMaskGeneration
 from thinkimg.tools.backends.neural import weights
 from thinkimg.tools.backends.neural.decoding import decode_prompts
 from thinkimg.tools.backends.options import SegmenterOptions
-from thinkimg.tools.backends.segmenting import Embedding, Mask, Prompt
+from thinkimg.tools.backends.segmentation import Embedding, Mask, Prompt
 
 DEFAULT_WEIGHTS = "facebook/sam2.1-hiera-small"
 

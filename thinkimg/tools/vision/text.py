@@ -1,22 +1,13 @@
-"""Reading text: what is found, and a reader that looks at each picture once."""
+"""Strings found in a picture: which of them are legible, a lone zero among numbers, and where the ink is."""
 
-import os
 import re
-import threading
-from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image as Pillow
 
-from thinkimg.image import Image
-
-CACHE_VARIABLE = "THINKIMG_OCR_CACHE"
-SMALL = 320
-"""Pixels of the longer side up to which a picture is looked at as it is; in larger ones lines and letters are thin."""
-CACHE_SIZE = 2048  # pictures; the strings of one take about a kilobyte
+from thinkimg.tools.vision.colors import most_frequent_color
+from thinkimg.tools.vision.geometry import Box
 
 
 @dataclass(frozen=True)
@@ -30,42 +21,8 @@ class TextItem:
     """
 
     text: str
-    box: tuple[float, float, float, float]
+    box: Box
     confidence: float
-
-
-class TextReader(ABC):
-    """An engine and its cache. Thread-safe: one picture is read at a time, and a picture only once."""
-
-    def __init__(self, cache_size: int = CACHE_SIZE) -> None:
-        self._lock = threading.Lock()
-        self._cache: OrderedDict[str, tuple[TextItem, ...]] = OrderedDict()
-        self._cache_size = cache_size
-
-    def read(self, image: Image) -> tuple[TextItem, ...]:
-        """All strings of `image`, whatever their confidence, in no particular order.
-
-        Raises:
-            ImageDecodeError: the picture is broken.
-        """
-        with self._lock:
-            if image.sha256 in self._cache:
-                self._cache.move_to_end(image.sha256)
-                return self._cache[image.sha256]
-            items = with_zeros(self._recognise(image.pixels()))
-            self._cache[image.sha256] = items
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-            return items
-
-    @abstractmethod
-    def _recognise(self, picture: Pillow.Image) -> tuple[TextItem, ...]:
-        """What the engine sees; `picture` is RGB."""
-
-
-def kept_pictures() -> int:
-    """Pictures whose strings are kept: the environment's THINKIMG_OCR_CACHE; 0 switches the cache off."""
-    return int(os.environ.get(CACHE_VARIABLE, CACHE_SIZE))
 
 
 def legible(items: Iterable[TextItem], min_confidence: float = 0.5) -> list[TextItem]:
@@ -102,7 +59,7 @@ def _places(item: TextItem) -> tuple[float, float, float]:
     return (y1 + y2) / 2, x2, (x1 + x2) / 2
 
 
-def ink_box(pixels: np.ndarray, item: TextItem) -> tuple[float, float, float, float]:
+def ink_box(pixels: np.ndarray, item: TextItem) -> Box:
     """The box of what is really written in `item.box`: detectors leave a margin, and it is not always the same.
 
     Args:
@@ -141,24 +98,3 @@ def ink_box(pixels: np.ndarray, item: TextItem) -> tuple[float, float, float, fl
     found = (float(left + min(a)), float(top + min(b)), float(left + max(c)), float(top + max(d)))
     area = (found[2] - found[0]) * (found[3] - found[1])
     return found if area > 0.2 * (x2 - x1) * (y2 - y1) else item.box
-
-
-def most_frequent_color(colors: np.ndarray) -> np.ndarray:
-    """The median of the most frequent colours, which are counted coarsely; (n, 3) -> (3,)."""
-    coarse, where = np.unique(colors // 16, axis=0, return_inverse=True)
-    most = int(np.bincount(where.ravel(), minlength=len(coarse)).argmax())
-    return np.asarray(np.median(colors[where.ravel() == most], axis=0))
-
-
-def border_color(picture: Pillow.Image) -> tuple[int, int, int]:
-    """Median of the outermost pixels, so that the pasted picture has no edge."""
-    pixels = np.asarray(picture)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    red, green, blue = np.median(border, axis=0).astype(int).tolist()
-    return red, green, blue
-
-
-def clip(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    width, height = size
-    x1, y1, x2, y2 = (float(value) for value in box)
-    return max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)

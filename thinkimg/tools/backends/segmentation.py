@@ -14,8 +14,6 @@ import numpy as np
 from PIL import Image as Pillow
 
 from thinkimg.image import Image
-from thinkimg.tools.backends.extras import needs_extra
-from thinkimg.tools.backends.options import SegmenterOptions
 from thinkimg.tools.vision.geometry import Box, Point, with_room
 
 
@@ -136,23 +134,3 @@ class Segmenter:
             Mask(mask.pixels[: image.height, : image.width], mask.score)
             for mask in self.model.decode(embedding, prompts)
         ]
-
-
-def load_segmenter(backend: str, options: SegmenterOptions) -> Segmenter:
-    """Import the backend and read its weights.
-
-    Raises:
-        UserError: the weights are not there or not whole, or the device is not there.
-        InfrastructureError: the hub does not answer.
-    """
-    model: SegmentationModel
-    with needs_extra(backend):
-        if backend == "segment-anything":
-            from thinkimg.tools.backends.neural.segment_anything import SegmentAnything
-
-            model = SegmentAnything(options)
-        else:
-            from thinkimg.tools.backends.neural.transformers_sam import TransformersSAM
-
-            model = TransformersSAM(options)
-    return Segmenter(model, options.embedding_cache_bytes)

@@ -7,8 +7,6 @@ from typing import Protocol
 
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
-from thinkimg.tools.backends.extras import needs_extra
-from thinkimg.tools.backends.options import DetectorOptions
 from thinkimg.tools.vision.geometry import Box
 
 
@@ -65,22 +63,3 @@ def read_phrases(query: str) -> tuple[str, ...]:
     if not phrases:
         raise ModelError(f'GroundingDINO: argument "query" names nothing: {query[:60]!r}. Expected: "a bar. a legend".')
     return phrases
-
-
-def load_detector(backend: str, options: DetectorOptions) -> Detector:
-    """Import the backend and read its weights.
-
-    Raises:
-        UserError: the weights are not there or not whole, or the device is not there.
-        InfrastructureError: the hub does not answer.
-    """
-    with needs_extra(backend):
-        from thinkimg.tools.backends.neural.grounding import TokenDetector
-
-        if backend == "groundingdino":
-            from thinkimg.tools.backends.neural.groundingdino import GroundingDINOModel
-
-            return TokenDetector(GroundingDINOModel(options), options.most)
-        from thinkimg.tools.backends.neural.transformers_grounding import TransformersGrounding
-
-        return TokenDetector(TransformersGrounding(options), options.most)
