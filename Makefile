@@ -95,7 +95,7 @@ ablations: setup ## What refilled groups, and telling failures apart, are worth 
 gpu-check: ## What only a GPU can show, in 8 minutes: JSON on standard output (exit 2 where there is no GPU)
 	@nvidia-smi --list-gpus >/dev/null 2>&1 \
 		|| { echo "gpu-check: nvidia-smi finds no GPU here, so nothing was checked" >&2; exit 2; }
-	@"$$(bash hack/vllm.sh)" tests/gpu/gpu_check.py
+	@"$$(bash hack/vllm.sh)" -m tests.gpu.gpu_check
 
 images: ## Build the images runtime, tool, operator and trainer (docker; hack/docker/up.sh brings one)
 	hack/docker/build.sh runtime tool operator trainer

@@ -45,18 +45,19 @@ from typing import Any
 import aiohttp
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path += [str(REPOSITORY / "hack" / "cluster"), str(REPOSITORY / "tests" / "cluster")]
+sys.path += [str(REPOSITORY / "hack" / "cluster"), str(REPOSITORY)]
 
 import controlplane  # noqa: E402
-from joblab import JOBS, Lab, job, sft  # noqa: E402
-from shipped_access import ACCOUNT, grant, grant_everywhere  # noqa: E402
-from testcluster import Cluster, Namespace  # noqa: E402
 from thinkimg_operator.cluster import stamp  # noqa: E402
 from thinkimg_operator.kinds import KINDS, Body, key_of  # noqa: E402
 from thinkimg_operator.settings import Settings  # noqa: E402
 from thinkimg_operator.visiontool.reconcile import parse  # noqa: E402
 from thinkimg_operator.visiontool.render import render  # noqa: E402
 from thinkimg_operator.visiontool.status import status_of  # noqa: E402
+
+from tests.support.cluster.joblab import JOBS, Lab, job, sft  # noqa: E402
+from tests.support.cluster.shipped_access import ACCOUNT, grant, grant_everywhere  # noqa: E402
+from tests.support.cluster.testcluster import Cluster, Namespace  # noqa: E402
 
 TASKS = 16
 TOOLS_OF_A_NAMESPACE = 100

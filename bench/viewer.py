@@ -31,8 +31,7 @@ from typing import Any
 import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "unit" / "viewer"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
+sys.path.append(str(Path(__file__).parents[1]))
 
 STEPS = 100
 ROW = ".rows li a"
@@ -51,7 +50,7 @@ def main() -> None:
 
 def write_many(place: Path, count: int) -> Path:
     """A run with `count` trajectories: a quarter each of two evaluated models, and half of a training stage."""
-    from executed_run import write_executed_run
+    from tests.support.viewer.executed_run import write_executed_run
 
     source, run = write_executed_run(place / "source", questions=8), place / "run"
     lines = {
@@ -111,7 +110,7 @@ class Viewer:
 
 
 def measure(place: Path, run: Path, count: int, repeats: int) -> dict[str, Any]:
-    from conftest import ARGUMENTS, find_chromium
+    from tests.support.browser.chromium import ARGUMENTS, find_chromium
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(ARGUMENTS))

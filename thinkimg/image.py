@@ -10,6 +10,7 @@ import struct
 import threading
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from PIL import Image as Pillow
 MAX_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 64 * 1000 * 1000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_MEDIA_TYPES = {"MPO": "image/jpeg"}
+"""MPO is Pillow's name for a JPEG with further pictures behind the first, as phones make them; the first one counts."""
 _HANDLE = re.compile(r"img_([1-9]\d{0,3})")
 _TURN = Pillow.Transpose
 _TURNS = {
@@ -74,7 +77,8 @@ class Image:
                     )
                 if _orientation(opened) >= 5:  # orientations 5-8 swap the sides
                     width, height = height, width
-                media_type = Pillow.MIME[opened.format or "PNG"]
+                form = opened.format or "PNG"
+                media_type = _MEDIA_TYPES.get(form, Pillow.MIME[form])
         except ImageDecodeError:
             raise
         except _BROKEN as error:
@@ -86,6 +90,23 @@ class Image:
         """Encode as PNG: lossless, so that a tool's output is the same pixels on every machine."""
         data = _png(pixels)
         return cls(data, hashlib.sha256(data).hexdigest(), pixels.width, pixels.height, "image/png")
+
+    @classmethod
+    def from_pillow(cls, picture: Pillow.Image) -> "Image":
+        """A picture that somebody else has opened, by the same rules as `pixels`: what it shows is what the file would
+        show. Made for data sets whose pictures come decoded; where the file's bytes can be had, take those.
+
+        Raises:
+            ImageDecodeError: its data is broken, or it is larger than `MAX_PIXELS`.
+        """
+        if not 0 < picture.width * picture.height <= MAX_PIXELS:
+            raise ImageDecodeError(
+                f"the image has {picture.width}x{picture.height} pixels; at most {MAX_PIXELS:,} are accepted"
+            )
+        try:
+            return cls.from_pixels(_as_seen(picture))
+        except _BROKEN as error:
+            raise ImageDecodeError(f"the image data is broken: {error}") from error
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Image":
@@ -110,23 +131,64 @@ class Image:
     def _decode(self) -> Pillow.Image:
         try:
             with Pillow.open(io.BytesIO(self.data), formats=FORMATS) as opened:
-                orientation = _orientation(opened)  # before `load`, so that size and picture follow the same header
-                opened.load()
-                picture = opened.transpose(_TURNS[orientation]) if orientation in _TURNS else opened.copy()
+                return _as_seen(opened, bits=self.data[24] if self.data.startswith(_PNG) else 8)
         except _BROKEN as error:
             raise ImageDecodeError(f"the image data is broken: {error}") from error
-        if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-            picture = picture.convert("I").point(lambda value: value / 256).convert("L")
-        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-            ground = Pillow.new("RGBA", picture.size, "white")
-            picture = Pillow.alpha_composite(ground, picture)
-        return picture.convert("RGB")
 
     @property
     def suffix(self) -> str:
         """File name ending, with the dot."""
         return "." + self.media_type.rpartition("/")[2].replace("jpeg", "jpg")
+
+
+def _as_seen(opened: Pillow.Image, bits: int = 8) -> Pillow.Image:
+    """Mode RGB, EXIF rotation applied, transparency laid on white, 16 bit scaled to 8.
+
+    Args:
+        bits: of a sample, as a PNG's header has them; the colour that it declares transparent is in these.
+    """
+    orientation = _orientation(opened)  # before `load`, so that size and picture follow the same header
+    opened.load()
+    picture = opened.transpose(_TURNS[orientation]) if orientation in _TURNS else opened.copy()
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _grey(picture)
+    if picture.mode in ("1", "L", "RGB"):
+        key = picture.info.pop("transparency", None)
+        picture = picture.convert("RGB")
+        return picture if key is None else _without_colour(picture, key, bits)
+    if picture.has_transparency_data:
+        picture = picture.convert("LA").convert("RGBA") if picture.mode == "La" else picture.convert("RGBA")
+        picture = Pillow.alpha_composite(Pillow.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def _grey(picture: Pillow.Image) -> Pillow.Image:
+    """A picture of one channel with more than 8 bits. 16 bits are scaled by 256. Where a number has 32 bits no value is
+    white by definition: of floats it is 1, 255 or 65,535, and of integers 65,535 or all 32 bits, by the largest."""
+    values = np.asarray(picture)
+    largest = float(values.max())
+    if picture.mode == "F":
+        values, largest = np.nan_to_num(values), float(np.nan_to_num(values).max())
+        scaled = values * 255.0 if largest <= 1 else values if largest <= 255 else values / 256.0
+    else:
+        scaled = values // (256 if largest < 65536 else 1 << 23)
+    grey = np.clip(scaled, 0, 255).astype(np.uint8)
+    key = picture.info.get("transparency")
+    if isinstance(key, int):
+        grey = np.where(values == key, np.uint8(255), grey)
+    return Pillow.fromarray(grey, "L").convert("RGB")
+
+
+def _without_colour(picture: Pillow.Image, key: int | tuple[int, ...], bits: int) -> Pillow.Image:
+    """`picture`, white where it has the colour that its file declares transparent (`key`, in samples of the file)."""
+    samples = key if isinstance(key, tuple) else (key,) * 3
+    bits = 16 if max(samples) > 255 else bits
+    scale: Callable[[int], int] = (
+        (lambda value: value >> 8) if bits == 16 else (lambda value: value * 255 // ((1 << bits) - 1))
+    )
+    pixels = np.array(picture)
+    pixels[(pixels == [scale(sample) for sample in samples]).all(axis=2)] = 255
+    return Pillow.fromarray(pixels)
 
 
 class _DecodedPictures:
@@ -188,11 +250,12 @@ def _png(pixels: Pillow.Image) -> bytes:
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, _PNG_RGB, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered.data, 1)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
+    return _PNG + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_UP, _PNG_RGB = 2, 2
 """Of the PNG specification: the filter that subtracts the row above, and the colour type without palette or alpha."""
 

@@ -1,28 +1,9 @@
 import os
-import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "viewer"))  # fabricated_run
-
-
-CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-)
-
-
-def find_chromium() -> str | None:
-    named = os.environ.get("THINKIMG_CHROMIUM")
-    return named or next((path for name in CANDIDATES if (path := shutil.which(name))), None)
+from tests.support.browser.chromium import ARGUMENTS, find_chromium
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +30,7 @@ def chromium():
 @pytest.fixture(scope="session")
 def report(tmp_path_factory):
     """report.html of a fabricated run, alone in a folder: nothing beside it may be needed."""
-    from fabricated_run import write_run
-
+    from tests.support.viewer.fabricated_run import write_run
     from thinkimg.evaluation.report import collect
     from thinkimg.viewer.page import write_page
 

@@ -11,12 +11,12 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 import pytest
-from executed_run import write_executed_run
-from fabricated_run import trajectory, write_run
 from PIL import Image as Pillow
-from test_report_page import CONTRAST
-from viewed import viewed
 
+from tests.support.browser.contrast import CONTRAST
+from tests.support.viewer.executed_run import write_executed_run
+from tests.support.viewer.fabricated_run import trajectory, write_run
+from tests.support.viewer.viewed import viewed
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolCallBlock, ToolResultBlock
 from thinkimg.tools.vision.masks import COLORS, encode_rle

@@ -7,17 +7,16 @@ or builds. Where none can be had the tests are skipped, loudly; with CI=true the
 from __future__ import annotations
 
 import os
-import sys
+import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import binaries
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "hack" / "cluster"))
-
-import binaries  # noqa: E402
-from testcluster import Cluster, Namespace  # noqa: E402
+from tests.support import REPOSITORY
+from tests.support.cluster.testcluster import Cluster, Namespace
 
 HERE = Path(__file__).parent
 _unavailable: str | None = None
@@ -75,3 +74,19 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Name
     """A namespace of the test's own."""
     with cluster.namespace(request.node.name) as namespace:
         yield namespace
+
+
+@pytest.fixture(scope="module")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources of the commit before this one."""
+    folder = tmp_path_factory.mktemp("previous")
+    archive = folder / "sources.tar"
+    command = ["git", "archive", "--output", str(archive), "HEAD~1", "thinkimg", "operator"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"there is no commit before this one here: {done.stderr.strip()}")
+    with tarfile.open(archive) as content:
+        content.extractall(folder, filter="data")
+    if not (folder / "operator" / "thinkimg_operator" / "main.py").exists():
+        pytest.skip("the commit before this one has no operator")
+    return folder

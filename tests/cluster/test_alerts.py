@@ -5,25 +5,19 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import binaries
 import pytest
 import yaml
-from testcluster import REPOSITORY
 from thinkimg_operator.metrics import Metrics as OperatorMetrics
 from thinkimg_operator.toolrljob.metrics import JobMetrics
 
+from tests.support import REPOSITORY
+from tests.support.cluster.alerts import DASHBOARDS, RULES, alerts, expressions, metrics_of
 from thinkimg.gateway.metrics import GatewayMetrics
 from thinkimg.serving.metrics import ServerMetrics
 
-RULES = [
-    REPOSITORY / "charts" / "thinkimg-tools" / "files" / "rules.yaml",
-    REPOSITORY / "charts" / "thinkimg-operator" / "files" / "prometheus-rules.yaml",
-]
-DASHBOARDS = sorted(REPOSITORY.glob("charts/*/files/dashboards/*.json"))
 TESTS = Path(__file__).with_name("alerts.test.yaml")
 
 
@@ -40,24 +34,6 @@ def rule_files(tmp_path: Path) -> list[Path]:
     for source, file in zip(RULES, files, strict=True):
         file.write_text(source.read_text().replace("RUNBOOKS", "https://example.com"))
     return files
-
-
-def alerts() -> dict[str, dict[str, Any]]:
-    groups = [group for file in RULES for group in yaml.safe_load(file.read_text())["groups"]]
-    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
-
-
-def expressions(dashboard: Path) -> Iterator[str]:
-    """What the panels ask, with Grafana's variables filled in."""
-    for panel in json.loads(dashboard.read_text())["panels"]:
-        for target in panel["targets"]:
-            yield target["expr"].replace("$__rate_interval", "5m").replace("$namespace", ".*").replace("$tool", ".*")
-
-
-def metrics_of(expression: str) -> set[str]:
-    """Names of metrics: whatever stands before `{` or `[`, or alone, and is no function or label."""
-    bare = re.sub(r"\{[^}]*\}|\b(by|without)\s*\([^)]*\)|\[[^\]]*\]", " ", expression)
-    return set(re.findall(r"\b(?:thinkimg|controller_runtime|workqueue|rest_client|leader_election)_\w+", bare))
 
 
 def offered() -> set[str]:

@@ -11,8 +11,10 @@ from pathlib import Path
 import binaries
 import pytest
 import yaml
-from shipped_access import rules
-from testcluster import REPOSITORY, Cluster, Namespace, Object, Operator, wait_for
+
+from tests.support import REPOSITORY
+from tests.support.cluster.shipped_access import rules
+from tests.support.cluster.testcluster import Cluster, Namespace, Object, Operator, wait_for
 
 CHARTS = REPOSITORY / "charts"
 RELEASE = "thinkimg-operator"

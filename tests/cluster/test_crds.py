@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from testcluster import CRDS, Cluster, KubectlError, Namespace
 
+from tests.support.api.manifest_examples import JOB, TOOL, Change, changed, problems_of, setting, without
+from tests.support.api.manifest_refusals import JOB_REFUSALS, TOOL_REFUSALS
+from tests.support.cluster.testcluster import CRDS, Cluster, KubectlError, Namespace
 from thinkimg.api.v1alpha1 import ToolRLJob, VisionTool
 from thinkimg.api.v1alpha1.crd import definitions
 from thinkimg.api.v1alpha1.fields import declared_fields
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "api"))
-from manifest_examples import JOB, TOOL, Change, changed, problems_of, setting, without
-from manifest_refusals import JOB_REFUSALS, TOOL_REFUSALS
 
 Object = dict[str, Any]
 MANIFESTS = sorted(

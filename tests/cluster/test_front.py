@@ -13,7 +13,9 @@ from pathlib import Path
 
 import binaries
 import pytest
-from testcluster import REPOSITORY, Cluster, Namespace, wait_for
+
+from tests.support import REPOSITORY
+from tests.support.cluster.testcluster import Cluster, Namespace, wait_for
 
 FRONT = REPOSITORY / "hack" / "cluster" / "cluster"
 GUIDE = REPOSITORY / "docs" / "guides" / "cluster-development.md"

@@ -14,7 +14,9 @@ from typing import Any
 import binaries
 import pytest
 import yaml
-from testcluster import REPOSITORY, Cluster, Namespace
+
+from tests.support import REPOSITORY
+from tests.support.cluster.testcluster import Cluster, Namespace
 
 CHARTS = REPOSITORY / "charts"
 NAMES = sorted(path.name for path in CHARTS.iterdir() if path.is_dir())

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from shipped_access import ACCOUNT, grant
-from testcluster import Cluster, Namespace, Object, Operator, wait_for
+
+from tests.support.cluster.shipped_access import ACCOUNT, grant
+from tests.support.cluster.testcluster import Cluster, Namespace, Object, Operator, wait_for
 
 LEASE = "thinkimg-operator"
 WRITES = {"create", "update", "patch", "delete"}

@@ -10,8 +10,10 @@ import urllib.request
 from pathlib import Path
 
 import binaries
-from shipped_access import ACCOUNT, grant
-from testcluster import REPOSITORY, Namespace, wait_for
+
+from tests.support import REPOSITORY
+from tests.support.cluster.shipped_access import ACCOUNT, grant
+from tests.support.cluster.testcluster import Namespace, wait_for
 
 GUIDE = REPOSITORY / "docs" / "guides" / "operator.md"
 

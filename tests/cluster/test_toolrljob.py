@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from joblab import CLAIM, JOBS, ROW, Lab, job, job_namespace, sft, table, watched, words
-from testcluster import Cluster, KubectlError, wait_for
+
+from tests.support.cluster.joblab import CLAIM, JOBS, ROW, Lab, job, job_namespace, sft, table, watched, words
+from tests.support.cluster.testcluster import Cluster, KubectlError, wait_for
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from joblab import ROW, Lab, job, job_namespace, sft, table
-from testcluster import REPOSITORY, Cluster, wait_for
+
+from tests.support import REPOSITORY
+from tests.support.cluster.joblab import ROW, Lab, job, job_namespace, sft, table
+from tests.support.cluster.testcluster import Cluster, wait_for
 
 TOOL = {
     "apiVersion": "thinkimg.dev/v1alpha1",

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from joblab import Lab, Sighting, Watcher, job, job_namespace, overlaps, watched
-from testcluster import Cluster, Object
+
+from tests.support.cluster.joblab import Lab, Sighting, Watcher, job, job_namespace, overlaps, watched
+from tests.support.cluster.testcluster import Cluster, Object
 
 JOBS_AT_A_TIME = 10
 FAILURES_OF_EACH = 20

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from faultproxy import FAULT_SECONDS, FAULT_SEED, Fault, FaultProxy, Request
-from forkserver import ForkedOperator, ForkServer
-from joblab import ROW, Lab, Watcher, job, overlaps, sft, table, watched, words
-from shipped_access import ACCOUNT, grant
-from testcluster import Cluster, Namespace, Object
+
+from tests.support.cluster.faultproxy import FAULT_SECONDS, FAULT_SEED, Fault, FaultProxy, Request
+from tests.support.cluster.forkserver import ForkedOperator, ForkServer
+from tests.support.cluster.joblab import ROW, Lab, Watcher, job, overlaps, sft, table, watched, words
+from tests.support.cluster.shipped_access import ACCOUNT, grant
+from tests.support.cluster.testcluster import Cluster, Namespace, Object
 
 AT_A_TIME = 6
 """Namespaces in which the script is played side by side."""

@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from joblab import Lab, job, sft, table
-from shipped_access import ACCOUNT, grant
-from test_upgrade import MAIN, previous  # noqa: F401
-from testcluster import Namespace, Operator, wait_for
+
+from tests.support.cluster.joblab import Lab, job, sft, table
+from tests.support.cluster.shipped_access import ACCOUNT, grant
+from tests.support.cluster.testcluster import OPERATOR, Namespace, Operator, wait_for
 
 
-def test_no_pod_of_a_trainer_restarts(namespace: Namespace, previous: Path) -> None:  # noqa: F811
+def test_no_pod_of_a_trainer_restarts(namespace: Namespace, previous: Path) -> None:
     if not (previous / "operator" / "thinkimg_operator" / "toolrljob" / "reasons.py").exists():
         pytest.skip("the commit before this one does not run ToolRLJobs")
     lab = Lab(namespace)
@@ -22,7 +22,7 @@ def test_no_pod_of_a_trainer_restarts(namespace: Namespace, previous: Path) -> N
     kubeconfig = namespace.cluster.service_account_kubeconfig(namespace.name, ACCOUNT)
     paths = {"PYTHONPATH": f"{previous / 'operator'}:{previous}"}
     old = Operator(
-        kubeconfig, previous / "operator-of-jobs.log", arguments, paths, command=[sys.executable, "-c", MAIN]
+        kubeconfig, previous / "operator-of-jobs.log", arguments, paths, command=[sys.executable, "-c", OPERATOR]
     )
     old.start()
     try:

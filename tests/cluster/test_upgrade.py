@@ -4,30 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
-import pytest
-from shipped_access import ACCOUNT, grant
-from testcluster import REPOSITORY, Namespace, Object, Operator, wait_for
-
-MAIN = "from thinkimg_operator.main import main; main()"
-
-
-@pytest.fixture(scope="module")
-def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources of the commit before this one."""
-    folder = tmp_path_factory.mktemp("previous")
-    archive = folder / "sources.tar"
-    command = ["git", "archive", "--output", str(archive), "HEAD~1", "thinkimg", "operator"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"there is no commit before this one here: {done.stderr.strip()}")
-    with tarfile.open(archive) as content:
-        content.extractall(folder, filter="data")
-    if not (folder / "operator" / "thinkimg_operator" / "main.py").exists():
-        pytest.skip("the commit before this one has no operator")
-    return folder
+from tests.support.cluster.shipped_access import ACCOUNT, grant
+from tests.support.cluster.testcluster import OPERATOR, Namespace, Object, Operator, wait_for
 
 
 def tool(name: str, **spec: object) -> Object:
@@ -65,7 +45,7 @@ def settled(namespace: Namespace) -> bool:
 def test_a_tool_rolls_only_if_its_image_changed(namespace: Namespace, previous: Path) -> None:
     arguments = [*grant(namespace), "--no-leader-election", "--resync-seconds=2"]
     kubeconfig = namespace.cluster.service_account_kubeconfig(namespace.name, ACCOUNT)
-    command = [sys.executable, "-c", MAIN]
+    command = [sys.executable, "-c", OPERATOR]
     paths = {"PYTHONPATH": f"{previous / 'operator'}:{previous}"}
     old = Operator(kubeconfig, previous / "operator.log", arguments, paths, command=command)
     old.start()

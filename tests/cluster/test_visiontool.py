@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from shipped_access import ACCOUNT, grant
-from testcluster import Cluster, Namespace, Object, wait_for
 from thinkimg_operator.kinds import KINDS
+
+from tests.support.cluster.shipped_access import ACCOUNT, grant
+from tests.support.cluster.testcluster import Cluster, Namespace, Object, wait_for
 
 CHILDREN = "deployment,service,poddisruptionbudget,horizontalpodautoscaler,networkpolicy"
 

@@ -12,9 +12,10 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from faultproxy import FAULT_SECONDS, FAULT_SEED, Fault, FaultProxy, Request
-from shipped_access import ACCOUNT, grant
-from testcluster import Cluster, Namespace, Object, Operator, wait_for
+
+from tests.support.cluster.faultproxy import FAULT_SECONDS, FAULT_SEED, Fault, FaultProxy, Request
+from tests.support.cluster.shipped_access import ACCOUNT, grant
+from tests.support.cluster.testcluster import Cluster, Namespace, Object, Operator, wait_for
 
 CHILDREN = "deployment,service,poddisruptionbudget,horizontalpodautoscaler,networkpolicy"
 BEFORE: Object = {"tool": "OCR", "replicas": 2, "autoscaling": {"minReplicas": 2, "maxReplicas": 3, "metric": "CPU"}}

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shipped_access import rules
-from testcluster import Cluster
 from thinkimg_operator.toolrljob import reasons as toolrljob
 from thinkimg_operator.visiontool import status as visiontool
-from witness import used_verbs, verbs_of
+
+from tests.support.cluster.shipped_access import rules
+from tests.support.cluster.testcluster import Cluster
+from tests.support.cluster.witness import used_verbs, verbs_of
 
 HERE = Path(__file__).parent
 

@@ -3,7 +3,8 @@
 import subprocess
 
 import binaries
-from testcluster import REPOSITORY
+
+from tests.support import REPOSITORY
 
 
 def test_actionlint_finds_nothing() -> None:

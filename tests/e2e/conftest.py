@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2ecluster import DOCKER, REGISTRY, SYSTEM, VERSION, VISION, Cluster, document
-from installing import install_all, timed
+
+from tests.support.e2e.e2ecluster import DOCKER, REGISTRY, SYSTEM, VERSION, VISION, Cluster, document
+from tests.support.e2e.installing import install_all, timed
 
 WORKERS = int(os.environ.get("E2E_WORKERS", "1"))
 

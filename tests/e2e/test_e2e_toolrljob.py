@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from e2ecluster import REPOSITORY, SYSTEM, VISION, Cluster
-from jobs import completed, pods, running, stage, the_job
+
+from tests.support import REPOSITORY
+from tests.support.e2e.e2ecluster import SYSTEM, VISION, Cluster
+from tests.support.e2e.jobs import completed, pods, running, stage, the_job
 
 JOB = "smoke"
 SMOKE = REPOSITORY / "manifests" / "toolrljob-smoke.yaml"

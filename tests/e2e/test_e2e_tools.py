@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from e2ecluster import SYSTEM, VISION, Cluster, condition
+from tests.support.e2e.e2ecluster import SYSTEM, VISION, Cluster, condition
 
 WITHOUT_WEIGHTS = {"ocr", "crop", "zoom", "point", "hline", "vline", "segment"}
 

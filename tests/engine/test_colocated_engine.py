@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from talkers import Talker, loaded, picture, save_tiny, task
 
+from tests.support.engine.talkers import Talker, loaded, picture, save_tiny, task
 from thinkimg.api import GRPO
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from talkers import picture, save_tiny
 
+from tests.support.engine.talkers import picture, save_tiny
 from thinkimg.errors import UserError
 from thinkimg.models.backends import make_model
 

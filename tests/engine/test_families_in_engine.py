@@ -2,18 +2,13 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "models"))
-
-from family_models import Built, build, from_scratch
-from talkers import picture
-
+from tests.support.engine.talkers import picture
+from tests.support.models.family_models import Built, build, from_scratch
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock
 from thinkimg.models.chat import encode_context

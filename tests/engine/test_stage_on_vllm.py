@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from talkers import save_tiny
+
+from tests.support.engine.talkers import save_tiny
 
 ROOT = Path(__file__).parents[2]
 

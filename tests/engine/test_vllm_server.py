@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from talkers import Talker, picture, save_tiny, task
 
+from tests.support.engine.talkers import Talker, picture, save_tiny, task
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.models.chat import ContextFull
 from thinkimg.models.families.qwen_vl import QwenVL

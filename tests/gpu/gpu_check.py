@@ -1,7 +1,7 @@
 """What only a GPU can show, in one file and at most eight minutes: random weights, no network, one JSON object.
 
     make gpu-check                              # on a machine with a GPU; exits with 2 where there is none
-    python tests/gpu/gpu_check.py [--only NAME]
+    python -m tests.gpu.gpu_check [--only NAME]
 
 Each check runs in a process of its own with a time limit; one that fails or is too slow is reported as such and the
 others go on. Exit code 0: all passed; 1: one did not; 2: there is no GPU, nothing was checked.
@@ -21,9 +21,6 @@ from typing import Any
 
 import torch
 
-FOLDER = Path(__file__).parents[1]
-sys.path += [str(FOLDER / "engine"), str(FOLDER / "unit" / "models")]
-
 TOTAL_SECONDS = 480.0
 
 
@@ -32,9 +29,9 @@ TOTAL_SECONDS = 480.0
 
 def save_model(folder: Path, dtype: torch.dtype = torch.bfloat16) -> tuple[Any, Any]:
     """A Qwen3-VL of about 0.4 billion random parameters, on the GPU, saved to `folder`: model and processor."""
-    from talkers import WORDS
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+    from tests.support.engine.talkers import WORDS
     from thinkimg.models import tiny
 
     tokenizer = tiny.build_tokenizer(WORDS)
@@ -67,8 +64,8 @@ def save_model(folder: Path, dtype: torch.dtype = torch.bfloat16) -> tuple[Any, 
 
 def trainer_on_vllm(folder: Path, model: Any, processor: Any, turns: int = 3, **options: Any) -> Any:
     """Our GRPO trainer with the engine in its process, asleep while it trains; 16 tasks of 8 generations."""
-    from talkers import Talker, loaded, task
 
+    from tests.support.engine.talkers import Talker, loaded, task
     from thinkimg.api import GRPO
     from thinkimg.models.vllm.generator import VLLMGenerator
     from thinkimg.training.episodes import Episodes
@@ -227,8 +224,7 @@ def tool_batching(folder: Path) -> dict[str, Any]:
 
 
 async def _calls_per_second(folder: Path, batch: int) -> float:
-    from talkers import picture
-
+    from tests.support.engine.talkers import picture
     from thinkimg.client import ToolClient
     from thinkimg.serving.config import ServerConfig
     from thinkimg.serving.supervisor import ServerSpec, Supervisor
@@ -268,7 +264,7 @@ CHECKS: dict[str, tuple[Callable[[Path], dict[str, Any]], float]] = {
 
 def in_a_process(name: str, seconds: float) -> dict[str, Any]:
     began = time.monotonic()
-    command = [sys.executable, str(Path(__file__)), "--only", name]
+    command = [sys.executable, "-m", "tests.gpu.gpu_check", "--only", name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
         found = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode in (0, 1) and done.stdout else None

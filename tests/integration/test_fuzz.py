@@ -1,16 +1,12 @@
 """500 hostile requests to a tool server and to a gateway; `make soak` sends 10,000 to each. And: the fuzzer sees it."""
 
-import sys
 from pathlib import Path
 
+import fuzz_servers
 import pytest
+from fuzz_requests import Bait, ToolsFace
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "hack"), str(ROOT / "tests" / "unit" / "serving")]
-
-import fuzz_servers  # noqa: E402
-from fuzz_requests import Bait, ToolsFace  # noqa: E402
-from sample_servers import spec  # noqa: E402
+from tests.support.serving.sample_servers import spec
 
 pytestmark = pytest.mark.timeout(900)
 

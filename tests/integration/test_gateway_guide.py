@@ -15,9 +15,8 @@ import pytest
 from PIL import Image as Pillow
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "unit" / "models"))
 
-from endpoint import completion, serve  # noqa: E402
+from tests.support.models.endpoint import completion, serve  # noqa: E402
 
 GUIDE = (ROOT / "docs" / "guides" / "gateway.md").read_text()
 CALL = '<tool_call>\n{"name": "Crop", "arguments": {"image": "img_1", "box": [0, 0, 50, 100]}}\n</tool_call>'

@@ -7,7 +7,6 @@ has them) and a scorer of its own.
 import base64
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +14,10 @@ import openai
 import pytest
 from PIL import Image as Pillow
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "gateway"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "evaluation"))
-
-from gateways import run_gateway
-from sample_servers import spec
-from stub_endpoint import start
-
-from thinkimg.evaluation.commands import Options, run_evaluation
+from tests.support.evaluation.stub_endpoint import start
+from tests.support.gateway.gateways import run_gateway
+from tests.support.serving.sample_servers import spec
+from thinkimg.evaluation.run import Options, run_evaluation
 from thinkimg.serving import Supervisor
 
 QUESTIONS = 60

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image as Pillow
-from small_job import DEMO, Started, gone, small_documents, stage_processes, thinkimg, write_manifest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from tests.support.jobs.small_job import DEMO, Started, gone, small_documents, stage_processes, thinkimg, write_manifest
 from thinkimg.agent.formats import get_format
 from thinkimg.api.v1alpha1 import load_manifest
 from thinkimg.cli import main

@@ -10,15 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "training"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "serving"))
-sys.path.insert(0, str(Path(__file__).parent.parent.parent / "hack"))
-
 from generate_openthinkimg_flags import TARGET, page
-from sample_servers import spec
-from scripted_agent import World, picture
 
+from tests.support.serving.sample_servers import spec
+from tests.support.training.scripted_agent import World, picture
 from thinkimg.api.v1alpha1 import parse_manifest
 from thinkimg.errors import UserError
 from thinkimg.openthinkimg.train_flags import FLAGS, prepare

@@ -11,10 +11,8 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "unit" / "viewer"))
 
-from fabricated_run import write_run  # noqa: E402
-
+from tests.support.viewer.fabricated_run import write_run  # noqa: E402
 from thinkimg.trajectory import read_trajectories, write_trajectories  # noqa: E402
 
 GUIDE = (ROOT / "docs" / "guides" / "viewer.md").read_text()

@@ -33,6 +33,7 @@ from thinkimg.api.v1alpha1.stages import (
 from thinkimg.api.v1alpha1.toolrljob import Data, Dataset, FailurePolicy, FailureRule, ToolRLJobSpec
 from thinkimg.api.v1alpha1.uris import scheme_of
 from thinkimg.api.v1alpha1.visiontool import CUSTOM, Batching, VisionToolSpec
+from thinkimg.api.v1alpha1.yamlsource import read_value
 
 __all__ = [
     "API_VERSION",
@@ -76,6 +77,7 @@ __all__ = [
     "load_manifest",
     "parse_manifest",
     "path_of",
+    "read_value",
     "scheme_of",
     "suggestion",
 ]

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from thinkimg import jsonl
 from thinkimg.errors import UserError
 from thinkimg.evaluation.evaluate import WHOLE, Shard
 from thinkimg.evaluation.summary import Summary, row_of
@@ -111,24 +112,19 @@ class Output:
 
     def _write_results(self, seconds: float | None) -> dict[str, Any]:
         summary, costs = Summary(), _Costs()
-        partial = self.folder / f"{ITEMS}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            for record in _records(self.trajectories):
+
+        def items() -> Iterator[dict[str, Any]]:
+            for record in jsonl.read(self.trajectories):
                 row = row_of(record)
                 summary.add(row)
                 costs.add(record)
-                file.write(json.dumps(row.as_document(), ensure_ascii=False) + "\n")
-        partial.replace(self.folder / ITEMS)
+                yield row.as_document()
+
+        jsonl.write(items(), self.folder / ITEMS)
         results = {"task": self.settings["task"], "model": self.settings["name"], **summary.document()}
         _write_json(self.folder / COSTS, costs.document(seconds))
         _write_json(self.folder / RESULTS, results)
         return results
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        for line in file:
-            yield json.loads(line)
 
 
 class _Costs:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
+from thinkimg import jsonl
 from thinkimg.errors import UserError
 from thinkimg.evaluation.compare import paired_bootstrap
 from thinkimg.evaluation.metrics import bootstrap_interval
@@ -161,14 +162,12 @@ def _curve(log: Path) -> dict[str, Any]:
 def _read_steps(log: Path) -> list[dict[str, Any]]:
     """One record per step, in order. A resumed stage may log a step again: the later record is the one that stayed."""
     steps: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(log.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for line in jsonl.lines(log):
         try:
-            record = json.loads(line)
+            record = jsonl.parse(line.text)
             steps[int(record["step"])] = record
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"line {number} is not a step's JSON object: {error}", str(log)) from error
+            raise UserError(f"line {line.number} is not a step's JSON object: {error}", str(log)) from error
     return [steps[step] for step in sorted(steps)]
 
 
@@ -322,12 +321,10 @@ def _read_outcomes(run: Path, model: str, mode: str) -> dict[str, float]:
             return {}
         raise UserError(f"the run has no {mode} trajectories of {model!r}", str(run))
     outcomes: dict[str, list[float]] = defaultdict(list)
-    with paths[-1].open(encoding="utf-8") as file:
-        for number, line in enumerate(file):
-            record = json.loads(line)
-            if record["status"] != "infrastructure":
-                question = record["meta"].get("question_id", number)
-                outcomes[str(question)].append(float(record["correct"] is True))
+    for number, record in enumerate(jsonl.read(paths[-1])):
+        if record["status"] != "infrastructure":
+            question = record["meta"].get("question_id", number)
+            outcomes[str(question)].append(float(record["correct"] is True))
     if not outcomes:
         raise UserError(f"no answer of {model!r} counts", str(paths[-1]))
     return {question: statistics.fmean(answers) for question, answers in outcomes.items()}

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from thinkimg import jsonl
 from thinkimg.errors import UserError
 from thinkimg.evaluation.compare import Difference, paired_bootstrap
 from thinkimg.evaluation.metrics import Interval, bootstrap_interval, wilson_interval
@@ -102,11 +103,9 @@ def _read(folder: Path, scorer: str | None) -> Entry:
     results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     costs = json.loads((folder / COSTS).read_text(encoding="utf-8"))
     scores: dict[str, float] = {}
-    with (folder / ITEMS).open(encoding="utf-8") as file:
-        for line in file:
-            item = json.loads(line)
-            if item["status"] != "infrastructure":
-                scores[item["id"]] = _score(item, scorer, folder)
+    for item in jsonl.read(folder / ITEMS):
+        if item["status"] != "infrastructure":
+            scores[item["id"]] = _score(item, scorer, folder)
     if not scores:
         raise UserError("no answer counts: all were lost to the infrastructure", str(folder))
     n, values = len(scores), list(scores.values())

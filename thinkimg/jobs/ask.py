@@ -5,8 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from thinkimg.agent.agent import NoTools
 from thinkimg.api import load_manifest
 from thinkimg.errors import UserError
@@ -21,9 +19,9 @@ from thinkimg.trajectory import Task, Trajectory, write_trajectories
 
 
 def ask_model(
-    path: Path, images: Sequence[Path], question: str, out: Path | None, console: Console, secrets: Path | None = None
-) -> str:
-    """Run the agent greedily, show its turns, return its answer.
+    path: Path, images: Sequence[Path], question: str, out: Path | None, secrets: Path | None = None
+) -> Trajectory:
+    """Run the agent greedily; what it said, with the answer.
 
     Raises:
         UserError: no such model; a picture that cannot be read.
@@ -45,8 +43,7 @@ def ask_model(
             trajectory = asyncio.run(_answer(context, name, task, tools))
     if out is not None:
         write_trajectories([trajectory], out)
-    _show(trajectory, console)
-    return trajectory.answer or f"(no answer: {trajectory.status})"
+    return trajectory
 
 
 def _read(path: Path) -> Image:
@@ -62,12 +59,3 @@ async def _answer(context: Context, name: str, task: Task, tools: bool) -> Traje
     model = context.load(name).chat
     async with context.client() as client:
         return await context.agent(model, client if tools else NoTools()).run(task, temperature=0.0)
-
-
-def _show(trajectory: Trajectory, console: Console) -> None:
-    for turn in trajectory.turns:
-        for result in turn.message.tool_results:
-            console.print(f"[cyan]{result.name}[/] ({result.seconds * 1000:.0f} ms): ", end="")
-            console.print(result.text, markup=False, highlight=False)
-        if turn.role == "assistant":
-            console.print(turn.message.text, style="dim", markup=False, highlight=False)

@@ -1,16 +1,12 @@
-"""The command `thinkimg synthesize`: cold-start trajectories from any benchmark's or file's questions."""
+"""Cold-start trajectories from any benchmark's or file's questions: what `thinkimg synthesize` runs."""
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from thinkimg.errors import UserError
-from thinkimg.evaluation.commands import read_pairs
 
 
 @dataclass(frozen=True)
@@ -132,41 +128,3 @@ def _endpoint(given: Mapping[str, Any], field: str) -> Any:
     if "model" not in arguments:
         raise UserError("needs base_url=… and model=…", field)
     return make_model("openai", str(arguments.pop("model")), arguments)
-
-
-def synthesize_command(
-    task: Annotated[str, typer.Argument(help="Whose questions: a built-in task, or a Python file.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; run again to go on.")],
-    server: Annotated[list[str] | None, typer.Option(help="A tool server or gateway.")] = None,
-    planner: Annotated[str, typer.Option(help="scripted, openai, transformers or vllm.")] = "scripted",
-    planner_args: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: model=…, base_url=…")] = None,
-    chain: Annotated[list[str] | None, typer.Option(help="NAME=WEIGHT of the scripted planner.")] = None,
-    judge: Annotated[list[str] | None, typer.Option(help="A model that filters: base_url=…, model=…")] = None,
-    data: Annotated[str | None, typer.Option(help="Instead of the task's.")] = None,
-    split: Annotated[str | None, typer.Option(help="Default: train.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Trajectories to try; questions are used again.")] = None,
-    format: Annotated[str, typer.Option(help="Syntax of calls: openthinkimg or hermes.")] = "openthinkimg",
-    prompt: Annotated[str, typer.Option(help="full or compact.")] = "full",
-    any_answer: Annotated[bool, typer.Option("--any-answer", help="Keep wrong answers, too.")] = False,
-    max_tool_errors: Annotated[int, typer.Option(min=0, help="Keep those with at most so many failed calls.")] = 0,
-    min_tool_calls: Annotated[int, typer.Option(min=0, help="Keep those with at least so many calls.")] = 0,
-    refuse_repeats: Annotated[bool, typer.Option("--refuse-repeats", help="Drop those that repeat a call.")] = False,
-    sharegpt: Annotated[bool, typer.Option("--sharegpt", help="Also write sharegpt.json.")] = False,
-    price: Annotated[tuple[float, float], typer.Option(help="Of a million prompt tokens, and completion tokens.")] = (
-        0.0,
-        0.0,
-    ),
-    seed: Annotated[int, typer.Option(help="Of plans, and of synthetic charts.")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1)] = 16,
-) -> None:
-    """Make cold-start trajectories: a planner proposes, the tools execute, filters drop; reasons and cost are shown."""
-    weights = {name: float(weight) for name, weight in read_pairs(chain or (), "--chain").items()}
-    found = run_synthesis(
-        Options(
-            task, out, server or (), planner, read_pairs(planner_args or (), "--planner-args"), weights,
-            read_pairs(judge or (), "--judge"), data, split, count, format, prompt,
-            any_answer=any_answer, max_tool_errors=max_tool_errors, min_tool_calls=min_tool_calls,
-            refuse_repeats=refuse_repeats, sharegpt=sharegpt, price=price, seed=seed, concurrency=concurrency,
-        )
-    )  # fmt: skip
-    print(json.dumps(found))

@@ -6,7 +6,6 @@ of a list runs, `resume_from_ckpt` works, folders are made. A checkpoint is our 
 """
 
 import argparse
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from thinkimg import jsonl
 from thinkimg.errors import UserError
-from thinkimg.evaluation.commands import Options, read_pairs, run_evaluation, show
 from thinkimg.evaluation.output import Output
+from thinkimg.evaluation.run import Options, run_evaluation, show
 from thinkimg.image import Image
+from thinkimg.pairs import split_pairs
 from thinkimg.trajectory import Trajectory
 from thinkimg.trajectory.store import ITEM, Store
 
@@ -44,7 +45,7 @@ _IGNORED = {"tensor_parallel", "limit_mm_per_prompt"}
 def _pairs(given: Any, info: ValidationInfo) -> Any:
     if not isinstance(given, str):
         return given
-    return read_pairs([part for part in given.split(",") if part], str(info.field_name))
+    return split_pairs(given, str(info.field_name))
 
 
 Pairs = Annotated[dict[str, Any], BeforeValidator(_pairs)]
@@ -143,7 +144,7 @@ def _grouped(flags: Mapping[str, Any]) -> dict[str, Any]:
         given = {field: flags[field] for field in group.model_fields if flags[field] is not None}
         for field in ("resume_from_ckpt", "save_to_ckpt", "data"):
             if isinstance(given.get(field), str):
-                given[field] = read_pairs(given[field].split(","), f"--{field}")
+                given[field] = split_pairs(given[field], f"--{field}")
         grouped[name] = given
     return grouped
 
@@ -211,8 +212,7 @@ def _run(entry: Entry, options: Options) -> list[dict[str, Any]]:
     for found in results:
         show(found)
         line = {"task_name": found["task"], "model_name": options.model, "Acc": found["accuracy"], **found}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        jsonl.append(line, path)
     return results
 
 
@@ -231,13 +231,14 @@ def adopt(source: Path, target: Path) -> int:
     Raises:
         UserError: the source is neither.
     """
-    with Store(target) as store, source.open(encoding="utf-8") as file:
+    with Store(target) as store:
         before = len(store)
-        for number, line in enumerate(file, start=1):
+        for line in jsonl.lines(source):
             try:
-                trajectory = _foreign(json.loads(line)) or _ours(json.loads(line), source.parent / "images")
+                record = jsonl.parse(line.text)
+                trajectory = _foreign(record) or _ours(record, source.parent / "images")
             except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-                raise UserError(f"line {number} is no answer of an evaluation: {error!r}", str(source)) from error
+                raise UserError(f"line {line.number} is no answer of an evaluation: {error!r}", str(source)) from error
             if not store.holds(str(trajectory.meta["task"])):
                 store.append(trajectory)
         return len(store) - before

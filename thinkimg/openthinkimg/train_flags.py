@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from thinkimg.api import parse_manifest
+from thinkimg.api import parse_manifest, read_value
 from thinkimg.data.datasets import load_questions
 from thinkimg.errors import UserError
 
@@ -119,7 +119,7 @@ def read_flags(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             except ValueError as error:
                 raise UserError(str(error), f"--{name}") from None
         else:
-            others[name] = yaml.safe_load(texts[0]) if texts else True
+            others[name] = read_value(texts[0]) if texts else True
     return values, others
 
 

@@ -5,7 +5,6 @@ TRL's own path for vision data ignores the tools column and loses tool images, s
 data set holds row numbers, and the collator turns them into batches.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from thinkimg import jsonl
 from thinkimg.api import SFT
 from thinkimg.errors import UserError
 from thinkimg.models.pretrained import LoadedModel
@@ -42,21 +42,20 @@ class StepLog(TrainerCallback):
         """After a resume: forget the lines of steps that are done again, and go on counting the time."""
         if not state.global_step or self.path is None or not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        while lines and (not lines[-1].endswith("\n") or json.loads(lines[-1])["step"] > state.global_step):
-            lines.pop()
+        done = [jsonl.parse(line.text) for line in jsonl.lines(self.path) if line.whole]
+        while done and done[-1]["step"] > state.global_step:
+            done.pop()
         if state.is_world_process_zero:
-            self.path.write_text("".join(lines), encoding="utf-8")
-        if lines:
-            self.began = time.monotonic() - json.loads(lines[-1])["seconds"]
+            jsonl.write(done, self.path)
+        if done:
+            self.began = time.monotonic() - done[-1]["seconds"]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or self.path is None or not state.is_world_process_zero or "loss" not in logs:
             return
         line = {"step": state.global_step, "total_steps": state.max_steps, "loss": logs["loss"]}
         line |= {"token_accuracy": logs.get("mean_token_accuracy"), "seconds": time.monotonic() - self.began}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        jsonl.append(line, self.path)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         if self.max_seconds is None:

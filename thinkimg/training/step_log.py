@@ -1,7 +1,6 @@
 """The log of a reinforcement run: one JSON line per optimiser step, whole trajectories of every k-th, and an alarm when
 the model stops using its tools."""
 
-import json
 import logging
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from thinkimg import jsonl
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 TRAJECTORIES_EVERY = 20
@@ -166,9 +166,8 @@ class StepLog(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """After a resume, steps behind the checkpoint are done again: forget their lines."""
         if state.is_world_process_zero and self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state.global_step]
-            self.path.write_text("".join(kept), encoding="utf-8")
+            done = [jsonl.parse(line.text) for line in jsonl.lines(self.path) if line.whole]
+            jsonl.write((record for record in done if record["step"] <= state.global_step), self.path)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._began = time.monotonic()
@@ -195,8 +194,7 @@ class StepLog(TrainerCallback):
             "collapse": self.alarm.observe(state.global_step, self.record.tool_calls),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        jsonl.append(line, self.path)
 
     def _shares(self) -> dict[str, float]:
         """Of the step's time: where it went. Scoring and refused attempts are the rest of 1."""

@@ -1,12 +1,12 @@
 """Trajectories as files: JSON lines with the pictures beside them in `images/`, each picture once."""
 
 import hashlib
-import json
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from thinkimg import jsonl
 from thinkimg.image import Image
 from thinkimg.trajectory.record import Trajectory
 
@@ -15,10 +15,10 @@ def write_trajectories(trajectories: Iterable[Trajectory], path: Path) -> None:
     """Write JSON lines at `path` and pictures beside it in `images/<sha256>.<ending>`; each picture once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(path.suffix + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
         for trajectory in trajectories:
             save_images(trajectory.images.values(), path.parent / "images")
-            file.write(trajectory.model_dump_json() + "\n")
+            file.write(jsonl.as_line(trajectory.model_dump_json()))
     partial.replace(path)  # a reader never sees half a file
 
 
@@ -29,16 +29,13 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
         ValueError: a line that does not parse, with its number; a picture that is missing or not the one written.
     """
     folder = path.parent / "images"
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line)
-                record["images"] = {
-                    name: _read_image(folder, reference) for name, reference in record["images"].items()
-                }
-                yield Trajectory.model_validate(record)
-            except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
+    for line in jsonl.lines(path):
+        try:
+            record = jsonl.parse(line.text)
+            record["images"] = {name: _read_image(folder, reference) for name, reference in record["images"].items()}
+            yield Trajectory.model_validate(record)
+        except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+            raise ValueError(f"{path}, line {line.number}: {error}") from error
 
 
 def save_images(images: Iterable[Image], folder: Path) -> None:

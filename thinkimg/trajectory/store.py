@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from thinkimg import jsonl
 from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.trajectory.files import save_images
@@ -90,14 +91,14 @@ class Store:
         """Add an answer; one to the same question replaces it when the file is put in order."""
         save_images(trajectory.images.values(), self.path.parent / "images")
         key = _key({"meta": trajectory.meta, "status": trajectory.status})
-        self._write(trajectory.model_dump_json().encode() + b"\n", *key)
+        self._write(jsonl.as_line(trajectory.model_dump_json()).encode(), *key)
 
     def holds(self, name: str) -> bool:
         return name in self._lines
 
     def record(self, name: str) -> dict[str, Any]:
         """The JSON of the answer to a question."""
-        return json.loads(self._read(self._lines[name]))
+        return jsonl.parse(self._read(self._lines[name]))
 
     def load(self, name: str) -> Trajectory:
         """The answer to a question, its pictures as references without bytes."""
@@ -126,7 +127,7 @@ class Store:
         with self.path.open("rb") as file:
             for raw in file:
                 try:
-                    found = _key(json.loads(raw)) if raw.endswith(b"\n") else None
+                    found = _key(jsonl.parse(raw)) if raw.endswith(b"\n") else None
                 except (ValueError, LookupError, TypeError):
                     found = None
                 if found is None:  # cut off by a kill, and so the last one

@@ -1,11 +1,11 @@
 """Which trajectory files a path holds, and what their places say about them: run, stage, model, mode, step."""
 
-import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from thinkimg import jsonl
 from thinkimg.errors import UserError
 
 _STEP = re.compile(r"step-(\d+)(\.rank\d+)?")
@@ -108,7 +108,7 @@ def looks_right(path: Path) -> bool:
             line = file.readline(64 * 1024 * 1024)
         if not line.endswith(b"\n"):
             return b'"turns"' in line
-        record = json.loads(line)
+        record = jsonl.parse(line)
     except (OSError, ValueError):
         return False
     return isinstance(record, dict) and "turns" in record and "question" in record

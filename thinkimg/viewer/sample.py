@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from thinkimg import jsonl
 from thinkimg.image import Image
 from thinkimg.message import Content
 from thinkimg.trajectory import Trajectory, Turn
@@ -26,7 +27,7 @@ class Candidate:
 
     def load(self) -> Trajectory:
         """The record; pictures are references without bytes (`picture_path` finds those)."""
-        record = json.loads(self.line)
+        record = jsonl.parse(self.line)
         record["images"] = {name: Image(b"", **reference) for name, reference in record["images"].items()}
         return Trajectory.model_validate(record)
 
@@ -86,10 +87,10 @@ def _read_source(stage: str, model: str, mode: Mode, paths: list[Path]) -> Sourc
     columns: list[list[Candidate]] = []
     chosen = set(_spread(paths, MOST_STEPS))
     for path in paths:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = list(jsonl.lines(path))
         source.total += len(lines)
         if path in chosen:
-            ordered = sorted((_rank(path, number, line), line) for number, line in enumerate(lines, start=1))
+            ordered = sorted((_rank(path, line.number, line.text), line.text) for line in lines)
             columns.append([Candidate(line, path.parent / "images", step_of(path)) for _, line in ordered])
     for number in range(max(map(len, columns), default=0)):
         source.candidates += [column[number] for column in columns if number < len(column)]
@@ -99,7 +100,7 @@ def _read_source(stage: str, model: str, mode: Mode, paths: list[Path]) -> Sourc
 def _rank(path: Path, number: int, line: str) -> tuple[str, int]:
     """A hash of the question orders it at random, but alike everywhere; a group of rollouts stays together."""
     try:
-        record = json.loads(line)
+        record = jsonl.parse(line)
         question = str((record.get("meta") or {}).get("question_id", record["question"]))
     except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}, line {number}: not a trajectory: {error}") from error

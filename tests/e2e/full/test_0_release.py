@@ -13,9 +13,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import binaries
 import pytest
 import yaml
-from e2ecluster import DOCKER, REPOSITORY, binaries
+
+from tests.support import REPOSITORY
+from tests.support.e2e.e2ecluster import DOCKER
 
 IMAGES = ["runtime", "operator", "tool"]
 VERSION = "9.9.9"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from e2ecluster import VISION, Cluster
+
+from tests.support.e2e.e2ecluster import VISION, Cluster
 
 CONNECT = """
 import os, socket, time

@@ -6,13 +6,14 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from e2ecluster import VISION, Cluster, document, say
 
-LOAD = (Path(__file__).parent / "load.py").read_text()
+from tests.support import REPOSITORY
+from tests.support.e2e.e2ecluster import VISION, Cluster, document, say
+
+LOAD = (REPOSITORY / "tests" / "support" / "e2e" / "load.py").read_text()
 CALLERS = "callers"
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
-from e2ecluster import REPOSITORY, SYSTEM, VISION, Cluster
 
-sys.path.insert(0, str(REPOSITORY / "tests" / "cluster"))
-
-from test_alerts import DASHBOARDS, alerts, expressions, metrics_of
+from tests.support.cluster.alerts import DASHBOARDS, alerts, expressions, metrics_of
+from tests.support.e2e.e2ecluster import SYSTEM, VISION, Cluster
 
 SCRAPE = """
 import os, httpx

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from e2ecluster import VISION, Cluster, condition, document
+
+from tests.support.e2e.e2ecluster import VISION, Cluster, condition, document
 
 WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "an image that cannot be pulled": (

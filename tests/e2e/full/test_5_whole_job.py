@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2ecluster import DOCKER, REGISTRY, REPOSITORY, SYSTEM, VISION, Cluster
-from installing import install_all, timed
-from jobs import claim_text, completed, pods, running, stage, the_job
+
+from tests.support import REPOSITORY
+from tests.support.e2e.e2ecluster import DOCKER, REGISTRY, SYSTEM, VISION, Cluster
+from tests.support.e2e.installing import install_all, timed
+from tests.support.e2e.jobs import claim_text, completed, pods, running, stage, the_job
 
 JOB = "demo"
 STAGES = ["base", "cold-start", "text-sft", "sft", "text-rl", "v-toolrl", "sft-long", "table"]

@@ -6,8 +6,10 @@ import subprocess
 from typing import Any
 
 import yaml
-from e2ecluster import DOCKER, REPOSITORY, VISION, Cluster, document
-from jobs import completed, running, stage, the_job
+
+from tests.support import REPOSITORY
+from tests.support.e2e.e2ecluster import DOCKER, VISION, Cluster, document
+from tests.support.e2e.jobs import completed, running, stage, the_job
 
 JOB = "lost"
 

@@ -5,7 +5,8 @@ import time
 from typing import Any
 
 import pytest
-from scripted import (
+
+from tests.support.agent.scripted import (
     TASK,
     InProcess,
     Scripted,
@@ -19,7 +20,6 @@ from scripted import (
     time_out,
     wait,
 )
-
 from thinkimg.agent.agent import Agent, Limits, NoTools
 from thinkimg.agent.formats import Call, get_format
 from thinkimg.errors import InfrastructureError, UserError

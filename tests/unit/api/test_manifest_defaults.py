@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from manifest_examples import JOB, changed, setting
 
+from tests.support.api.manifest_examples import JOB, changed, setting
 from thinkimg.api.v1alpha1 import ToolRLJob, parse_manifest
 
 

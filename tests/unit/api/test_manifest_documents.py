@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from manifest_examples import JOB, TOOL, changed, problems_of, refusals, setting
 
+from tests.support.api.manifest_examples import JOB, TOOL, changed, problems_of, refusals, setting
 from thinkimg.api.v1alpha1 import ManifestError, ToolRLJob, load_manifest, parse_manifest
 from thinkimg.api.v1alpha1.yamlsource import read_documents
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manifest_examples import JOB, TOOL, Change, changed, setting
 
+from tests.support.api.manifest_examples import JOB, TOOL, Change, changed, setting
 from thinkimg.api.v1alpha1 import check_local, load_manifest, parse_manifest
 from thinkimg.api.v1alpha1.local import LocalCheck
 from thinkimg.api.v1alpha1.visiontool import VisionToolSpec

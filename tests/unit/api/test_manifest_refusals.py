@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from manifest_examples import JOB, TOOL, Change, changed, refusals, setting
-from manifest_refusals import JOB_REFUSALS, TOOL_REFUSALS
+
+from tests.support.api.manifest_examples import JOB, TOOL, Change, changed, refusals, setting
+from tests.support.api.manifest_refusals import JOB_REFUSALS, TOOL_REFUSALS
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manifest_examples import JOB, changed, refusals, setting
 
+from tests.support.api.manifest_examples import JOB, changed, refusals, setting
 from thinkimg.api.v1alpha1 import parse_manifest
 from thinkimg.api.v1alpha1.trainer_args import OWNED, known_args
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from PIL import Image as Pillow
-from sample_servers import Start, spec
 
+from tests.support.serving.sample_servers import Start, spec
 from thinkimg.client import ToolClient
 from thinkimg.client.replica import Replica
 from thinkimg.errors import UserError

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 from PIL import Image as Pillow
-from sample_servers import spec
 
+from tests.support.serving.sample_servers import spec
 from thinkimg import wire
 from thinkimg.client import ResultCache, ToolClient
 from thinkimg.client.dispatch import INLINE_BYTES

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image as Pillow
-from stub_endpoint import start
+
+from tests.support.evaluation.stub_endpoint import start
 
 QUESTIONS = 400
 

@@ -12,14 +12,11 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image as Pillow
-from stub_endpoint import start
 
+from tests.support.evaluation.stub_endpoint import start
+from tests.support.models import tiny_world
 from thinkimg.errors import UserError
 from thinkimg.openthinkimg.evaluation import main
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-
-import tiny_world
 
 COMMAND = r"""accelerate launch  --config_file  ${accelerate_config} \
 -m tool_server.tf_eval \

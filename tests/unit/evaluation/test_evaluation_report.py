@@ -2,9 +2,9 @@ import json
 import shutil
 
 import pytest
-from fabricated_run import rows
 from rich.console import Console
 
+from tests.support.viewer.fabricated_run import rows
 from thinkimg.errors import UserError
 from thinkimg.evaluation.report import (
     collect,
@@ -134,7 +134,7 @@ def test_durations_read_well(seconds, words):
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory):
-    from fabricated_run import write_run
+    from tests.support.viewer.fabricated_run import write_run
 
     folder = tmp_path_factory.mktemp("seeds")
     models = {"base": 0.08, "sft": 0.5, "v-toolrl": 0.95}

@@ -1,12 +1,11 @@
 """Scorers against the published examples of their benchmarks."""
 
 import asyncio
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.models.endpoint import completion, refusal, serve
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.evaluation import charxiv, openthinkimg_fuzzy
 from thinkimg.evaluation.choices import choose
@@ -14,10 +13,6 @@ from thinkimg.evaluation.judge import Judge
 from thinkimg.evaluation.scorers import NAMES, RULES, exact, find_rule, relaxed
 from thinkimg.models.api import ApiModel
 from thinkimg.trajectory import Trajectory
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-
-from endpoint import completion, refusal, serve
 
 
 @pytest.mark.parametrize(

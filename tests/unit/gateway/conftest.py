@@ -1,15 +1,9 @@
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "serving"))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from gateways import Gateway, run_gateway
-from sample_servers import spec, start
-
+from tests.support.gateway.gateways import Gateway, run_gateway
+from tests.support.serving.sample_servers import spec, start
 from thinkimg.gateway.keys import add_key
 from thinkimg.serving import Supervisor
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-from gateways import Gateway, run_gateway
 from starlette.routing import Route
 
+from tests.support.gateway.gateways import Gateway, run_gateway
 from thinkimg.errors import UserError
 from thinkimg.gateway.app import create_app
 from thinkimg.gateway.config import GatewayConfig, is_loopback, parse_config

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,15 +12,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from gateways import Gateway, run_gateway
 from PIL import Image as Pillow
 
+from tests.support.gateway.gateways import Gateway, run_gateway
+from tests.support.models.endpoint import Answer, Endpoint, completion, refusal, serve
 from thinkimg.gateway.keys import add_key
 from thinkimg.image import Image
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
-
-from endpoint import Answer, Endpoint, completion, refusal, serve
 
 CROP = '{"thought": "look", "actions": [{"name": "Crop", "arguments": {"image": "img_1", "box": [0, 0, 50, 100]}}]}'
 DRAW = '{"thought": "", "actions": [{"name": "DrawVerticalLineByX", "arguments": {"image": "img_2", "x": 50}}]}'

@@ -11,11 +11,11 @@ import httpx
 import httpx2
 import mcp_types as types
 import pytest
-from gateways import Gateway
 from mcp import ClientSession, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from PIL import Image as Pillow
 
+from tests.support.gateway.gateways import Gateway
 from thinkimg.image import Image
 
 Keyed = tuple[Gateway, str]

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import requests
-from gateways import Gateway, run_gateway
 from PIL import Image as Pillow
 from PIL import ImageDraw
-from sample_servers import spec
 
+from tests.support.gateway.gateways import Gateway, run_gateway
+from tests.support.serving.sample_servers import spec
 from thinkimg.gateway.openthinkimg import arguments_of, reply
 from thinkimg.image import Image
 from thinkimg.serving import Supervisor

@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from gateways import Gateway
 from PIL import Image as Pillow
 
+from tests.support.gateway.gateways import Gateway
 from thinkimg import wire
 from thinkimg.client.tool_client import ToolClient
 from thinkimg.errors import ModelError, UserError

@@ -10,9 +10,9 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from endpoint import Answer, completion, refusal, serve
 from PIL import Image as Pillow
 
+from tests.support.models.endpoint import Answer, completion, refusal, serve
 from thinkimg.agent.agent import Agent, Limits, NoTools
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image

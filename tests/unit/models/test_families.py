@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from family_models import ALL, GRPO, Built, build, from_scratch, processor_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_world import conversation, observe, picture, template_messages
 
+from tests.support.models.family_models import ALL, GRPO, Built, build, from_scratch, processor_of
+from tests.support.models.tiny_world import conversation, observe, picture, template_messages
 from thinkimg.agent.agent import append_reply
 from thinkimg.api import GRPO as GRPOBlock
 from thinkimg.api import SFT

@@ -7,8 +7,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_world import conversation, family, generator, observe, picture, processor, template_messages
 
+from tests.support.models.tiny_world import (
+    conversation,
+    family,
+    generator,
+    observe,
+    picture,
+    processor,
+    template_messages,
+)
 from thinkimg.agent.agent import Agent, Limits, NoTools, append_reply
 from thinkimg.agent.formats import Call, OpenThinkIMG, Parsed
 from thinkimg.message import Message, TextBlock

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image as Pillow
-from tiny_world import (
+
+from tests.support.models.tiny_world import (
     conversation,
     family,
     generator,
@@ -19,7 +20,6 @@ from tiny_world import (
     trained,
     untrained,
 )
-
 from thinkimg.agent.agent import Agent, Limits, NoTools, append_reply
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image

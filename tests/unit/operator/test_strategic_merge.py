@@ -3,11 +3,11 @@
 import json
 import shutil
 import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import binaries
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -50,9 +50,6 @@ def templates(patch: bool) -> st.SearchStrategy[Any]:
 
 @pytest.fixture(scope="module")
 def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    sys.path.insert(0, str(Path(__file__).parents[3] / "hack" / "cluster"))
-    import binaries
-
     command = binaries.find("kubectl") or shutil.which("kubectl")
     if command is None:
         pytest.skip("there is no kubectl")

@@ -19,8 +19,8 @@ from thinkimg_operator.toolrljob.render import (
     render_network_policy,
     render_service,
 )
-from toolrljob_world import make_job
 
+from tests.support.operator.toolrljob_world import make_job
 from thinkimg.api.v1alpha1 import ToolRLJob, VisionTool, load_manifest
 from thinkimg.api.v1alpha1.manifest import parse_manifest
 from thinkimg.api.v1alpha1.pods import SecretRef

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thinkimg_operator.toolrljob.stages import ToolSeen, decide, dump, refused, terminal, transitions
-from toolrljob_world import START, PretendCluster, make_job
+
+from tests.support.operator.toolrljob_world import START, PretendCluster, make_job
 
 
 def running(**spec: Any) -> PretendCluster:

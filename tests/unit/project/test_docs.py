@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from thinkimg.api.v1alpha1 import check_local, load_manifest
-from thinkimg.cli import app
+from thinkimg.cli.app import app
 from thinkimg.tools.registry import TOOLS
 
 ROOT = Path(__file__).parents[3]

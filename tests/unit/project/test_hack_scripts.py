@@ -1,13 +1,13 @@
 """Scripts of `hack/`: the soak's manifest and verdict, the README's table, the ablations."""
 
 import asyncio
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import ablations
 import pytest
+import soak
+import update_readme_table
 import yaml
 from PIL import Image as Pillow
 
@@ -18,24 +18,6 @@ from thinkimg.image import Image
 from thinkimg.serving import ServerConfig, ServerSpec, Supervisor
 
 ROOT = Path(__file__).parents[3]
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"hack_{name}", ROOT / "hack" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(ROOT / "hack"))  # as for a script that is started there
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(ROOT / "hack"))
-    return module
-
-
-soak = script("soak")
-update_readme_table = script("update_readme_table")
-ablations = script("ablations")
 
 
 def test_the_soaks_manifest_is_a_valid_short_demo():

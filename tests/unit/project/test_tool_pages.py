@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -22,11 +21,7 @@ REMEDY = "run `python hack/generate_tool_pages.py`"
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "hack"))
-    try:
-        return importlib.import_module("generate_tool_pages")
-    finally:
-        sys.path.remove(str(ROOT / "hack"))
+    return importlib.import_module("generate_tool_pages")
 
 
 def shown_result(page: str) -> ToolResult:

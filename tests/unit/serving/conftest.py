@@ -1,3 +1,3 @@
-from sample_servers import sample_url, start
+from tests.support.serving.sample_servers import sample_url, start
 
 __all__ = ["sample_url", "start"]

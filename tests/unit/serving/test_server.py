@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image as Pillow
-from sample_servers import ENVIRONMENT, spec
 
+from tests.support.serving.sample_servers import ENVIRONMENT, SAMPLE_TOOLS, spec
 from thinkimg import wire
 from thinkimg.errors import UserError
 from thinkimg.image import Image
@@ -348,7 +348,7 @@ def run_alone(tmp_path: Path, **config: Any) -> "subprocess.Popen[str]":
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_the_exit_code_is_zero(tmp_path: Path, number: signal.Signals) -> None:
-    process = run_alone(tmp_path, tools=[{"entry_point": "sample_tools:sleep"}])
+    process = run_alone(tmp_path, tools=[{"entry_point": f"{SAMPLE_TOOLS}:sleep"}])
     assert process.stdout is not None
     url = json.loads(process.stdout.readline())["url"]
     with ThreadPoolExecutor(1) as pool:
@@ -361,7 +361,7 @@ def test_a_signal_drains_and_the_exit_code_is_zero(tmp_path: Path, number: signa
 
 
 def test_a_call_that_never_ends_does_not_keep_the_process(tmp_path: Path) -> None:
-    process = run_alone(tmp_path, tools=[{"entry_point": "sample_tools:sleep"}], drain_seconds=1)
+    process = run_alone(tmp_path, tools=[{"entry_point": f"{SAMPLE_TOOLS}:sleep"}], drain_seconds=1)
     assert process.stdout is not None
     url = json.loads(process.stdout.readline())["url"]
     with ThreadPoolExecutor(1) as pool:
@@ -378,7 +378,7 @@ def test_a_call_that_never_ends_does_not_keep_the_process(tmp_path: Path) -> Non
     [
         ({"tools": []}, 2, {"family": "user", "field": "tools"}),
         ({"tools": [{"name": "OCRR"}]}, 2, {"family": "user", "field": "tools[0].name"}),
-        ({"tools": [{"entry_point": "sample_tools:broken"}]}, 70, {"family": "infrastructure"}),
+        ({"tools": [{"entry_point": f"{SAMPLE_TOOLS}:broken"}]}, 70, {"family": "infrastructure"}),
     ],
 )
 def test_a_wrong_configuration_ends_the_process_with_a_reason(
@@ -397,8 +397,8 @@ def test_a_wrong_configuration_ends_the_process_with_a_reason(
         ([{"name": "Crop", "backend": "no"}], "tools[0].backend"),
         ([{"name": "Crop", "options": {"a": 1}}], "tools[0].options.a"),
         ([{"entry_point": "no.such:x"}], "tools[0].entry_point"),
-        ([{"entry_point": "sample_tools:absent"}], "tools[0].entry_point"),
-        ([{"entry_point": "sample_tools:not_a_tool"}], "tools[0].entry_point"),
+        ([{"entry_point": f"{SAMPLE_TOOLS}:absent"}], "tools[0].entry_point"),
+        ([{"entry_point": f"{SAMPLE_TOOLS}:not_a_tool"}], "tools[0].entry_point"),
         ([{"name": "Crop"}, {"name": "Crop"}], "tools[1]"),
     ],
 )

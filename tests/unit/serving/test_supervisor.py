@@ -12,8 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sample_servers import spec
 
+from tests.support import REPOSITORY
+from tests.support.serving.sample_servers import spec
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.serving import Supervisor
 
@@ -106,10 +107,9 @@ def test_a_frozen_server_is_killed_after_its_drain_time(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import json, sys, time
+import json, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from sample_servers import spec
+from tests.support.serving.sample_servers import spec
 from thinkimg.serving import Supervisor
 with Supervisor([spec("a", "echo"), spec("b", "echo")], Path({folder!r})) as supervisor:
     print(json.dumps(list(supervisor.pids.values())), flush=True)
@@ -123,9 +123,9 @@ with Supervisor([spec("a", "echo"), spec("b", "echo")], Path({folder!r})) as sup
 
 def supervising(tmp_path: Path, fork: str = "pass") -> "tuple[subprocess.Popen[str], list[int]]":
     """A process that supervises, in a session of its own, and the servers' process ids."""
-    program = PROGRAM.format(tests=str(Path(__file__).parent), folder=str(tmp_path), fork=fork)
+    program = PROGRAM.format(folder=str(tmp_path), fork=fork)
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=REPOSITORY
     )
     assert process.stdout is not None
     pids = json.loads(process.stdout.readline())

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image as Pillow
 from rich.console import Console
 
+from thinkimg.cli.tool_call import Call, list_tools, schema_of, show
 from thinkimg.errors import UserError
 from thinkimg.image import Image
-from thinkimg.serving.tool_commands import Call, list_tools, read_pairs, schema_of, show
 from thinkimg.tools.drawing import draw_result
 from thinkimg.tools.registry import TOOLS
 from thinkimg.tools.tool import ToolResult
@@ -70,16 +70,6 @@ def test_a_wrong_call_is_refused_in_words(call: Call, said: str, chart: Path, mo
     with pytest.raises(UserError) as caught:
         show(call, None)
     assert said in str(caught.value)
-
-
-def test_values_are_json_or_else_text() -> None:
-    assert read_pairs(["a=1", 'b="1"', "c=x=y", "d=[1, 2]", "e="], "X") == {
-        "a": 1,
-        "b": "1",
-        "c": "x=y",
-        "d": [1, 2],
-        "e": "",
-    }
 
 
 @pytest.mark.parametrize(

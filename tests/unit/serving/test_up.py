@@ -13,11 +13,12 @@ import httpx
 import pytest
 import yaml
 from rich.console import Console
-from sample_servers import ENVIRONMENT
 
+from tests.support.serving.sample_servers import ENVIRONMENT, SAMPLE_TOOLS
+from thinkimg.cli.fleet import table_of
 from thinkimg.serving.config import ServerConfig
+from thinkimg.serving.load import Load, load_of
 from thinkimg.serving.supervisor import ServerSpec, ServerStatus
-from thinkimg.serving.up import Load, load_of, table_of
 
 SECONDS = 200
 
@@ -68,7 +69,7 @@ def alive(pid: int) -> bool:
 
 
 def fleet(folder: Path) -> None:
-    service = {"tools": [{"entry_point": "sample_tools:echo"}]}
+    service = {"tools": [{"entry_point": f"{SAMPLE_TOOLS}:echo"}]}
     services = [{"name": "twin", "replicas": 2, "devices": ["5", "6"], **service}]
     (folder / "tools.yaml").write_text(yaml.safe_dump({"services": services}))
 
@@ -107,13 +108,13 @@ def test_control_c_while_it_starts_leaves_nothing_behind(run: Callable[..., Comm
 
 
 def test_a_service_that_is_refused_stops_the_others(run: Callable[..., Command], tmp_path: Path) -> None:
-    good = {"name": "good", "tools": [{"entry_point": "sample_tools:echo"}]}
-    bad = {"name": "bad", "tools": [{"entry_point": "sample_tools:absent"}]}
+    good = {"name": "good", "tools": [{"entry_point": f"{SAMPLE_TOOLS}:echo"}]}
+    bad = {"name": "bad", "tools": [{"entry_point": f"{SAMPLE_TOOLS}:absent"}]}
     (tmp_path / "tools.yaml").write_text(yaml.safe_dump({"services": [good, bad]}))
     up = run("up", "tools.yaml")
     assert up.ended() == 2
     assert up.process.stderr is not None
-    assert "bad.tools[0].entry_point: sample_tools:absent cannot be imported" in up.process.stderr.read()
+    assert f"bad.tools[0].entry_point: {SAMPLE_TOOLS}:absent cannot be imported" in up.process.stderr.read()
 
 
 def test_serve_runs_until_it_is_told_to_stop(run: Callable[..., Command]) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image as Pillow
 
+from tests.support.models.endpoint import Answer, completion, serve
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import OpenThinkIMG
 from thinkimg.agent.replay import replay
@@ -29,10 +29,6 @@ from thinkimg.synthesis.synthesize import Synthesis, refuse, repeated, synthesiz
 from thinkimg.tools.registry import load_tool
 from thinkimg.trajectory import Trajectory, read_trajectories, write_trajectories
 from thinkimg.trajectory.store import Store
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-
-from endpoint import Answer, completion, serve
 
 CHAINS = {"zoom-ocr": 1.0, "ocr": 1.0, "point-line": 1.0, "point": 1.0, "none": 0.5}
 TASKS_40 = list(repeated(list(TASKS["charts"].tasks("charts://?questions=20", "train")), 40))

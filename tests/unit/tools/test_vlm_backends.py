@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
-from vlm_endpoint import VLMEndpoint, serve_vlm
 
+from tests.support.tools.vlm_endpoint import VLMEndpoint, serve_vlm
 from thinkimg.data.chart_drawing import draw_chart
 from thinkimg.data.charts import make_charts
 from thinkimg.errors import InfrastructureError, ModelError, UserError

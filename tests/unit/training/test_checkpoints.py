@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from scripted_agent import World, picture
 
+from tests.support.training.scripted_agent import World, picture
 from thinkimg.api import SFT
 from thinkimg.message import ImageBlock, TextBlock
 from thinkimg.training.checkpoints import (

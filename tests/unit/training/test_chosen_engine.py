@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from scripted_agent import World
 
+from tests.support.training.scripted_agent import World
 from thinkimg.api import GRPO
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.models.generator import GenerationRequest

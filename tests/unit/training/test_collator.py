@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_agent import World, picture
 
+from tests.support.training.scripted_agent import World, picture
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
 from thinkimg.training.collator import IGNORED, Collator, Sample, encode_samples, encode_trajectory
 from thinkimg.trajectory import InvariantError, Trajectory

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from scripted_agent import World, tasks
 from transformers import TrainerCallback
 
+from tests.support.serving.sample_servers import ENVIRONMENT, SAMPLE_TOOLS
+from tests.support.training.scripted_agent import World, tasks
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.api import GRPO, Reward
 from thinkimg.client import ToolClient
@@ -27,7 +28,6 @@ from thinkimg.training.rewards import make_rewards
 from thinkimg.training.session import Session
 from thinkimg.trajectory import Trajectory, read_trajectories
 
-SAMPLE_TOOLS = Path(__file__).parent.parent / "serving"
 TIMEOUT = 1.0
 
 
@@ -50,8 +50,8 @@ class CallsThenAnswers:
 
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
-    config = ServerConfig.model_validate({"tools": [{"entry_point": "sample_tools:sleep"}], "workers": 32})
-    spec = ServerSpec("sleep", config, {"PYTHONPATH": str(SAMPLE_TOOLS)})
+    config = ServerConfig.model_validate({"tools": [{"entry_point": f"{SAMPLE_TOOLS}:sleep"}], "workers": 32})
+    spec = ServerSpec("sleep", config, ENVIRONMENT)
     with ExitStack() as stack:
         yield stack.enter_context(Supervisor([spec], tmp_path / "servers", ready_seconds=300))
 

@@ -7,9 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from scripted_agent import ScriptedAgent, World, answer_length, logprobs_from_scratch, picture, tasks
-from two_ranks import two_steps
 
+from tests.support import REPOSITORY
+from tests.support.training.batches import gradients, prepare
+from tests.support.training.scripted_agent import (
+    ScriptedAgent,
+    World,
+    answer_length,
+    logprobs_from_scratch,
+    picture,
+    tasks,
+)
+from tests.support.training.two_ranks import two_steps
 from thinkimg.api import GRPO, Lora
 from thinkimg.errors import UserError
 from thinkimg.training.episodes import Episodes
@@ -31,17 +40,6 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def rows_of(trainer: ToolGRPOTrainer, count: int) -> list[dict]:
-    """What TRL's sampler would hand over: `count` tasks, each repeated."""
-    return [trainer.train_dataset[n] for n in range(count) for _ in range(trainer.num_generations)]
-
-
-def prepare(trainer: ToolGRPOTrainer, count: int) -> dict:
-    """One generation batch as TRL's loss gets it."""
-    trainer.model.train()
-    return trainer._generate_and_score_completions(rows_of(trainer, count))
-
-
 def loss_logprobs(trainer: ToolGRPOTrainer, batch: dict) -> torch.Tensor:
     """(rows, completion) log-probabilities that TRL's loss is made of."""
     inputs = ["pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids"]
@@ -53,13 +51,6 @@ def loss_logprobs(trainer: ToolGRPOTrainer, batch: dict) -> torch.Tensor:
         **{name: batch[name] for name in inputs if name in batch},
     )
     return logprobs
-
-
-def gradients(trainer: ToolGRPOTrainer, batch: dict) -> dict[str, torch.Tensor]:
-    trainer.model.zero_grad()
-    trainer.current_gradient_accumulation_steps = 1
-    trainer.compute_loss(trainer.model, batch).backward()
-    return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
 
 
 def own_logprobs(trainer: ToolGRPOTrainer, world: World, temperature: float = 1.0) -> list[tuple[torch.Tensor, ...]]:
@@ -366,9 +357,9 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
 
 def test_two_processes_make_the_step_that_one_makes(tmp_path: Path) -> None:
     two_steps(tmp_path / "1", world_size=1)
-    script = Path(__file__).with_name("two_ranks.py")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launch, script, tmp_path / "2"], capture_output=True, text=True, timeout=240)
+    command = [*launch, "-m", "tests.support.training.two_ranks", tmp_path / "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr[-3000:]
     weights = [(tmp_path / "2" / f"weights-{rank}").read_text() for rank in range(2)]
     assert weights[0] == weights[1], "all ranks end with the same weights"

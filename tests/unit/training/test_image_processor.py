@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from scripted_agent import World, picture
 
+from tests.support.training.scripted_agent import World, picture
 from thinkimg.training.image_processor import CachedImageProcessor, with_cached_images
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support import REPOSITORY
+
 KINDS = ["sft", "dapo", "grpo", "dr_grpo"]
-SCRIPT = Path(__file__).with_name("replay.py")
+PROGRAM = "tests.support.training.replay"
 
 
 class Runs:
@@ -36,8 +38,8 @@ class Runs:
         if processes > 1:
             launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         environment = {**os.environ, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        command = [*launch, str(SCRIPT), str(self.folder / f"{processes}"), *runs]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
+        command = [*launch, "-m", PROGRAM, str(self.folder / f"{processes}"), *runs]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, cwd=REPOSITORY)
         assert done.returncode == 0, done.stderr[-4000:]
 
 

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import REPOSITORY
 from thinkimg.training.checkpoints import complete_checkpoints, newest_checkpoint
 from thinkimg.trajectory import read_trajectories
 
 
 def launch(folder: Path, **environment: str) -> int:
-    script = Path(__file__).with_name("resumed_ranks.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "-m", "tests.support.training.resumed_ranks", str(folder)]
     given = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run([*command, str(folder)], capture_output=True, timeout=280, env=given).returncode
+    return subprocess.run(command, capture_output=True, timeout=280, env=given, cwd=REPOSITORY).returncode
 
 
 def sampled(folder: Path, step: int) -> list[list[int]]:

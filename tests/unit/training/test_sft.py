@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from scripted_agent import World, picture
 
+from tests.support.training.scripted_agent import World, picture
 from thinkimg.api import SFT, Lora
 from thinkimg.errors import UserError
 from thinkimg.message import ImageBlock, TextBlock

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from scripted_agent import ScriptedAgent, World, tasks
-from test_grpo import gradients, prepare
 
+from tests.support.training.batches import gradients, prepare
+from tests.support.training.scripted_agent import ScriptedAgent, World, tasks
 from thinkimg.agent.agent import Agent, Limits, append_reply
 from thinkimg.agent.formats import get_format
 from thinkimg.api import GRPO, ImportanceCorrection, Reward

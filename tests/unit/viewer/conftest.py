@@ -1,5 +1,6 @@
 import pytest
-from fabricated_run import write_run
+
+from tests.support.viewer.fabricated_run import write_run
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from fabricated_run import trajectory, write_run
 
+from tests.support.viewer.fabricated_run import trajectory, write_run
 from thinkimg.errors import UserError
 from thinkimg.trajectory import Trajectory, read_trajectories, write_trajectories
 from thinkimg.viewer.discovery import find_runs, step_of

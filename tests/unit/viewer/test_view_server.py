@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from executed_run import write_executed_run
 from PIL import Image as Pillow
-from viewed import viewed
 
+from tests.support.viewer.executed_run import write_executed_run
+from tests.support.viewer.viewed import viewed
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, ToolResultBlock
 from thinkimg.tools.vision.masks import COLORS, encode_rle

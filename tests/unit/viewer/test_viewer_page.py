@@ -6,10 +6,10 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
-from fabricated_run import HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.viewer.fabricated_run import HOSTILE
 from thinkimg.evaluation.report import collect
 from thinkimg.viewer.curves import axis_ticks, learning_charts
 from thinkimg.viewer.page import embed_json, write_page

@@ -93,6 +93,27 @@ def read_documents(text: str, source: str) -> list[Document]:
     return documents
 
 
+def read_value(text: str) -> Any:
+    """What a manifest would have behind `key: ` for `text`: `1e3` is a number, `12:30` a text, `no` false.
+
+    Brackets, braces, quotes and `!!tags` are YAML. Anything else is one scalar, whole: unlike in a file, `#` begins no
+    comment and `: ` no mapping, for what is written on a command line has none.
+
+    Raises:
+        ManifestError: brackets, braces or quotes that are not YAML.
+    """
+    text = text.strip()
+    if text.startswith(("[", "{", "'", '"', "!!")):
+        documents = read_documents(text, "value")
+        return documents[0].value if documents else None
+    resolvers = _Loader.yaml_implicit_resolvers.get(text[:1], ())
+    tag = next((tag for tag, pattern in resolvers if pattern.match(text)), None)
+    return _Loader("").construct_object(yaml.ScalarNode(tag, text)) if tag in _SCALARS else text
+
+
+_SCALARS = (FLOAT, INT, "tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
+
+
 def _refuse_repeated_keys(node: yaml.Node, source: str) -> None:
     waiting, seen_nodes = [node], set()
     while waiting:

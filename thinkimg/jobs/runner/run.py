@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from thinkimg import jsonl
 from thinkimg.agent.agent import Agent, NoTools
 from thinkimg.api import Manifest, ManifestError, Problem, ToolRLJob, check_local, load_manifest, suggestion
 from thinkimg.client import merge_stats
@@ -327,7 +328,7 @@ def _progress(console: Console) -> Progress:
 
 def _show(progress: Progress, task: TaskID, line: str) -> None:
     try:
-        record = json.loads(line)
+        record = jsonl.parse(line)
     except ValueError:
         return
     if not isinstance(record, dict) or "stage" not in record:

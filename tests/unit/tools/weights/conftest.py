@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 from safetensors.torch import save_file
+
+from tests.support.tools import tiny_models
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import picture
 
+from tests.support.tools.pictures import picture
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import picture
 from transformers import (
     AutoTokenizer,
     GroundingDinoForObjectDetection,
@@ -12,6 +11,7 @@ from transformers import (
     GroundingDinoProcessor,
 )
 
+from tests.support.tools.pictures import picture
 from thinkimg.errors import ModelError
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolResult

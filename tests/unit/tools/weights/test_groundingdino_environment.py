@@ -6,13 +6,13 @@ groundingdino-py wants an environment of its own, which is made once (`hack/envi
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
-from grounding_dino_names import to_original
-from own_environments import call_tool
-from pictures import picture
 from safetensors.torch import load_file
 
+from tests.support.tools import tiny_models
+from tests.support.tools.grounding_dino_names import to_original
+from tests.support.tools.own_environments import call_tool
+from tests.support.tools.pictures import picture
 from thinkimg.image import Image
 from thinkimg.tools.registry import load_tool
 

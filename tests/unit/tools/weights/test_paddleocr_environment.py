@@ -10,10 +10,10 @@ import pytest
 import rapidocr
 import yaml
 from onnxruntime import InferenceSession
-from own_environments import call_tool
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
+from tests.support.tools.own_environments import call_tool
 from thinkimg.image import Image
 from thinkimg.tools.registry import load_tool
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import picture
 from PIL import Image as Pillow
 
+from tests.support.tools.pictures import picture
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.backends.segmentation import Embedding, EmbeddingCache

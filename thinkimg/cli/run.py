@@ -1,0 +1,110 @@
+"""`thinkimg run`, `stage` and `table`: the stages of a ToolRLJob on this machine."""
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thinkimg.cli.options import JobName, Manifest, RunFolder, Secrets, Seed
+from thinkimg.cli.screen import notes
+from thinkimg.errors import UserError
+
+
+def run(
+    manifest: Manifest,
+    folder: RunFolder = None,
+    job: JobName = None,
+    seed: Seed = None,
+    tool_cache: Annotated[bool, typer.Option(help="Keep tool results in memory during a stage.")] = True,
+    secrets_dir: Secrets = None,
+) -> None:
+    """Run every stage of a ToolRLJob on this machine, and write its table and page. Run again to go on."""
+    from thinkimg.jobs.runner.run import prepare
+
+    job_run = prepare(manifest, folder, job, seed, tool_cache, secrets_dir)
+    if not job_run.execute():
+        notes.print(f"this run is finished: see {job_run.run.path}/report.html (delete the folder to run it again)")
+
+
+def stage(
+    manifest: Manifest,
+    name: Annotated[str, typer.Argument(help="The stage, or `base` for the model before any.")],
+    folder: Annotated[Path, typer.Option("--run", help="The run's folder.")],
+    job: JobName = None,
+    seed: Seed = None,
+    data_folder: Annotated[Path | None, typer.Option(help="Root of relative data. Default: beside the file.")] = None,
+    tool_cache: bool = True,
+) -> None:
+    """Run one stage. `thinkimg run`, torchrun and pods execute this; ranks are read from RANK and WORLD_SIZE."""
+    from thinkimg.jobs.runner.launch import launch, wants_torchrun
+
+    if wants_torchrun(os.environ):
+        raise typer.Exit(launch(sys.argv[1:]))
+    _end_with_parent()
+    from thinkimg.api import load_manifest
+    from thinkimg.jobs.environment import tool_keys
+    from thinkimg.jobs.layout import Run
+    from thinkimg.jobs.stages.context import Context, call_seconds_of
+    from thinkimg.jobs.stages.stage import join_ranks, run_stage
+    from thinkimg.tools.registry import own_tools
+
+    loaded = load_manifest(manifest, own_tools())
+    chosen = loaded.job(job)
+    if seed is not None:
+        chosen.spec.seed = seed
+    stages = ["base", *(known.name for known in chosen.spec.stages)]
+    if name not in stages:
+        raise UserError(f"there is no stage {name!r}; there are {', '.join(stages)}", "NAME")
+    endpoints = [url for url in os.environ.get("THINKIMG_TOOL_ENDPOINTS", "").split(",") if url]
+    with join_ranks() as (rank, world_size):
+        context = Context(
+            chosen,
+            Run(folder.resolve()),
+            [tool.spec.tool for tool in loaded.tools_of(chosen)],
+            endpoints,
+            tool_keys(endpoints, os.environ),
+            call_seconds_of(loaded, chosen),
+            data_folder or loaded.folder,
+            cache_tools=tool_cache,
+            rank=rank,
+            world_size=world_size,
+        )
+        run_stage(context, name)
+
+
+def _end_with_parent() -> None:
+    """A stage ends when `thinkimg run` is gone, however it went: its results would have no reader."""
+    parent = int(os.environ.get("THINKIMG_PARENT", "0"))
+    if not parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(75)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def table(
+    manifest: Manifest,
+    folder: Annotated[Path, typer.Option("--run", help="The folder for the runs of all seeds.")] = Path("runs/table"),
+    job: JobName = None,
+    secrets_dir: Secrets = None,
+) -> None:
+    """Run a job with each of its spec.seeds; write the table of means, intervals and differences."""
+    from thinkimg.evaluation.report import write_table
+    from thinkimg.jobs.runner.run import prepare
+
+    first = prepare(manifest, folder / "check", job, secrets=secrets_dir)
+    runs = []
+    for seed in first.job.spec.seeds:
+        job_run = prepare(manifest, folder / f"seed-{seed}", job, seed, secrets=secrets_dir)
+        job_run.execute()
+        runs.append(job_run.run.path)
+    write_table(runs, folder)
+    notes.print((folder / "results.md").read_text())

@@ -1,0 +1,100 @@
+"""`thinkimg tools`, `serve` and `up`: look at vision tools, call one, serve them."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from thinkimg.cli.options import Secrets
+from thinkimg.cli.screen import notes
+from thinkimg.errors import UserError
+
+
+def tools(
+    name: Annotated[str | None, typer.Argument(help="Show the schema of this tool.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Call it: KEY=VALUE …, as in a manifest.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="A picture, img_1; given again, img_2 …")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the result as a picture to this file.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Instead of the tool's default.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the backend.")] = None,
+    server: Annotated[str | None, typer.Option(help="Call it at this address instead of in this process.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result's numbers.")] = False,
+) -> None:
+    """List the vision tools, show one's schema, or call one on a picture: `thinkimg tools OCR --image chart.png`."""
+    from thinkimg.cli import tool_call
+
+    if name is None:
+        tool_call.list_tools(Console(), server)
+    elif not (arguments or image):
+        print(json.dumps(tool_call.schema_of(name, server).as_function(), indent=2))
+    else:
+        call = tool_call.Call(name, arguments or [], image or [], backend, option or [], server)
+        print(tool_call.show(call, out, as_json))
+
+
+def serve(
+    names: Annotated[list[str] | None, typer.Argument(help="The tools: OCR Crop …")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML or JSON with everything, instead of names.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
+    backend: Annotated[str | None, typer.Option(help="Of the tool, if there is one.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the backend; values as in a manifest.")] = None,
+    workers: Annotated[int, typer.Option(help="Threads that run tools.")] = 4,
+    device: Annotated[str | None, typer.Option(help="CUDA_VISIBLE_DEVICES, e.g. 0.")] = None,
+) -> None:
+    """Serve tools over HTTP in this process until Ctrl-C or SIGTERM. A key is read from THINKIMG_TOOL_API_KEY."""
+    from thinkimg.pairs import read_pairs
+    from thinkimg.serving.config import parse_config, read_config
+    from thinkimg.serving.process import serve as run_server
+
+    if bool(names) == (config is not None):
+        raise UserError("name tools to serve, or give --config FILE", "NAMES")
+    if config is None:
+        entries = [
+            {"name": name, "backend": backend, "options": read_pairs(option or [], "--option")} for name in names or ()
+        ]
+        if len(entries) > 1 and (backend or option):
+            raise UserError("--backend and --option speak of one tool; use --config for several", "--backend")
+        chosen = parse_config({"tools": entries, "host": host, "port": port, "workers": workers})
+    else:
+        chosen = read_config(config)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything imports torch
+    code = run_server(chosen)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a tool that hangs in a thread must not keep the process
+
+
+def up(
+    file: Annotated[Path, typer.Argument(help="A file with `services`, or a manifest with VisionTools.")],
+    from_openthinkimg: Annotated[bool, typer.Option(help="The file is OpenThinkIMG's all_service.yaml.")] = False,
+    logs: Annotated[
+        Path | None, typer.Option(help="Folder for logs, one file a process. Default: logs/<file>.")
+    ] = None,
+    secrets_dir: Secrets = None,
+    keys_file: Annotated[Path | None, typer.Option(help="Of the gateway: what `gateway keys` wrote.")] = None,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="The gateway serves a public interface without keys.")
+    ] = False,
+) -> None:
+    """Start every server of a file, restart those that die, show how they are; Ctrl-C stops all."""
+    from thinkimg.cli.fleet import run_fleet
+    from thinkimg.openthinkimg.services import read_openthinkimg
+    from thinkimg.serving.fleet import read_fleet
+
+    plan = read_openthinkimg(file) if from_openthinkimg else read_fleet(file, secrets_dir)
+    if plan.gateway is not None or keys_file or allow_anonymous:
+        from thinkimg.gateway.fleet import on_this_machine_unless_guarded, with_gateway
+
+        if from_openthinkimg:
+            plan = on_this_machine_unless_guarded(plan, keys_file, allow_anonymous)
+        plan = with_gateway(plan, file.parent, keys_file, allow_anonymous)
+    for note in plan.notes:
+        notes.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True, highlight=False)
+    run_fleet(plan.servers, logs or Path("logs") / file.stem, Console())

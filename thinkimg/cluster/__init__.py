@@ -1,0 +1,1 @@
+"""ToolRLJobs on a cluster, seen from outside: apply one, see how far it is, read its logs. The extra `cluster`."""

@@ -1,0 +1,43 @@
+"""Applies a manifest to a cluster, checked before anything is sent."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from thinkimg.api import Manifest, ManifestError, Problem, load_manifest, scheme_of
+from thinkimg.cluster.place import PLURALS, Place
+
+
+def apply_manifest(place: Place, file: Path) -> list[str]:
+    """Apply the file's VisionTools and ToolRLJobs, tools first; what was applied, as `ToolRLJob/demo`.
+
+    Raises:
+        ManifestError: the file, with every problem in it; data that only this machine has.
+    """
+    manifest = load_manifest(file)
+    problems = list(_data_of_this_machine(manifest))
+    if problems:
+        raise ManifestError(problems, manifest.source)
+    documents = [document for document in yaml.safe_load_all(file.read_text(encoding="utf-8")) if document]
+    ours = [document for document in documents if document.get("kind") in PLURALS]
+    ours.sort(key=lambda document: document["kind"] == "ToolRLJob")
+    for document in ours:
+        place.apply(document)
+    return [f"{document['kind']}/{document['metadata']['name']}" for document in ours]
+
+
+def _data_of_this_machine(manifest: Manifest) -> Iterator[Problem]:
+    for job in manifest.jobs:
+        for split in ("train", "validation", "test", "trajectories"):
+            source = getattr(job.spec.data, split)
+            if source is None or scheme_of(source.uri):
+                continue
+            remedy = (
+                "Put it on a claim and name it as pvc://CLAIM/PATH, or on the hub as hf://OWNER/NAME. If it already is "
+                "below the root of the job's storage, `kubectl apply -f` takes the file as it is."
+            )
+            yield manifest.problem(
+                f"ToolRLJob/{job.name}", ("spec", "data", split, "uri"),
+                f'"{source.uri}" is a path of this machine, and pods do not see it', remedy,
+            )  # fmt: skip
