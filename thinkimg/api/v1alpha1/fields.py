@@ -216,6 +216,12 @@ TOOL_RL_JOB: dict[str, Row] = {
     **ignored_locally("No controller is at work here.", "spec.managedBy"),
 }
 
+CHANGES_NOTHING: dict[str, str] = {
+    "spec.stages[].grpo.lora.dropout": "Every value but 0 is refused: the loss must see what was sampled from.",
+}
+"""Fields of the stages' blocks that change nothing in what a stage makes, each with the reason. All others do: a test
+walks them."""
+
 TABLES: dict[type[BaseModel], dict[str, Row]] = {VisionTool: VISION_TOOL, ToolRLJob: TOOL_RL_JOB}
 
 _ALWAYS_MUTABLE = ("spec.suspend", "spec.activeDeadlineSeconds", "spec.ttlSecondsAfterFinished", "spec.failurePolicy")
