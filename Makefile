@@ -6,7 +6,7 @@ DEMO := manifests/toolrljob-cpu.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds check-viewer \
-	viewer crds chart-docs cluster-binaries test vllm-setup vllm-test chromium bench bench-dispatch \
+	viewer crds chart-docs cluster-binaries test test-fast coverage vllm-setup vllm-test chromium bench bench-dispatch \
 	bench-rollout bench-operator soak ablations gpu-check images images-test e2e e2e-full clean
 
 help: ## Say what there is to make
@@ -57,8 +57,20 @@ chart-docs: setup ## Write the README of each chart from its values
 cluster-binaries: setup ## Build etcd, API server, controllers, scheduler and KWOK for the cluster tests
 	@$(BIN)/python hack/cluster/cluster binaries || [ "$$CI" != true ]
 
+# Side by side: how, and what is fast, is in docs/guides/tests.md.
+FAST := tests/unit tests/contracts -m "not slow"
+
 test: setup chromium cluster-binaries ## All tests; the page is opened in Chromium, the operator meets a real API server
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
+
+test-fast: setup ## The tests of one process and of single servers, without the slow ones: before every commit
+	$(BIN)/pytest -n auto $(FAST)
+
+coverage: setup chromium cluster-binaries ## Lines that all tests reach and that test-fast reaches, processes that they start included
+	rm -f .coverage*
+	COVERAGE_FILE=.coverage-fast $(BIN)/pytest -n auto $(FAST) --cov --cov-report=
+	COVERAGE_FILE=.coverage-whole $(BIN)/pytest -n auto --cov --cov-report=
+	$(BIN)/python hack/compare_coverage.py .coverage-fast .coverage-whole
 
 vllm-setup: ## Create .venv-vllm: vLLM for this machine (0.5 GB beside what .venv has; CUDA where there is a GPU)
 	@bash hack/vllm.sh

@@ -7,15 +7,15 @@ import hashlib
 import io
 import re
 import struct
-import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as Pillow
+
+from thinkimg.cache import BoundedCache
 
 MAX_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 64 * 1000 * 1000
@@ -122,11 +122,7 @@ class Image:
         Raises:
             ImageDecodeError: the data is broken behind a good header.
         """
-        picture = _decoded.get(self.sha256)
-        if picture is None:
-            picture = self._decode()
-            _decoded.put(self.sha256, picture)
-        return picture.copy()
+        return _decoded.get_or_make(self.sha256, self._decode, _size).copy()
 
     def _decode(self) -> Pillow.Image:
         try:
@@ -191,44 +187,17 @@ def _without_colour(picture: Pillow.Image, key: int | tuple[int, ...], bits: int
     return Pillow.fromarray(pixels)
 
 
-class _DecodedPictures:
-    """Least recently used out first. Safe to use from several threads.
-
-    Args:
-        max_bytes: of all pixels together.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._pictures: OrderedDict[str, Pillow.Image] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, sha256: str) -> Pillow.Image | None:
-        with self._lock:
-            picture = self._pictures.get(sha256)
-            if picture is not None:
-                self._pictures.move_to_end(sha256)
-            return picture
-
-    def put(self, sha256: str, picture: Pillow.Image) -> None:
-        with self._lock:
-            if sha256 in self._pictures or _size(picture) > self._max_bytes // 4:
-                return
-            self._pictures[sha256] = picture
-            self._bytes += _size(picture)
-            while self._bytes > self._max_bytes:
-                _, dropped = self._pictures.popitem(last=False)
-                self._bytes -= _size(dropped)
-
-
-_decoded = _DecodedPictures(0)
+_LARGEST_SHARE = 0.25
+"""Of the bound, that one decoded picture may take."""
+_decoded: BoundedCache[str, Pillow.Image] = BoundedCache(0, largest=_LARGEST_SHARE)
 
 
 def keep_decoded_pictures(max_bytes: int) -> None:
-    """Let this process keep pixels of pictures: tools look at one picture many times."""
-    global _decoded
-    _decoded = _DecodedPictures(max_bytes)
+    """Let this process keep pixels of pictures: tools look at one picture many times.
+
+    Pictures are the process's, whoever asks for them: of several bounds the widest counts.
+    """
+    _decoded.widen(max_bytes)
 
 
 def _size(picture: Pillow.Image) -> int:

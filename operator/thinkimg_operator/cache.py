@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from thinkimg.api.pod_contract import Annotation
+
 from .kinds import Body, Key, key_of
 
 MANAGER = "thinkimg-operator"
 """Field manager of everything that the operator writes."""
-DIGEST = "thinkimg.dev/applied-digest"
-"""Annotation on children: digest of the body that was applied."""
 
 Summary = Callable[[Body], Any]
 
@@ -147,7 +147,7 @@ class Cache:
     def _look(self, kind: str, body: Body) -> Seen:
         metadata = body["metadata"]
         summary = self._summaries.get(kind)
-        digest = metadata.get("annotations", {}).get(DIGEST, "")
+        digest = metadata.get("annotations", {}).get(Annotation.APPLIED_DIGEST, "")
         owner = next((o["uid"] for o in metadata.get("ownerReferences", ()) if o.get("controller")), "")
         return Seen(
             uid=metadata["uid"],

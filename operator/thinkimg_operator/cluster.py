@@ -22,7 +22,9 @@ import aiohttp
 from kubernetes.aio import config as credentials
 from kubernetes.aio.client import ApiClient, Configuration
 
-from .cache import DIGEST, MANAGER, Cache, digest_of
+from thinkimg.api.pod_contract import CONTROLLER, Annotation
+
+from .cache import MANAGER, Cache, digest_of
 from .conditions import shortened
 from .kinds import KINDS, Body, Key, key_of
 from .metrics import Metrics
@@ -230,7 +232,10 @@ class Cluster:
         """
         stamped = stamp(body, owner)
         digest = digest_of(stamped)
-        stamped["metadata"]["annotations"] = {**stamped["metadata"].get("annotations", {}), DIGEST: digest}
+        stamped["metadata"]["annotations"] = {
+            **stamped["metadata"].get("annotations", {}),
+            Annotation.APPLIED_DIGEST: digest,
+        }
         key = key_of(stamped)
         seen = self.cache.get(key)
         if seen is not None and seen.digest == digest and not seen.touched and not seen.deleting:
@@ -364,7 +369,7 @@ class Cluster:
             "kind": "Event",
             "metadata": {"name": name, "namespace": key.namespace},
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "reportingController": "thinkimg.dev/operator",
+            "reportingController": CONTROLLER,
             "reportingInstance": os.environ.get("HOSTNAME") or MANAGER,
             "type": "Warning" if warning else "Normal",
             "reason": reason,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from thinkimg.api import API_VERSION, GROUP
+
 Body = dict[str, Any]
 """An object as the API has it, in JSON."""
 
@@ -52,8 +54,8 @@ class Kind:
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("VisionTool", "thinkimg.dev/v1alpha1", "visiontools"),
-        Kind("ToolRLJob", "thinkimg.dev/v1alpha1", "toolrljobs"),
+        Kind("VisionTool", API_VERSION, "visiontools"),
+        Kind("ToolRLJob", API_VERSION, "toolrljobs"),
         Kind("Deployment", "apps/v1", "deployments"),
         Kind("Job", "batch/v1", "jobs"),
         Kind("Pod", "v1", "pods"),
@@ -82,7 +84,7 @@ def owner_of(body: Body) -> Key | None:
     for reference in body["metadata"].get("ownerReferences", ()):
         known = KINDS.get(reference["kind"])
         if reference.get("controller") and known and known.api_version == reference["apiVersion"]:
-            if known.group != "thinkimg.dev":
+            if known.group != GROUP:
                 return None
             return Key(known.name, body["metadata"].get("namespace", ""), reference["name"])
     return None

@@ -19,6 +19,8 @@ from typing import Any
 import kopf
 from kubernetes.aio.client import ApiClient, Configuration
 
+from thinkimg.api.pod_contract import Label
+
 from .cluster import SELECT_OURS, ApiError, Cluster, read_credentials
 from .controller import Controller, Hub
 from .fence import fenced_client
@@ -29,7 +31,6 @@ from .metrics import Metrics
 from .probes import Probes
 from .settings import VERSION, Settings, parse_settings
 from .toolrljob.reconcile import ToolRLJobReconciler
-from .toolrljob.render import JOB_LABEL
 from .visiontool.reconcile import VisionToolReconciler
 from .watch import backoffs, watch_for_ever
 from .workqueue import Reconciler
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 RESOURCES = ("VisionTool", "ToolRLJob")
 """Kinds that kopf watches."""
-CHILDREN = {"Deployment": SELECT_OURS, "Job": SELECT_OURS, "Pod": JOB_LABEL}
+CHILDREN = {"Deployment": SELECT_OURS, "Job": SELECT_OURS, "Pod": Label.JOB}
 """Kinds that `watch.py` watches, with the label selector that the API server applies. The resync sees to all others."""
 _FINISH_SECONDS = 1.0
 """How long reconciliations may take to finish when the process stops."""

@@ -19,6 +19,7 @@ from tests.support import REPOSITORY
 from tests.support.cluster.testcluster import Cluster, Namespace
 
 HERE = Path(__file__).parent
+NO_PLANE = "no control plane: "
 _unavailable: str | None = None
 
 
@@ -44,9 +45,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _unavailable:
+    """Said from the reports, because a worker of pytest-xdist that skipped the tests has no terminal."""
+    skipped = {str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])}
+    reason = next((text for text in skipped if NO_PLANE in text), None)
+    if reason:
         terminalreporter.section("THE CLUSTER TESTS DID NOT RUN", red=True, bold=True)
-        terminalreporter.write_line(f"There is no control plane: {_unavailable}")
+        terminalreporter.write_line(f"There is no control plane: {reason.partition(NO_PLANE)[2]}")
         terminalreporter.write_line(
             "Name a cluster (THINKIMG_TEST_KUBECONFIG) or programs (KUBEBUILDER_ASSETS), or see"
         )
@@ -64,7 +68,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if _unavailable:
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI must run the cluster tests, but {_unavailable}")
-        pytest.skip(f"no control plane: {_unavailable}")
+        pytest.skip(f"{NO_PLANE}{_unavailable}")
     with Cluster.started(tmp_path_factory.mktemp("cluster") / "plane") as cluster:
         yield cluster
 

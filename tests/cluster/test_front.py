@@ -116,7 +116,7 @@ def test_a_named_cluster_comes_up_and_goes_down(cluster: Cluster) -> None:
     name = f"test-{os.getpid()}"
 
     def front(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([str(FRONT), *arguments, "--name", name], capture_output=True, text=True, timeout=120)
+        return subprocess.run([str(FRONT), *arguments, "--name", name], capture_output=True, text=True, timeout=400)
 
     try:
         up = front("up", "--nodes", "1", "--gpus", "4")
@@ -201,7 +201,7 @@ def test_the_guide_runs(cluster: Cluster, tmp_path: Path) -> None:
     }
     started = time.monotonic()
     done = subprocess.run(
-        ["bash", "-euc", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=240
+        ["bash", "-euc", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=800
     )
     assert done.returncode == 0, done.stderr
     for expected in ("visiontool.thinkimg.dev/ocr", "FIELDS:", "runs Kubernetes v1.", "is down", "node-1"):

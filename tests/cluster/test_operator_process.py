@@ -51,7 +51,7 @@ def test_the_guide_runs(tmp_path: Path) -> None:
         "THINKIMG_CLUSTER_CACHE": str(tmp_path / "cache"),  # so that the developer's own cluster is left alone
     }
     done = subprocess.run(
-        ["bash", "-euc", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=240
+        ["bash", "-euc", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=800
     )
     assert done.returncode == 0, done.stderr
     for expected in (

@@ -35,7 +35,7 @@ def thinkimg(lab: Lab, *arguments: str, code: int = 0) -> str:
     """What the command prints, on both streams; it must end with `code`."""
     command = [sys.executable, "-m", "thinkimg.cli", *arguments, f"--namespace={lab.name}"]
     environment = {**os.environ, "KUBECONFIG": str(lab.cluster.kubeconfig), "COLUMNS": "200", "NO_COLOR": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -105,7 +105,7 @@ def test_logs_are_followed_through_the_stages_until_the_job_is_over(lab: Lab, tm
         (pod,) = lab.runs("followed", "table")
         lab.say(pod, "a table")
         lab.succeed("followed", "table")
-        output, _ = following.communicate(timeout=60)
+        output, _ = following.communicate(timeout=300)
     finally:
         following.kill()
     assert {"sft/1 rank 0 | here", "sft/1 rank 1 | here", "table/1 rank 0 | a table"} <= set(output.splitlines())
@@ -139,6 +139,6 @@ def test_what_has_to_be_done_is_said(lab: Lab, tmp_path: Path) -> None:
 def test_without_a_cluster_it_says_so(lab: Lab, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "thinkimg.cli", "status"]
     environment = {**os.environ, "KUBECONFIG": str(tmp_path / "nothing")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 2
     assert "there is no cluster to talk to" in done.stderr

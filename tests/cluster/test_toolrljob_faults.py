@@ -200,7 +200,7 @@ def test_the_undisturbed_run_is_what_the_script_means(undisturbed: tuple[Object,
     }  # fmt: skip
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_killed_after_any_write_it_ends_like_the_undisturbed_run(
     cluster: Cluster, server: ForkServer, undisturbed: tuple[Object, int]
 ) -> None:
@@ -228,7 +228,7 @@ def misbehave(seed: int, share: float) -> Callable[[Request], Fault | None]:
     return lambda request: chance.choice(kinds) if chance.random() < share else None
 
 
-@pytest.mark.timeout(400 + FAULT_SECONDS)
+@pytest.mark.timeout(900 + FAULT_SECONDS)
 def test_faults_and_kills_at_random_leave_no_trace(
     cluster: Cluster, server: ForkServer, undisturbed: tuple[Object, int]
 ) -> None:

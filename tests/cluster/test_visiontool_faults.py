@@ -153,7 +153,7 @@ def start_again_if_it_ended(operator: Operator) -> int:
     return 1
 
 
-@pytest.mark.timeout(300 + FAULT_SECONDS)
+@pytest.mark.timeout(900 + FAULT_SECONDS)
 def test_faults_and_kills_at_random_leave_no_trace(cluster: Cluster, namespace: Namespace) -> None:
     """Errors, lost answers, hanging requests, dropped watches and kills, while tools are made, changed and deleted."""
     names = [f"tool-{index}" for index in range(8)]

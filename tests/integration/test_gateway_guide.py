@@ -46,7 +46,7 @@ class Guide:
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=200
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -70,7 +70,7 @@ def guide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guide]:
             command = ["thinkimg", "up", "tools.yaml"]
             up = subprocess.Popen(command, cwd=guide.folder, env=guide.environment, stdout=output, stderr=output)
         try:
-            deadline = time.monotonic() + 200
+            deadline = time.monotonic() + 600
             while "all 3 ready" not in log.read_text():
                 assert up.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()

@@ -27,7 +27,7 @@ from thinkimg.jobs.layout import Run
 from thinkimg.jobs.stages import tiny_preset
 from thinkimg.tools.registry import TOOLS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 STAGES = ("cold-start", "text-sft", "sft", "text-rl", "v-toolrl", "sft-long", "table")
 
 

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("brightness", "pyproject.toml"):
         shutil.move(folder / name, package / name)
     for command in (["build", "--wheel", "--out-dir", folder / "dist", package], _install(folder)):
-        subprocess.run([uv, *command], check=True, capture_output=True, timeout=240)
+        subprocess.run([uv, *command], check=True, capture_output=True, timeout=800)
     assert list((folder / "site").glob("brightness-*.dist-info/entry_points.txt"))
     Pillow.new("RGB", (100, 50), (128, 128, 128)).save(folder / "chart.png")
     return folder
@@ -48,7 +48,7 @@ def run(folder: Path, *command: str, installed: bool = True) -> "subprocess.Comp
     environment["COLUMNS"] = "200"
     environment["PYTHONPATH"] = str(folder / "site") if installed else ""
     return subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=800
     )
 
 

@@ -2,50 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from thinkimg.agent.formats import Call, Format, OpenThinkIMG, Parsed, Returned
 from thinkimg.agent.prompts import Style, system_prompt
+from thinkimg.agent.tools import Tools
 from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.message import ImageBlock, TextBlock, ToolCallBlock, ToolResultBlock
 from thinkimg.models.chat import ChatModel, ContextFull, Reply, SamplingParameters
-from thinkimg.tools.tool import ToolResult, ToolSchema
 from thinkimg.trajectory import Task, Trajectory, Turn
 
 LONGEST_STRIP = 200
 """Longer side to shorter side: what image processors of the Qwen-VL kind accept at most."""
-
-
-class Outcome(Protocol):
-    """What a call gave: see `thinkimg.client`."""
-
-    @property
-    def result(self) -> ToolResult: ...
-    @property
-    def cached(self) -> bool: ...
-
-
-class Tools(Protocol):
-    """What the loop needs of a tool client."""
-
-    @property
-    def schemas(self) -> Mapping[str, ToolSchema]: ...
-
-    async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Image]) -> Outcome:
-        """Raises `ModelError` for what the model did wrong, `InfrastructureError` for what it did not."""
-        ...
-
-
-class NoTools:
-    """For text-only runs: nothing is offered, and whatever is called does not exist."""
-
-    schemas: Mapping[str, ToolSchema] = {}
-
-    async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Image]) -> Outcome:
-        raise ModelError(f"There is no tool {name}: this task has no tools. Give your answer.", kind="unknown_tool")
 
 
 @dataclass(frozen=True)
@@ -229,4 +198,4 @@ def append_reply(trajectory: Trajectory, reply: Reply) -> Turn:
     return turn
 
 
-__all__ = ["Agent", "Call", "Limits", "NoTools", "Outcome", "Tools", "append_reply"]
+__all__ = ["Agent", "Call", "Limits", "append_reply"]

@@ -1,6 +1,6 @@
 """Does a trajectory's record tell the truth? Its calls are run again, and what comes back is compared."""
 
-from thinkimg.agent.agent import Tools
+from thinkimg.agent.tools import Tools
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.message import ToolCallBlock, ToolResultBlock

@@ -9,12 +9,10 @@ import typer
 from rich.markup import escape
 
 from thinkimg import __version__
+from thinkimg.api.pod_contract import ExitCode
 from thinkimg.cli import cluster, evaluate, gateway, models, run, synthesize, tools, view
 from thinkimg.cli.screen import notes
 from thinkimg.errors import InfrastructureError, UserError
-
-USER, INFRASTRUCTURE, INTERRUPTED = 2, 70, 75
-"""Exit codes beside 0 (done) and 1 (a bug): never retried; retried; retried without counting."""
 
 _TYPER_INTERRUPTED = 130
 
@@ -87,17 +85,17 @@ def main() -> NoReturn:
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         notes.print("interrupted; run the same command again to go on")
-        code = INTERRUPTED
+        code = ExitCode.INTERRUPTED
     except (UserError, ManifestError) as error:
         _complain("error", error)
-        code = USER
+        code = ExitCode.USER
     except InfrastructureError as error:
         _complain("infrastructure", error)
-        code = INFRASTRUCTURE
+        code = ExitCode.INFRASTRUCTURE
     except typer.Exit as exit:
         code = exit.exit_code
     except typer.Abort:
-        code = 1
+        code = ExitCode.BUG
     except Exception as error:
         code = _exit_code_of(error)
     sys.stdout.flush()
@@ -118,7 +116,7 @@ def _exit_code_of(error: Exception) -> int:
         _complain("error", error)
         return code
     notes.print_exception()
-    return 1
+    return ExitCode.BUG
 
 
 def _interrupt(*_: Any) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from thinkimg.api.pod_contract import ExitCode, Variable
 from thinkimg.cli.options import JobName, Manifest, RunFolder, Secrets, Seed
 from thinkimg.cli.screen import notes
 from thinkimg.errors import UserError
@@ -40,13 +41,14 @@ def stage(
     tool_cache: bool = True,
 ) -> None:
     """Run one stage. `thinkimg run`, torchrun and pods execute this; ranks are read from RANK and WORLD_SIZE."""
+    from thinkimg.jobs.environment import check_contract, tool_endpoints, tool_keys
     from thinkimg.jobs.runner.launch import launch, wants_torchrun
 
+    check_contract(os.environ)
     if wants_torchrun(os.environ):
         raise typer.Exit(launch(sys.argv[1:]))
     _end_with_parent()
     from thinkimg.api import load_manifest
-    from thinkimg.jobs.environment import tool_keys
     from thinkimg.jobs.layout import Run
     from thinkimg.jobs.stages.context import Context, call_seconds_of
     from thinkimg.jobs.stages.stage import join_ranks, run_stage
@@ -59,7 +61,7 @@ def stage(
     stages = ["base", *(known.name for known in chosen.spec.stages)]
     if name not in stages:
         raise UserError(f"there is no stage {name!r}; there are {', '.join(stages)}", "NAME")
-    endpoints = [url for url in os.environ.get("THINKIMG_TOOL_ENDPOINTS", "").split(",") if url]
+    endpoints = tool_endpoints(os.environ)
     with join_ranks() as (rank, world_size):
         context = Context(
             chosen,
@@ -78,14 +80,14 @@ def stage(
 
 def _end_with_parent() -> None:
     """A stage ends when `thinkimg run` is gone, however it went: its results would have no reader."""
-    parent = int(os.environ.get("THINKIMG_PARENT", "0"))
+    parent = int(os.environ.get(Variable.PARENT, "0"))
     if not parent:
         return
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os._exit(75)
+        os._exit(ExitCode.INTERRUPTED)
 
     threading.Thread(target=watch, daemon=True).start()
 

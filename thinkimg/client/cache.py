@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from thinkimg import wire
+from thinkimg.cache import BoundedCache
 from thinkimg.errors import ModelError
 from thinkimg.image import ImageDecodeError
 from thinkimg.tools.tool import ToolResult, ToolSchema
@@ -63,10 +63,7 @@ class ResultCache:
     """
 
     def __init__(self, max_entries: int = 8192, max_bytes: int = 512 * 1024 * 1024, folder: Path | None = None) -> None:
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
-        self._bytes = 0
+        self._entries: BoundedCache[str, Entry] = BoundedCache(max_bytes, max_entries=max_entries)
         self.folder = folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -76,18 +73,11 @@ class ResultCache:
 
     def get(self, key: str) -> Entry | None:
         """From memory only."""
-        entry = self._entries.get(key)
-        if entry is not None:
-            self._entries.move_to_end(key)
-        return entry
+        return self._entries.get(key)
 
     def put(self, key: str, entry: Entry) -> None:
         """In memory only."""
-        self._drop(key)
-        self._entries[key] = entry
-        self._bytes += _size(entry)
-        while self._entries and (len(self._entries) > self._max_entries or self._bytes > self._max_bytes):
-            self._drop(next(iter(self._entries)))
+        self._entries.put(key, entry, _size(entry))
 
     def read_file(self, key: str) -> Entry | None:
         """From disk; None if it is not there or damaged."""
@@ -117,11 +107,6 @@ class ResultCache:
 
     def _path(self, key: str) -> Path | None:
         return None if self.folder is None else self.folder / key[:2] / f"{key[2:]}.msgpack"
-
-    def _drop(self, key: str) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._bytes -= _size(entry)
 
 
 def _size(entry: Entry) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,11 +10,14 @@ from typing import Any
 import httpx
 
 from thinkimg import wire
+from thinkimg.api.server_contract import HttpPath
+from thinkimg.cache import BoundedCache
 from thinkimg.client.connections import Connections
 from thinkimg.errors import UserError
 from thinkimg.tools.tool import ToolSchema
 
 _KNOWN_IMAGES = 4096
+_HASH_BYTES = 64
 _ENOUGH_ANSWERS = 8
 _ENOUGH_UNDER_WAY = 3
 _NEWEST_WEIGHT = 0.2
@@ -66,7 +68,7 @@ class Replica:
         self._headers = _authorisation(self.url, api_key)
         self._connections = Connections(self.url)
         self._control = Connections(self.url)  # probes must not queue behind calls
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._known: BoundedCache[str, None] = BoundedCache(_KNOWN_IMAGES * _HASH_BYTES, max_entries=_KNOWN_IMAGES)
         self._answers: dict[str, tuple[int, float]] = {}
 
     @property
@@ -108,7 +110,7 @@ class Replica:
     async def lives(self, timeout: float) -> bool:
         """Whether it answers anything at all. Its tools may be slow all the same."""
         try:
-            await self._send(self._control, "GET", "/livez", b"", {}, timeout)
+            await self._send(self._control, "GET", HttpPath.LIVE, b"", {}, timeout)
         except httpx.HTTPError:
             return False
         return True
@@ -170,13 +172,10 @@ class Replica:
         return sha256 in self._known
 
     def remember(self, sha256: str) -> None:
-        self._known[sha256] = None
-        self._known.move_to_end(sha256)
-        if len(self._known) > _KNOWN_IMAGES:
-            self._known.popitem(last=False)
+        self._known.put(sha256, None, len(sha256))
 
     def forget(self, sha256: str) -> None:
-        self._known.pop(sha256, None)
+        self._known.drop(sha256)
 
 
 def problem_of(answer: httpx.Response) -> wire.Problem:

@@ -8,7 +8,8 @@ from typing import Any, TextIO
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
-from thinkimg.cluster.place import ATTEMPT_LABEL, JOB_LABEL, STAGE_LABEL, Place, rank_of
+from thinkimg.api.pod_contract import Label
+from thinkimg.cluster.place import Place, rank_of
 from thinkimg.cluster.status import is_over, status_of
 from thinkimg.errors import UserError
 
@@ -66,17 +67,17 @@ class _Logs:
 
     def _pods(self, follow: bool) -> list[Any]:
         """Pods with a log, of the stage that was asked for, else of the newest."""
-        selector = f"{JOB_LABEL}={self.name}" + (f",{STAGE_LABEL}={self.stage}" if self.stage else "")
+        selector = f"{Label.JOB}={self.name}" + (f",{Label.STAGE}={self.stage}" if self.stage else "")
         pods = [pod for pod in self.place.pods(selector) if pod.status.phase in ("Running", "Succeeded", "Failed")]
         if pods and self.stage is None and not follow:
-            pods = [pod for pod in pods if pod.metadata.labels[STAGE_LABEL] == pods[-1].metadata.labels[STAGE_LABEL]]
+            pods = [pod for pod in pods if pod.metadata.labels[Label.STAGE] == pods[-1].metadata.labels[Label.STAGE]]
         return [pod for pod in pods if self.rank is None or rank_of(pod) == self.rank]
 
     def _start(self, pod: Any, follow: bool) -> None:
         if pod.metadata.uid in self.threads:
             return
         labels = pod.metadata.labels
-        label = f"{labels[STAGE_LABEL]}/{labels[ATTEMPT_LABEL]} rank {rank_of(pod)} | "
+        label = f"{labels[Label.STAGE]}/{labels[Label.ATTEMPT]} rank {rank_of(pod)} | "
         follow = follow and pod.status.phase == "Running"
         thread = threading.Thread(
             target=self._copy, args=[pod.metadata.uid, pod.metadata.name, label, follow], daemon=True

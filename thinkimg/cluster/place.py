@@ -11,14 +11,12 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from thinkimg.api import API_VERSION, GROUP, suggestion
+from thinkimg.api.pod_contract import CONTAINER, Annotation
 from thinkimg.errors import InfrastructureError, UserError
 
 VERSION = API_VERSION.partition("/")[2]
 PLURALS = {"VisionTool": "visiontools", "ToolRLJob": "toolrljobs"}
 MANAGER = "thinkimg-submit"
-JOB_LABEL, STAGE_LABEL, ATTEMPT_LABEL = (f"{GROUP}/{name}" for name in ("job", "stage", "attempt"))
-INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
-CONTAINER = "stage"
 
 
 @dataclass(frozen=True)
@@ -139,4 +137,4 @@ def _raise(error: ApiException, what: str) -> NoReturn:
 
 def rank_of(pod: Any) -> int:
     """The pod's number in its attempt: the node's rank."""
-    return int((pod.metadata.annotations or {}).get(INDEX_ANNOTATION, 0))
+    return int((pod.metadata.annotations or {}).get(Annotation.COMPLETION_INDEX, 0))

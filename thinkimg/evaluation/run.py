@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 
 if TYPE_CHECKING:
-    from thinkimg.agent.agent import Agent, Tools
+    from thinkimg.agent.agent import Agent
+    from thinkimg.agent.tools import Tools
     from thinkimg.client import ToolClient
     from thinkimg.evaluation.scorers import Scorer
     from thinkimg.models.chat import ChatModel
-    from thinkimg.tools.tool import ToolSchema
 
-TOOL_KEY = "THINKIMG_TOOL_API_KEY"
 console = Console(stderr=True)
 
 
@@ -165,7 +165,7 @@ class _connected:
         self.client: ToolClient | None = None
 
     async def __aenter__(self) -> "Tools":
-        from thinkimg.agent.agent import NoTools
+        from thinkimg.agent.tools import NoTools, only
         from thinkimg.client import ResultCache, ToolClient
 
         servers = self.options.servers
@@ -173,37 +173,14 @@ class _connected:
             if self.options.tools:
                 raise UserError("tools need a server: start one with `thinkimg serve`, and give --server URL", "--tool")
             return NoTools()
-        key = os.environ.get(TOOL_KEY)
+        key = os.environ.get(Variable.API_KEY)
         self.client = ToolClient(servers, dict.fromkeys(servers, key) if key else None, cache=ResultCache())
         await self.client.connect()
-        return _Offered(self.client, self.options.tools) if self.options.tools else self.client
+        return only(self.client, self.options.tools) if self.options.tools else self.client
 
     async def __aexit__(self, *_: object) -> None:
         if self.client is not None:
             await self.client.close()
-
-
-class _Offered:
-    """Some of a client's tools."""
-
-    def __init__(self, client: "ToolClient", names: Sequence[str]) -> None:
-        from thinkimg.tools.tool import normalise_name
-
-        known = {normalise_name(name): name for name in client.schemas}
-        if missing := [name for name in names if normalise_name(name) not in known]:
-            raise UserError(f"no server has {missing[0]}; there are {', '.join(known.values())}", "--tool")
-        chosen = [known[normalise_name(name)] for name in names]
-        self.schemas: Mapping[str, ToolSchema] = {name: client.schemas[name] for name in chosen}
-        self._known = {normalise_name(name) for name in chosen}
-        self._client = client
-
-    async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Any]) -> Any:
-        from thinkimg.errors import ModelError
-        from thinkimg.tools.tool import normalise_name
-
-        if normalise_name(name) not in self._known:
-            raise ModelError(f"There is no tool {name}; there are {', '.join(self.schemas)}.", kind="unknown_tool")
-        return await self._client.call(name, arguments, images)
 
 
 def show(results: Mapping[str, Any]) -> None:

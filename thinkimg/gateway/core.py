@@ -58,7 +58,7 @@ class Core:
         self.draining = False
         self._connected = False
         self.metrics.ready.set_function(lambda: float(self.ready))
-        self.metrics.held_bytes.set_function(lambda: float(self.pictures.bytes))
+        self.metrics.held_bytes.set_function(lambda: float(self.pictures.held_bytes))
 
     @property
     def ready(self) -> bool:

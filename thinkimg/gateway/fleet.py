@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.gateway.config import GatewayConfig, is_loopback, parse_config
-from thinkimg.serving.config import API_KEY_VARIABLE
 from thinkimg.serving.fleet import Plan
 from thinkimg.serving.supervisor import ServerSpec
 
@@ -63,12 +63,12 @@ def _configured(settings: Mapping[str, Any], servers: Sequence[ServerSpec]) -> t
     entries, environment = [], {}
     for number, server in enumerate(servers):
         entry = {"url": _address(server)}
-        key = server.config.secrets.get(API_KEY_VARIABLE) or server.env.get(API_KEY_VARIABLE)
+        key = server.config.secrets.get(Variable.API_KEY) or server.env.get(Variable.API_KEY)
         if key is not None:
             entry["api_key_variable"] = variable = f"THINKIMG_SERVER_KEY_{number}"
             environment[variable] = key
-        elif os.environ.get(API_KEY_VARIABLE):  # which every server inherits, and so does the gateway
-            entry["api_key_variable"] = API_KEY_VARIABLE
+        elif os.environ.get(Variable.API_KEY):  # which every server inherits, and so does the gateway
+            entry["api_key_variable"] = Variable.API_KEY
         entries.append(entry)
     if "servers" in settings:
         raise UserError("the servers are those of `services`", "gateway.servers")

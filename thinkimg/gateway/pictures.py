@@ -5,11 +5,11 @@ import asyncio
 import base64
 import binascii
 import re
-from collections import OrderedDict
 
 import httpx
 
 from thinkimg import wire
+from thinkimg.cache import BoundedCache
 from thinkimg.gateway.config import Limits
 from thinkimg.gateway.refusals import Refusal, refuse
 from thinkimg.image import Image, ImageDecodeError
@@ -33,22 +33,19 @@ class Pictures:
     def __init__(self, limits: Limits, hosts: tuple[str, ...] = ()) -> None:
         self._limits = limits
         self._hosts = frozenset(host.lower() for host in hosts)
-        self._held: OrderedDict[tuple[str, str], Image] = OrderedDict()
-        self.bytes = 0
+        self._held: BoundedCache[tuple[str, str], Image] = BoundedCache(limits.held_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all pictures that are held."""
+        return self._held.bytes
 
     # ---- holding ----------------------------------------------------------------------------------------------------
 
     def hold(self, owner: str, image: Image) -> str:
         """Keep it; returns the handle by which the owner may name it."""
         name = handle_of(image)
-        held = self._held.pop((owner, name), None)
-        self.bytes -= len(held.data) if held else 0
-        if len(image.data) <= self._limits.held_bytes:
-            self._held[owner, name] = image
-            self.bytes += len(image.data)
-        while self.bytes > self._limits.held_bytes:
-            _, dropped = self._held.popitem(last=False)
-            self.bytes -= len(dropped.data)
+        self._held.put((owner, name), image, len(image.data), owner)
         return name
 
     def held(self, owner: str, sha256: str) -> Image | None:
@@ -56,10 +53,7 @@ class Pictures:
         return image if image is not None and image.sha256 == sha256 else None
 
     def by_handle(self, owner: str, handle: str) -> Image | None:
-        image = self._held.get((owner, handle))
-        if image is not None:
-            self._held.move_to_end((owner, handle))
-        return image
+        return self._held.get((owner, handle))
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
+from thinkimg.api.pod_contract import ExitCode
 from thinkimg.errors import UserError
 from thinkimg.gateway.app import create_app
 from thinkimg.gateway.config import GatewayConfig, read_config
@@ -19,7 +20,6 @@ from thinkimg.gateway.openai import ServedModel
 from thinkimg.serving.listening import Announcer, Server, bind, url_of
 from thinkimg.serving.logs import configure_logging
 from thinkimg.serving.memory import give_memory_back, share_one_arena
-from thinkimg.serving.process import EXIT_USER_ERROR
 from thinkimg.serving.stalled import close_stalled
 from thinkimg.serving.supervised import read_start
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         serve(read_config(start.config), start.ready_file, supervised=start.supervised)
     except UserError as error:
         Announcer(start.ready_file).failed(error)
-        return EXIT_USER_ERROR
+        return ExitCode.USER
     return 0
 
 

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinkimg.agent.agent import NoTools
+from thinkimg.agent.tools import NoTools
 from thinkimg.api import load_manifest
 from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError

@@ -7,11 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
+from thinkimg.api.pod_contract import Variable
 from thinkimg.errors import InfrastructureError
 from thinkimg.training.checkpoints import complete_checkpoints
 
-VARIABLE = "THINKIMG_ATTEMPT"
-"""The attempt's number, counted from 1. Without it (a local run) there is one attempt, and nothing to keep apart."""
 _FILE = "attempt"
 _BESIDE_CHECKPOINTS = {"log.jsonl", "trajectories", "extended"}
 """What training goes on writing after a resume."""
@@ -63,7 +62,7 @@ def check_attempt(folder: Path) -> None:
 
 def attempt_number() -> int | None:
     """This process's attempt; None in a local run, which starts an interrupted stage from its beginning."""
-    text = os.environ.get(VARIABLE, "")
+    text = os.environ.get(Variable.ATTEMPT, "")
     return int(text) if text.isdigit() else None
 
 

@@ -45,8 +45,9 @@ def run_synthesis(options: Options) -> dict[str, Any]:
     Raises:
         UserError: wrong options; another process works on the folder.
     """
-    from thinkimg.agent.agent import Agent, Limits, NoTools
+    from thinkimg.agent.agent import Agent, Limits
     from thinkimg.agent.formats import get_format
+    from thinkimg.agent.tools import NoTools
     from thinkimg.api import Filters, Synthesize
     from thinkimg.client import ResultCache, ToolClient
     from thinkimg.data.sharegpt import write_sharegpt

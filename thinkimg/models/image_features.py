@@ -1,13 +1,15 @@
 """Images to model features, each picture once: a cache by sha256 in front of Hugging Face's image processor."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from thinkimg.cache import BoundedCache
 from thinkimg.image import Image
 
+MAX_BYTES = 2 * 1024**3
+"""Of the features that a process keeps of a model's pictures; those of one take 1 to 80 MB."""
 COUNTS = ("num_patches", "batch_num_images")
 """What image processors return beside features: no input of the model."""
 
@@ -18,17 +20,17 @@ class ImageFeatures:
 
     Args:
         image_processor: Hugging Face's.
-        max_images: pictures kept; the least recently used goes first.
-
-    Attributes:
-        runs: how many pictures were really preprocessed.
+        max_bytes: memory for features that are kept; the least recently used go first.
     """
 
-    def __init__(self, image_processor: Any, max_images: int = 20_000) -> None:
+    def __init__(self, image_processor: Any, max_bytes: int = MAX_BYTES) -> None:
         self.image_processor = image_processor
-        self.max_images = max_images
-        self.runs = 0
-        self._kept: OrderedDict[str, dict[str, torch.Tensor]] = OrderedDict()
+        self.kept: BoundedCache[str, dict[str, torch.Tensor]] = BoundedCache(max_bytes)
+
+    @property
+    def runs(self) -> int:
+        """How many pictures were really preprocessed."""
+        return self.kept.misses
 
     def __call__(self, images: Sequence[Image]) -> dict[str, torch.Tensor]:
         features = [self._features(image) for image in images]
@@ -40,14 +42,14 @@ class ImageFeatures:
         return torch.cat([torch.as_tensor(self._features(image)["num_patches"]).reshape(-1) for image in images])
 
     def _features(self, image: Image) -> dict[str, torch.Tensor]:
-        kept = self._kept.get(image.sha256)
-        if kept is None:
-            self.runs += 1
-            kept = self._kept[image.sha256] = dict(self.image_processor(images=[image.pixels()], return_tensors="pt"))
-            if len(self._kept) > self.max_images:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(image.sha256)
-        return kept
+        def preprocess() -> dict[str, torch.Tensor]:
+            return dict(self.image_processor(images=[image.pixels()], return_tensors="pt"))
+
+        return self.kept.get_or_make(image.sha256, preprocess, _size)
+
+
+def _size(features: dict[str, torch.Tensor]) -> int:
+    return sum(torch.as_tensor(each).nbytes for each in features.values())
 
 
 def _concatenated(tensors: list[torch.Tensor]) -> torch.Tensor:

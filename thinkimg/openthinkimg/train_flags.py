@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import yaml
 
 from thinkimg.api import parse_manifest, read_value
+from thinkimg.api.pod_contract import ExitCode, Variable, stage_arguments
 from thinkimg.data.datasets import load_questions
 from thinkimg.errors import UserError
 
@@ -255,9 +256,9 @@ def prepare(words: Sequence[str], environment: Mapping[str, str]) -> tuple[Path,
     output.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     _claims(values, output / f"claims.rank{rank}")
-    added = {"THINKIMG_CLAIMS": str(output / f"claims.rank{rank}"), "THINKIMG_ATTEMPT": str(_attempt(output) + 1)}
+    added = {Variable.CLAIMS: str(output / f"claims.rank{rank}"), Variable.ATTEMPT: str(_attempt(output) + 1)}
     if values.get("use_tool"):
-        added["THINKIMG_TOOL_ENDPOINTS"] = _needed(values, "controller_addr")
+        added[Variable.TOOL_ENDPOINTS] = _needed(values, "controller_addr")
     if values.get("run_name"):
         added["WANDB_NAME"] = values["run_name"]
     if rank == "0":
@@ -288,6 +289,6 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         file, added = prepare(sys.argv[1:] if words is None else words, os.environ)
     except (UserError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    command = [sys.executable, "-m", "thinkimg.cli", "stage", str(file), STAGE, "--run", str(file.parent)]
+        sys.exit(ExitCode.USER)
+    command = [sys.executable, "-m", "thinkimg.cli", *stage_arguments(str(file), STAGE, str(file.parent))]
     os.execve(sys.executable, command, {**os.environ, **added})

@@ -7,11 +7,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
-
-API_KEY_VARIABLE = "THINKIMG_TOOL_API_KEY"
-"""Environment variable with the key of a server, so that it need not be in a file."""
 
 
 class Batching(BaseModel):
@@ -90,7 +88,8 @@ class ServerConfig(ProcessConfig):
         max_queue: calls that may wait for a thread; more are answered 429.
         max_image_bytes, max_image_pixels: limits of one picture.
         image_store_bytes: memory for pictures that clients have sent or tools have made, least recently used out first.
-        decoded_bytes: memory for decoded pictures, so that several calls decode one only once.
+        decoded_bytes: memory for decoded pictures, so that several calls decode one only once. It is the process's: of
+            several services in one process the largest counts.
         max_pending_bytes: of all requests together that are being read or run; more are answered 429.
         client_seconds: how long a client may take to send its headers, to send a body, or to take an answer.
         default_timeout_seconds: of a call; its caller may ask for less.
@@ -110,7 +109,7 @@ class ServerConfig(ProcessConfig):
 
     @property
     def secrets(self) -> dict[str, str]:
-        return {API_KEY_VARIABLE: self.api_key.get_secret_value()} if self.api_key else {}
+        return {Variable.API_KEY: self.api_key.get_secret_value()} if self.api_key else {}
 
     @property
     def max_body_bytes(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from thinkimg.serving.config import API_KEY_VARIABLE
+from thinkimg.api.server_contract import IN_FLIGHT_METRIC, HttpPath, Variable
 from thinkimg.serving.supervisor import ServerSpec, ServerStatus, Supervisor
 
 _READ_SECONDS = 2.0
@@ -32,7 +32,7 @@ class Readings:
 
     def __init__(self, specs: Sequence[ServerSpec], supervisor: Supervisor) -> None:
         self.loads: dict[str, Load] = {}
-        self._keys = {spec.name: spec.config.secrets.get(API_KEY_VARIABLE) for spec in specs}
+        self._keys = {spec.name: spec.config.secrets.get(Variable.API_KEY) for spec in specs}
         self._supervisor = supervisor
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._read_all, name="readings", daemon=True)
@@ -53,9 +53,9 @@ class Readings:
                             self.loads[status.name] = self._read(http, status)
 
     def _read(self, http: httpx.Client, status: ServerStatus) -> Load:
-        secret = self._keys.get(status.name) or os.environ.get(API_KEY_VARIABLE)
+        secret = self._keys.get(status.name) or os.environ.get(Variable.API_KEY)
         headers = {"authorization": f"Bearer {secret.strip()}"} if secret else {}
-        return load_of(http.get(f"{status.url}/metrics", headers=headers).raise_for_status().text)
+        return load_of(http.get(f"{status.url}{HttpPath.METRICS}", headers=headers).raise_for_status().text)
 
 
 def load_of(metrics: str) -> Load:
@@ -70,5 +70,5 @@ def load_of(metrics: str) -> Load:
     return Load(
         totals["thinkimg_tool_calls_total"] + totals["thinkimg_gateway_tool_calls_total"],
         totals["thinkimg_tool_errors_total"] + failed,
-        totals["thinkimg_tool_calls_in_flight"] + totals["thinkimg_gateway_requests_in_flight"],
+        totals[IN_FLIGHT_METRIC] + totals["thinkimg_gateway_requests_in_flight"],
     )

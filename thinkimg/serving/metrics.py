@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from thinkimg.api.server_contract import IN_FLIGHT_METRIC
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
 
@@ -21,9 +23,7 @@ class ServerMetrics:
             ["tool", "reason"],
             registry=registry,
         )
-        self.in_flight = Gauge(
-            "thinkimg_tool_calls_in_flight", "Calls that run or wait for a thread or a batch.", registry=registry
-        )
+        self.in_flight = Gauge(IN_FLIGHT_METRIC, "Calls that run or wait for a thread or a batch.", registry=registry)
         self.queue_length = Gauge(
             "thinkimg_tool_queue_length", "Calls that wait for a thread or a batch.", registry=registry
         )

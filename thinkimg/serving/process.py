@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from thinkimg.api.pod_contract import ExitCode
 from thinkimg.errors import UserError
 from thinkimg.serving.config import ServerConfig, read_config
 from thinkimg.serving.listening import Announcer, Server, bind, url_of
@@ -20,8 +21,6 @@ from thinkimg.serving.service import ToolService
 from thinkimg.serving.stalled import close_stalled
 from thinkimg.serving.supervised import read_start
 
-EXIT_USER_ERROR = 2
-EXIT_INFRASTRUCTURE = 70
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = read_config(start.config)
     except UserError as error:
         announce.failed(error)
-        return EXIT_USER_ERROR
+        return ExitCode.USER
     return _run(config, announce, start.supervised)
 
 
@@ -53,7 +52,7 @@ def _run(config: ServerConfig, announce: Announcer, supervised: bool) -> int:
         listening = bind(config.host, config.port)
     except UserError as error:
         announce.failed(error)
-        return EXIT_USER_ERROR
+        return ExitCode.USER
     return asyncio.run(_serve(config, listening, announce, supervised))
 
 
@@ -73,7 +72,7 @@ async def _serve(config: ServerConfig, listening: socket.socket, announce: Annou
         )
     )
     loop = asyncio.get_running_loop()
-    outcome = [0]
+    outcome: list[int] = [ExitCode.DONE]
 
     def drain() -> None:
         log.info("draining", extra={"in_flight": service.in_flight})
@@ -85,7 +84,7 @@ async def _serve(config: ServerConfig, listening: socket.socket, announce: Annou
             announce.ready(url_of(config.host, listening), list(service.tools))
         else:
             announce.failed(error)
-            outcome[0] = EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_INFRASTRUCTURE
+            outcome[0] = ExitCode.USER if isinstance(error, UserError) else ExitCode.INFRASTRUCTURE
             server.should_exit = True
 
     for number in (signal.SIGTERM,) if supervised else (signal.SIGTERM, signal.SIGINT):

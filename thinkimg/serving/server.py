@@ -18,12 +18,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thinkimg import wire
-from thinkimg.serving.config import API_KEY_VARIABLE, ServerConfig
+from thinkimg.api.server_contract import HttpPath, Variable
+from thinkimg.serving.config import ServerConfig
 from thinkimg.serving.service import ProblemError, ToolService
 
 MAX_CALLS = 256
 """Of one batch request."""
-_OPEN_PATHS = ("/livez", "/readyz")
+_OPEN_PATHS = (HttpPath.LIVE, HttpPath.READY)
 _REQUEST_ID = re.compile(r"[\w.\-]{1,64}")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -35,9 +36,9 @@ def create_app(config: ServerConfig, service: ToolService | None = None) -> Fast
     app.state.service = service or ToolService(config)
     face = _Face(app.state.service)
     for method, path, handler in (
-        ("GET", "/livez", face.livez),
-        ("GET", "/readyz", face.readyz),
-        ("GET", "/metrics", face.metrics_page),
+        ("GET", HttpPath.LIVE, face.livez),
+        ("GET", HttpPath.READY, face.readyz),
+        ("GET", HttpPath.METRICS, face.metrics_page),
         ("GET", "/v1/tools", face.list_tools),
         ("POST", "/v1/tools/{name}", face.call),
         ("POST", "/v1/batch", face.batch),
@@ -45,7 +46,7 @@ def create_app(config: ServerConfig, service: ToolService | None = None) -> Fast
         ("HEAD", "/v1/images/{sha256}", face.has_image),
     ):
         app.router.add_route(path, handler, methods=[method], include_in_schema=False)
-    key = config.api_key.get_secret_value() if config.api_key else os.environ.get(API_KEY_VARIABLE)
+    key = config.api_key.get_secret_value() if config.api_key else os.environ.get(Variable.API_KEY)
     app.add_middleware(_Gate, api_key=(key or "").strip() or None)
     return app
 

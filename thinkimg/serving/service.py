@@ -10,11 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from thinkimg import wire
+from thinkimg.cache import BoundedCache
 from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image, ImageDecodeError, keep_decoded_pictures
 from thinkimg.serving.batching import Batcher
 from thinkimg.serving.config import ServerConfig, ToolEntry
-from thinkimg.serving.image_store import ImageStore
 from thinkimg.serving.metrics import ServerMetrics
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolDeclaration, ToolResult, normalise_name
@@ -42,8 +42,7 @@ class ToolService:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.tools: dict[str, Tool] = {}
-        self.images = ImageStore(config.image_store_bytes)
-        keep_decoded_pictures(config.decoded_bytes)
+        self.images: BoundedCache[str, Image] = BoundedCache(config.image_store_bytes)
         self.metrics = ServerMetrics()
         self.draining = False
         self._loaded = False
@@ -74,6 +73,7 @@ class ToolService:
         Raises:
             UserError: unknown tool, backend or option; an entry point that is none.
         """
+        keep_decoded_pictures(self.config.decoded_bytes)
         for number, entry in enumerate(self.config.tools):
             tool = _load(entry, f"tools[{number}]")
             if tool.name in self.tools:
@@ -213,7 +213,7 @@ class ToolService:
 
     def _kept(self, result: ToolResult) -> ToolResult:
         for image in result.images:
-            self.images.put(image)
+            self.images.put(image.sha256, image, len(image.data))
         return result
 
     def keep(self, sha256: str, data: bytes) -> Image:
@@ -222,7 +222,7 @@ class ToolService:
         if image.sha256 != sha256:
             detail = f"the data has sha256 {image.sha256}, not {sha256}"
             raise ProblemError(wire.Problem(422, "user", "wrong_hash", detail))
-        self.images.put(image)
+        self.images.put(sha256, image, len(data))
         return image
 
     def _gather(self, refs: dict[str, wire.ImageRef]) -> dict[str, Image]:

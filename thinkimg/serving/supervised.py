@@ -8,6 +8,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from thinkimg.api.pod_contract import ExitCode
+
 _PARENT_POLL_SECONDS = 1.0
 
 
@@ -52,6 +54,6 @@ def _end_with_parent(parent: int) -> None:
             readable, _, _ = select.select([0], [], [], _PARENT_POLL_SECONDS)
             if readable and not os.read(0, 1):
                 break
-        os._exit(1)
+        os._exit(ExitCode.BUG)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from thinkimg.api import EnvVar, SecretRef, VisionTool
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.serving.config import Batching, ServerConfig, ToolEntry
 from thinkimg.serving.supervisor import ServerSpec
@@ -32,7 +33,7 @@ def server_of(tool: VisionTool, secrets: Path | None = None) -> ServerSpec:
     )
     environment = environment_of(spec.env, secrets)
     if spec.weights is not None and spec.weights.secret_ref is not None:
-        environment.setdefault("HF_TOKEN", read_secret(spec.weights.secret_ref, secrets))
+        environment.setdefault(Variable.HUB_TOKEN, read_secret(spec.weights.secret_ref, secrets))
     return ServerSpec(tool.name, config, environment)
 
 

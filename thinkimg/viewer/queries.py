@@ -5,16 +5,17 @@ import math
 import sqlite3
 import threading
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic_core import from_json
 
+from thinkimg.cache import BoundedCache
 from thinkimg.viewer.index import Index
 from thinkimg.viewer.selection import Selection
 
-_CACHED_LISTS = 16
+_LIST_BYTES = 256 * 1024 * 1024  # of lists that are kept
+_LIST_OVERHEAD = 1024  # bytes that one takes beside its numbers, roughly
 _MOST_POINTS = 400  # of a curve: more than a chart has pixels for
 _MOST_RELATED = 200
 _FROM = "trajectories t JOIN sources s ON s.id = t.source"
@@ -32,7 +33,7 @@ class Queries:
         self.index = index
         self._lock = threading.Lock()
         self._version = -1
-        self._lists: OrderedDict[Selection, array[int]] = OrderedDict()
+        self._lists: BoundedCache[tuple[int, Selection], array[int]] = BoundedCache(_LIST_BYTES)
         self._facets: dict[str, Any] | None = None
 
     # ---- lists -------------------------------------------------------------------------------------------------------
@@ -41,11 +42,12 @@ class Queries:
         """Numbers of the trajectories, in order: 8 bytes each, so that any part of a long list is at hand."""
         with self._lock:
             self._forget_old()
-            if selection in self._lists:
-                self._lists.move_to_end(selection)
-                return self._lists[selection]
+            key = (self._version, selection)
+        return self._lists.get_or_make(key, lambda: self._numbers(selection), _list_size)
+
+    def _numbers(self, selection: Selection) -> "array[int]":
         where, values = selection.conditions()
-        found = array(
+        return array(
             "q",
             (
                 row[0]
@@ -54,11 +56,6 @@ class Queries:
                 )
             ),
         )
-        with self._lock:
-            self._lists[selection] = found
-            while len(self._lists) > _CACHED_LISTS:
-                self._lists.popitem(last=False)
-        return found
 
     def _forget_old(self) -> None:
         if (version := self.index.version) != self._version:
@@ -234,6 +231,10 @@ class Queries:
             if len(records) > 1 and (curve := _curve(run, stage, records)):
                 found.append(curve)
         return found
+
+
+def _list_size(numbers: "array[int]") -> int:
+    return _LIST_OVERHEAD + numbers.itemsize * len(numbers)
 
 
 def describe(row: sqlite3.Row) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from thinkimg.cache import BoundedCache
 from thinkimg.errors import UserError
 from thinkimg.image import FORMATS, Image, ImageDecodeError
 from thinkimg.viewer.access import Gate
@@ -30,6 +31,8 @@ _MOST_ROWS = 500  # of one answer
 _LOOK_EVERY = 2.0  # seconds: how often files are looked at for new lines, while somebody watches
 _PATIENCE = 0.1  # seconds: what a few new lines take
 _PICTURE = re.compile(r"([0-9a-f]{64})\.(png|jpg|webp|gif|bmp|tiff)")
+_TOKENIZER_BYTES = 64 * 1024 * 1024  # of one with 150,000 words, roughly
+_MOST_TOKENIZERS = 8
 _FOREVER = "private, max-age=31536000, immutable"
 
 
@@ -41,7 +44,7 @@ class Viewer:
         self.queries = Queries(index)
         self._looked = 0.0
         self._lock = threading.Lock()
-        self._decoders: dict[str, Decode | None] = {}
+        self._decoders: BoundedCache[str, Decode | None] = BoundedCache(_MOST_TOKENIZERS * _TOKENIZER_BYTES)
 
     def look(self) -> None:
         """A pass in the background, unless there was one just now; a short one is waited for."""
@@ -75,10 +78,11 @@ class Viewer:
         return {"row": listed, "record": shown, "related": self.queries.related(key)}
 
     def _decoder(self, run: str) -> Decode | None:
-        if run not in self._decoders:
+        def load() -> Decode | None:
             folder = next((known.folder for known in self.index.runs if known.name == run), None)
-            self._decoders[run] = token_decoder(folder) if folder else None
-        return self._decoders[run]
+            return token_decoder(folder) if folder else None
+
+        return self._decoders.get_or_make(run, load, lambda decoder: _TOKENIZER_BYTES if decoder else 1)
 
 
 def create_app(index: Index, token: str | None = None) -> Starlette:

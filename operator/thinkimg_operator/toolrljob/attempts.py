@@ -6,22 +6,27 @@ attempt. The next one has a higher number and starts when no pod of the earlier 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from thinkimg.api import FailurePolicy, FailureRule
+from thinkimg.api.pod_contract import (
+    CONTAINER,
+    Annotation,
+    ExitCode,
+    Label,
+    TerminationMessage,
+    last_line,
+    misunderstanding,
+)
 
 from ..conditions import find_condition, is_true, parse_timestamp
-from .render import ATTEMPT_LABEL, COMPLETION_INDEX, CONTAINER, STAGE_LABEL
 
 Body = Mapping[str, Any]
 Action = Literal["Restart", "RestartUncounted", "Fail"]
 
-USER_ERROR, INFRASTRUCTURE, INTERRUPTED = 2, 70, 75
-"""Exit codes of `thinkimg stage`: never retried; retried; retried without counting."""
 FROM_OUTSIDE = {"Deleted", "Drained", "Preempted", "NodeLost"}
 """Reasons of a pod's end that are no failure of the job: restarted without counting, unless a rule says otherwise."""
 
@@ -35,6 +40,13 @@ _DISRUPTIONS = {
 among them: a node under pressure evicts those that use more than they asked for; such pods say `Evicted`."""
 _SYNONYMS = {"Drained": "Evicted"}
 """A rule on the right word fits the left one too: for people, draining a node evicts its pods."""
+_MEANING: Mapping[int, str] = {
+    ExitCode.USER: ", the user's error",
+    ExitCode.INFRASTRUCTURE: ", infrastructure",
+    ExitCode.INTERRUPTED: ", interrupted",
+}
+_MOST_CHARACTERS = 300
+"""Of a log's last line, where a container left no message."""
 _BLOCKED = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError",
             "CreateContainerError", "RunContainerError", "ErrImageNeverPull"}  # fmt: skip
 
@@ -102,7 +114,7 @@ class Failure:
 
     @property
     def user_error(self) -> bool:
-        return self.exit_code == USER_ERROR
+        return self.exit_code == ExitCode.USER
 
 
 # ---- reading objects -------------------------------------------------------------------------------------------------
@@ -114,8 +126,8 @@ def observe_job(body: Body) -> JobSeen:
     return JobSeen(
         body["metadata"]["name"],
         body["metadata"]["uid"],
-        labels.get(STAGE_LABEL, ""),
-        _number(labels.get(ATTEMPT_LABEL)),
+        labels.get(Label.STAGE, ""),
+        _number(labels.get(Label.ATTEMPT)),
         parse_timestamp(body["metadata"]["creationTimestamp"]),
         is_true(body, "Complete"),
         f"{failed.get('reason', '')}: {failed.get('message', '')}" if failed else "",
@@ -135,9 +147,9 @@ def observe_pod(body: Body) -> PodSeen:
     return PodSeen(
         metadata["name"],
         metadata["uid"],
-        labels.get(STAGE_LABEL, ""),
-        _number(labels.get(ATTEMPT_LABEL)),
-        _number(metadata.get("annotations", {}).get(COMPLETION_INDEX)),
+        labels.get(Label.STAGE, ""),
+        _number(labels.get(Label.ATTEMPT)),
+        _number(metadata.get("annotations", {}).get(Annotation.COMPLETION_INDEX)),
         phase,
         is_true(body, "Ready"),
         ended.get("exitCode") if ended else None,
@@ -252,7 +264,7 @@ def failure_of(job: JobSeen | None, pods: Sequence[PodSeen], lost_by: datetime) 
 def _order_of_failures(pod: PodSeen) -> tuple[object, ...]:
     """By time, which has whole seconds; a pod that was deleted in the second in which another failed follows from it,
     as the Job's controller then deletes the others."""
-    return pod.exit_code != USER_ERROR, pod.failed_at, "Deleted" in pod.reasons, pod.index
+    return pod.exit_code != ExitCode.USER, pod.failed_at, "Deleted" in pod.reasons, pod.index
 
 
 def still_runs(job: JobSeen, pods: Iterable[PodSeen]) -> bool:
@@ -266,8 +278,7 @@ def _failure_of_pod(pod: PodSeen) -> Failure:
     said = last_words(pod.message)
     text = f"pod {pod.name} "
     if pod.exit_code:
-        kind = {USER_ERROR: ", the user's error", INFRASTRUCTURE: ", infrastructure", INTERRUPTED: ", interrupted"}
-        text += f"ended with exit code {pod.exit_code}{kind.get(pod.exit_code, '')}"
+        text += f"ended with exit code {pod.exit_code}{_MEANING.get(pod.exit_code, '')}"
     else:
         text += "failed"
     outside = sorted(pod.reasons - {"Error", "Completed"})
@@ -276,20 +287,16 @@ def _failure_of_pod(pod: PodSeen) -> Failure:
 
 
 def last_words(message: str) -> str:
-    """What a termination message says for people: the last line, of our own JSON the field `message`."""
-    record = parse_last_line(message)
-    if record:
-        return str(record.get("message", ""))
-    return message.strip().rpartition("\n")[2][:300]
+    """What a termination message says for people: our own one its reason, of another text the last line."""
+    words = TerminationMessage.parse(message)
+    if words is None:
+        return last_line(message)[:_MOST_CHARACTERS]
+    return "; ".join(filter(None, [words.message, not_understood(words)]))
 
 
-def parse_last_line(text: str) -> dict[str, Any]:
-    """The JSON object in the last line of a termination message; empty when there is none."""
-    try:
-        record = json.loads(text.strip().rpartition("\n")[2])
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
+def not_understood(words: TerminationMessage) -> str:
+    """Why what the stage says cannot be relied on: its image speaks another version; empty when it can."""
+    return misunderstanding("the stage's image", "this operator", words.contract)
 
 
 def action_after(failure: Failure, stage: str, policy: FailurePolicy) -> Action:
@@ -300,7 +307,7 @@ def action_after(failure: Failure, stage: str, policy: FailurePolicy) -> Action:
     for rule in policy.rules:
         if (not rule.stages or stage in rule.stages) and _fits(rule, failure):
             return rule.action
-    outside = failure.exit_code == INTERRUPTED or failure.reasons & FROM_OUTSIDE
+    outside = failure.exit_code == ExitCode.INTERRUPTED or failure.reasons & FROM_OUTSIDE
     return "RestartUncounted" if outside else "Restart"
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, explain, path_of
+from thinkimg.api.pod_contract import CONTROLLER, Label
+from thinkimg.api.server_contract import PORT
 
 from ..cluster import ApiError, Cluster, NameTakenError
 from ..conditions import find_condition, is_true
@@ -21,14 +20,12 @@ from ..kinds import Body, Key, key_of
 from ..metrics import Metrics
 from ..settings import Settings
 from ..strategic_merge import PatchError
-from ..visiontool.render import PORT, headless_name
+from ..visiontool.render import headless_name
 from ..workqueue import Requeue
 from .attempts import JobSeen, PodSeen, observe_job, observe_pod
 from .metrics import JobMetrics, state_of
+from .progress_logs import ProgressLogs
 from .render import (
-    CONTAINER,
-    JOB_LABEL,
-    UID_LABEL,
     ToolEndpoint,
     claim_name,
     foreign_claims,
@@ -39,7 +36,6 @@ from .render import (
     render_service,
 )
 from .stages import (
-    PROGRESS_SECONDS,
     Decision,
     ToolSeen,
     World,
@@ -52,12 +48,8 @@ from .stages import (
 
 log = logging.getLogger(__name__)
 
-CONTROLLER = "thinkimg.dev/operator"
-"""Who works on a job whose `spec.managedBy` is not set, or names this."""
 REFUSED_RETRY_SECONDS = 30.0
 STALE_RETRY_SECONDS = 0.2
-QUICK_SECONDS = 0.2
-"""What a reconciliation waits for a log at most."""
 _KEPT_METADATA = ("name", "namespace", "labels", "annotations", "uid", "generation")
 
 
@@ -81,7 +73,7 @@ class ToolRLJobReconciler:
         )
         self._image = settings.stage_image
         self._clock = clock
-        self._logs = _ProgressLogs(cluster)
+        self._logs = ProgressLogs(cluster)
         self._waiting: dict[Key, set[str]] = {}
         """Jobs that wait for tools, with the tools' names: whom to tell when a tool changes. A job that is missing
         here asks again by itself."""
@@ -90,7 +82,7 @@ class ToolRLJobReconciler:
         """A pod tells its job by a label, because its owner is an attempt's Job; a tool, those that wait for it."""
         namespace, name = body["metadata"].get("namespace", ""), body["metadata"]["name"]
         if body["kind"] == "Pod":
-            job = body["metadata"].get("labels", {}).get(JOB_LABEL)
+            job = body["metadata"].get("labels", {}).get(Label.JOB)
             return [Key(self.kind, namespace, job)] if job else []
         if body["kind"] == "VisionTool":
             return [key for key, tools in self._waiting.items() if key.namespace == namespace and name in tools]
@@ -139,7 +131,7 @@ class ToolRLJobReconciler:
 
     async def _observe(self, job: ToolRLJob, key: Key) -> tuple[World, list[VisionTool]]:
         """The world, read from the API server and not from memory: whether old pods are gone must not be guessed."""
-        ours = f"{UID_LABEL}={job.metadata.uid}"
+        ours = f"{Label.JOB_UID}={job.metadata.uid}"
         jobs: list[JobSeen] = []
         pods: list[PodSeen] = []
         if job.status is not None:  # else nothing was ever made for it: a status is written before anything else
@@ -319,77 +311,3 @@ def _advice(error: Exception) -> str:
 
 def _plain(error: Exception) -> str:
     return error.message if isinstance(error, ApiError) else str(error)
-
-
-class _ProgressLogs:
-    """The last progress line of each running job. A log that hangs is read beside the reconciliation, and delays the
-    next ones by nothing."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._lines: dict[Key, tuple[str, dict[str, Any]]] = {}
-        """Pod's uid and line."""
-        self._read_at: dict[Key, tuple[str, float]] = {}
-        """Pod's uid, and when its log was last read, or the pod first seen to run."""
-        self._tasks: dict[Key, asyncio.Task[None]] = {}
-        self._slow: set[Key] = set()
-        """Those whose last reading took long: it is not waited for."""
-
-    async def latest(self, key: Key, stage: str, pod: PodSeen | None) -> dict[str, Any] | None:
-        """What is known of that pod, read anew when the last reading is long enough ago."""
-        if pod is None:
-            return None
-        if pod.phase == "Running" and key not in self._tasks and self._is_due(key, pod):
-            task = self._tasks[key] = asyncio.create_task(self._read(key, stage, pod))
-            if key not in self._slow:
-                await asyncio.wait({task}, timeout=QUICK_SECONDS)
-        uid, line = self._lines.get(key, ("", {}))
-        return line if uid == pod.uid and line else None
-
-    def _is_due(self, key: Key, pod: PodSeen) -> bool:
-        """Long enough after the last reading, or after the pod was first seen to run, when its log has yet to begin."""
-        now = time.monotonic()
-        uid, since = self._read_at.get(key, ("", now))
-        due = uid == pod.uid and now - since >= PROGRESS_SECONDS
-        if due or uid != pod.uid:
-            self._read_at[key] = (pod.uid, now)
-        return due
-
-    def forget(self, key: Key) -> None:
-        self._lines.pop(key, None)
-        self._read_at.pop(key, None)
-        self._slow.discard(key)
-        task = self._tasks.pop(key, None)
-        if task is not None:
-            task.cancel()
-
-    async def _read(self, key: Key, stage: str, pod: PodSeen) -> None:
-        began = time.monotonic()
-        try:
-            text = await self._cluster.pod_log(key.namespace, pod.name, container=CONTAINER, tail=50)
-        except ApiError as error:
-            log.debug("no log of pod %s/%s: %s", key.namespace, pod.name, error)
-            text = ""
-        finally:
-            self._tasks.pop(key, None)
-        if time.monotonic() - began > QUICK_SECONDS:
-            self._slow.add(key)
-        else:
-            self._slow.discard(key)
-        line = last_progress(text, stage)
-        if line is not None:
-            self._lines[key] = (pod.uid, line)
-
-
-def last_progress(text: str, stage: str) -> dict[str, Any] | None:
-    """The last line of a log that tells a stage's step."""
-    for line in reversed(text.splitlines()):
-        if not line.startswith("{"):
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and record.get("stage") == stage and "step" in record:
-            return record
-    return None

@@ -12,38 +12,31 @@ from typing import Any
 
 import yaml
 
-from thinkimg.api import BASE, EnvVar, SecretRef, Stage, ToolRLJob, VisionTool, scheme_of
+from thinkimg.api import API_VERSION, BASE, EnvVar, SecretRef, Stage, ToolRLJob, VisionTool, scheme_of
+from thinkimg.api.pod_contract import (
+    CONTAINER,
+    MASTER_PORT,
+    PROGRAM,
+    VERSION,
+    Annotation,
+    Label,
+    Place,
+    Variable,
+    stage_arguments,
+)
 
 from ..network import open_egress
 from ..strategic_merge import merge_pod_template
 
 Body = dict[str, Any]
 
-JOB_LABEL = "thinkimg.dev/job"
-UID_LABEL = "thinkimg.dev/job-uid"
-STAGE_LABEL = "thinkimg.dev/stage"
-ATTEMPT_LABEL = "thinkimg.dev/attempt"
-COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
-"""Annotation and label of a pod that an Indexed Job makes."""
 KUEUE_PREFIX = "kueue.x-k8s.io/"
 
-CONTAINER = "stage"
-MASTER_PORT = 29400
-STORAGE = "/storage"
-"""Where a pod has the storage root: relative data, the hub's cache, and `runs/` with a folder for each job."""
-CLAIMS = "/claims"
-"""Where a pod has the claims of `pvc://` URIs, each under its name."""
-MANIFEST = "/etc/thinkimg/manifest.yaml"
-CODE = "/etc/thinkimg-code"
-TERMINATION_LOG = "/dev/termination-log"
 GRACE_SECONDS = 60
 """What a stage has after SIGTERM to save and end."""
 USER = 65532
 """Numeric, because `runAsNonRoot` cannot check a name."""
-
-PLANNER_KEY = "THINKIMG_PLANNER_API_KEY"
-ENDPOINTS = "THINKIMG_TOOL_ENDPOINTS"
-KEYS_PREFIX = "THINKIMG_TOOL_KEY_"
+_MANIFEST_FOLDER, _, _MANIFEST_NAME = Place.MANIFEST.rpartition("/")
 
 
 @dataclass(frozen=True)
@@ -107,13 +100,13 @@ def labels_of(job: ToolRLJob, stage: str | None = None, attempt: int | None = No
         "app.kubernetes.io/name": "thinkimg",
         "app.kubernetes.io/component": "stage",
         "app.kubernetes.io/instance": job.name,
-        JOB_LABEL: job.name,
-        UID_LABEL: job.metadata.uid or "",
+        Label.JOB: job.name,
+        Label.JOB_UID: job.metadata.uid or "",
     }
     if stage is not None:
-        labels[STAGE_LABEL] = stage
+        labels[Label.STAGE] = stage
     if attempt is not None:
-        labels[ATTEMPT_LABEL] = str(attempt)
+        labels[Label.ATTEMPT] = str(attempt)
     return labels
 
 
@@ -133,7 +126,7 @@ def render_service(job: ToolRLJob) -> Body:
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": {JOB_LABEL: job.name, COMPLETION_INDEX: "0"},
+            "selector": {Label.JOB: job.name, Annotation.COMPLETION_INDEX: "0"},
             "ports": [{"name": "rendezvous", "port": MASTER_PORT, "protocol": "TCP"}],
         },
     }
@@ -141,7 +134,7 @@ def render_service(job: ToolRLJob) -> Body:
 
 def render_network_policy(job: ToolRLJob) -> Body:
     """Trainers hear each other and nobody else: torch's rendezvous and collectives ask no one who they are."""
-    ours = {"podSelector": {"matchLabels": {JOB_LABEL: job.name}}}
+    ours = {"podSelector": {"matchLabels": {Label.JOB: job.name}}}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -173,7 +166,7 @@ def render_manifest(job: ToolRLJob, tools: Sequence[VisionTool]) -> Body:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _metadata(job, f"{job.name}-manifest"),
-        "data": {"manifest.yaml": yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True)},
+        "data": {_MANIFEST_NAME: yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True)},
     }
 
 
@@ -189,7 +182,7 @@ def render_claim(job: ToolRLJob) -> Body | None:
     if storage.storage_class_name is not None:
         spec["storageClassName"] = storage.storage_class_name
     metadata = _metadata(job, claim_name(job))
-    metadata["labels"].pop(UID_LABEL)  # a retained claim serves the next job of this name too
+    metadata["labels"].pop(Label.JOB_UID)  # a retained claim serves the next job of this name too
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 
@@ -256,10 +249,10 @@ def _container(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[Too
     container: Body = {
         "name": CONTAINER,
         "image": job.spec.image or image,
-        "command": ["thinkimg"],
-        "args": ["stage", MANIFEST, stage, "--run", f"{STORAGE}/{run_folder(job)}", "--data-folder", STORAGE],
+        "command": [PROGRAM],
+        "args": stage_arguments(Place.MANIFEST, stage, f"{Place.STORAGE}/{run_folder(job)}", Place.STORAGE),
         "env": _environment(job, stage, attempt, endpoints),
-        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePath": Place.TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -278,27 +271,29 @@ def _container(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[Too
 
 def _environment(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[ToolEndpoint]) -> list[Body]:
     values = {
-        "HOME": "/tmp",
-        "HF_HOME": f"{STORAGE}/.cache/huggingface",  # downloaded once for all stages, attempts and jobs of this claim
+        "HOME": Place.TEMPORARY,
+        # Downloaded once for all stages, attempts and jobs of this claim.
+        Variable.HUB_CACHE: f"{Place.STORAGE}/.cache/huggingface",
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "NCCL_DEBUG": "WARN",
-        "THINKIMG_ATTEMPT": str(attempt),
-        "THINKIMG_CLAIMS": CLAIMS,
-        "THINKIMG_TERMINATION_LOG": TERMINATION_LOG,
+        Variable.CONTRACT: str(VERSION),
+        Variable.ATTEMPT: str(attempt),
+        Variable.CLAIMS: Place.CLAIMS,
+        Variable.TERMINATION_LOG: Place.TERMINATION_LOG,
     }
     if job.spec.code is not None:
-        values["PYTHONPATH"] = CODE
+        values["PYTHONPATH"] = Place.CODE
     secrets: dict[str, SecretRef] = {}
     if job.spec.model.secret_ref is not None:
-        secrets["HF_TOKEN"] = job.spec.model.secret_ref
+        secrets[Variable.HUB_TOKEN] = job.spec.model.secret_ref
     settings = stage_of(job, stage)
     planner = settings.synthesize.planner if settings and settings.synthesize else None
     if planner and planner.model and planner.model.secret_ref is not None:
-        secrets[PLANNER_KEY] = planner.model.secret_ref
+        secrets[Variable.PLANNER_KEY] = planner.model.secret_ref
     if calls_tools(job, stage):
-        values[ENDPOINTS] = ",".join(tool.url for tool in endpoints)
-        secrets |= {f"{KEYS_PREFIX}{n}": tool.key for n, tool in enumerate(endpoints) if tool.key is not None}
+        values[Variable.TOOL_ENDPOINTS] = ",".join(tool.url for tool in endpoints)
+        secrets |= {Variable.tool_key(n): tool.key for n, tool in enumerate(endpoints) if tool.key is not None}
     variables = [{"name": name, "value": value} for name, value in values.items()]
     variables += [_from_secret(name, reference) for name, reference in secrets.items()]
     given = {variable.name for variable in job.spec.env}
@@ -312,13 +307,13 @@ def _ranks(job: ToolRLJob, stage: str, attempt: int) -> list[Body]:
     if settings is None or settings.type not in ("SFT", "GRPO") or settings.world_size == 1:
         return []
     values = {
-        "PET_NNODES": str(settings.nodes),
-        "PET_NPROC_PER_NODE": str(settings.procs_per_node),
-        "PET_MASTER_ADDR": f"{job_name(job, stage, attempt)}-0.{job.name}",
-        "PET_MASTER_PORT": str(MASTER_PORT),
+        Variable.NODES: str(settings.nodes),
+        Variable.PROCESSES: str(settings.procs_per_node),
+        Variable.MASTER_ADDRESS: f"{job_name(job, stage, attempt)}-0.{job.name}",
+        Variable.MASTER_PORT: str(MASTER_PORT),
     }
-    index = {"fieldRef": {"fieldPath": f"metadata.annotations['{COMPLETION_INDEX}']"}}
-    return [{"name": n, "value": v} for n, v in values.items()] + [{"name": "PET_NODE_RANK", "valueFrom": index}]
+    index = {"fieldRef": {"fieldPath": f"metadata.annotations['{Annotation.COMPLETION_INDEX}']"}}
+    return [{"name": n, "value": v} for n, v in values.items()] + [{"name": Variable.NODE_RANK, "valueFrom": index}]
 
 
 def _given(variable: EnvVar) -> Body:
@@ -349,15 +344,15 @@ def _volumes(job: ToolRLJob) -> list[Body]:
 
 def _mounts(job: ToolRLJob) -> list[Body]:
     mounts: list[Body] = [
-        {"name": "storage", "mountPath": STORAGE},
-        {"name": "manifest", "mountPath": MANIFEST.rpartition("/")[0], "readOnly": True},
-        {"name": "tmp", "mountPath": "/tmp"},
-        {"name": "shm", "mountPath": "/dev/shm"},
+        {"name": "storage", "mountPath": Place.STORAGE},
+        {"name": "manifest", "mountPath": _MANIFEST_FOLDER, "readOnly": True},
+        {"name": "tmp", "mountPath": Place.TEMPORARY},
+        {"name": "shm", "mountPath": Place.SHARED_MEMORY},
     ]
     if job.spec.code is not None:
-        mounts.append({"name": "code", "mountPath": CODE, "readOnly": True})
+        mounts.append({"name": "code", "mountPath": Place.CODE, "readOnly": True})
     mounts += [
-        {"name": f"claim-{n}", "mountPath": f"{CLAIMS}/{claim}", "readOnly": True}
+        {"name": f"claim-{n}", "mountPath": f"{Place.CLAIMS}/{claim}", "readOnly": True}
         for n, claim in enumerate(_mounted_claims(job))
     ]
     return mounts
@@ -375,4 +370,4 @@ def _metadata(job: ToolRLJob, name: str, stage: str | None = None, attempt: int 
 
 
 def _document(kind: str, name: str, spec: Mapping[str, Any]) -> Body:
-    return {"apiVersion": "thinkimg.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": dict(spec)}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": dict(spec)}

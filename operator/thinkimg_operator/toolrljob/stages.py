@@ -8,14 +8,13 @@ status names is made, Jobs of earlier attempts are deleted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from thinkimg.api import CheckpointStatus, Metric, Progress, Result, StageStatus, ToolRLJob, ToolRLJobStatus, suggestion
+from thinkimg.api import StageStatus, ToolRLJob, ToolRLJobStatus, suggestion
+from thinkimg.api.pod_contract import ProgressLine
 
 from ..conditions import Condition, merge_conditions
 from .attempts import (
@@ -25,15 +24,13 @@ from .attempts import (
     backoff_seconds,
     failure_of,
     overdue_at,
-    parse_last_line,
     still_runs,
 )
+from .progress import PROGRESS_SECONDS, read_checkpoint, read_progress, read_results
 from .render import calls_tools, plan, pods_of
 
 POLL_SECONDS = 5.0
 """How often is looked for tools and claims that a job waits for; their changes are not watched for its sake."""
-PROGRESS_SECONDS = 15.0
-"""How often a running stage's log is read, at most."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class World:
     missing_claims: Sequence[str] = ()
     missing_code: str = ""
     """Name of the ConfigMap with the user's code, when it does not exist."""
-    progress: Mapping[str, Any] | None = None
+    progress: ProgressLine | None = None
     """The last progress line of the running stage."""
 
 
@@ -212,8 +209,8 @@ class _Pass:
     def _read(self, stage: StageStatus, pods: Sequence[PodSeen]) -> None:
         """Progress from the log, results from the last words of rank 0. Nothing is decided by either."""
         if self.world.progress:
-            stage.progress, checkpoint = read_progress(self.world.progress, stage.progress, self.now)
-            stage.checkpoint = checkpoint or stage.checkpoint
+            stage.progress = read_progress(self.world.progress, stage.progress, self.now)
+            stage.checkpoint = read_checkpoint(self.world.progress) or stage.checkpoint
         rows = [row for pod in pods if pod.index == 0 and pod.finished for row in read_results(pod.message)]
         if rows:
             known = {result.model: result for result in self.status.results} | {row.model: row for row in rows}
@@ -514,56 +511,6 @@ def with_conditions(
 def dump(status: ToolRLJobStatus) -> dict[str, Any]:
     """The status as the API server holds it."""
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-# ---- what stages say -------------------------------------------------------------------------------------------------
-
-
-def read_progress(
-    line: Mapping[str, Any], before: Progress | None, now: datetime
-) -> tuple[Progress | None, CheckpointStatus | None]:
-    """A stage's progress line as status. What is not as expected is left out; the time moves only with the figures."""
-    step, total = _whole(line.get("step")), _whole(line.get("total_steps"))
-    checkpoint = None
-    saved = line.get("checkpoint")
-    if isinstance(saved, dict):
-        with suppress(ValueError):
-            checkpoint = CheckpointStatus.model_validate(saved, by_alias=True, by_name=False)
-    if step is None:
-        return before, checkpoint
-    metrics = [
-        Metric(name=name, value=f"{value:.4g}")
-        for name, value in line.items()
-        if name not in ("step", "total_steps") and _figure(value)
-    ]
-    progress = Progress(
-        step=step, total_steps=total or None, metrics=metrics[:10],
-        observed_time=before.observed_time if before else None,
-    )  # fmt: skip
-    if progress == before:
-        return before, checkpoint
-    progress.observed_time = now
-    return progress, checkpoint
-
-
-def read_results(message: str) -> list[Result]:
-    """Rows of the table in a termination message; those that are none are left out."""
-    rows = parse_last_line(message).get("results")
-    results = []
-    for row in rows if isinstance(rows, list) else []:
-        try:
-            results.append(Result.model_validate(row, by_alias=True, by_name=False))
-        except ValueError:
-            continue
-    return results
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _figure(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # ---- transitions -----------------------------------------------------------------------------------------------------

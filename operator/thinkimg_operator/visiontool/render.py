@@ -8,26 +8,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinkimg.api import CUSTOM, Batching, VisionTool, VisionToolSpec
+from thinkimg.api.server_contract import (
+    CALLERS_ALLOWED,
+    CONTAINER,
+    HEADLESS,
+    IN_FLIGHT_METRIC,
+    PORT,
+    Annotation,
+    HttpPath,
+    Label,
+    Place,
+    Variable,
+    server_command,
+)
 
 from ..kinds import KINDS, Body
 from ..network import open_egress
 from ..settings import Settings
 from ..strategic_merge import merge_pod_template
 
-TOOL_LABEL = "thinkimg.dev/tool"
-"""On the pods of a VisionTool: its name. Services and policies select by it."""
-CALLERS_LABEL = "thinkimg.dev/tool-access"
-"""On a namespace: its pods may call tools of other namespaces (gateways, Prometheus). Value `allowed`."""
-PORT = 8000
 USER = 65532
 """Numeric user of the project's images."""
 
-_HEADLESS = {"thinkimg.dev/service": "headless"}
-"""Label of the headless Service: Prometheus takes the servers from one Service only."""
-_CONFIG_ANNOTATION = "thinkimg.dev/server-config"
-_CONFIG_FOLDER = "/etc/thinkimg/server"
-_CACHE_FOLDER = "/var/cache/thinkimg"
-_CLAIM_FOLDER = "/var/lib/thinkimg/weights"
+_HEADLESS = {Label.SERVICE: HEADLESS}
+_CONFIG_FOLDER, _, _CONFIG_NAME = Place.CONFIG.rpartition("/")
 _DEREGISTER_SECONDS = 5
 """From the decision to stop a server until proxies and clients have forgotten its address."""
 _SELF_CONTAINED: Mapping[str, set[str | None]] = {
@@ -67,7 +71,7 @@ def image_of(spec: VisionToolSpec, settings: Settings) -> str:
 
 def selector_of(name: str) -> str:
     """Label selector of a tool's pods."""
-    return f"{TOOL_LABEL}={name}"
+    return f"{Label.TOOL}={name}"
 
 
 def url_of(name: str, namespace: str) -> str:
@@ -96,7 +100,7 @@ def server_config(spec: VisionToolSpec) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": spec.tool,
         "backend": spec.backend,
-        "options": spec.server_options(_CLAIM_FOLDER),
+        "options": spec.server_options(Place.WEIGHTS),
     }
     if spec.batching != Batching():
         entry["batching"] = {
@@ -121,7 +125,7 @@ def _deployment(tool: VisionTool, settings: Settings) -> Body:
         **_head("Deployment", tool, tool.name),
         "spec": {
             "replicas": spec.replicas,
-            "selector": {"matchLabels": {TOOL_LABEL: tool.name}},
+            "selector": {"matchLabels": {Label.TOOL: tool.name}},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "progressDeadlineSeconds": 3600 if spec.weights else 600,
             "revisionHistoryLimit": 3,
@@ -161,8 +165,8 @@ def _pod_template(tool: VisionTool, settings: Settings) -> Body:
         ),
     }
     annotations = {
-        _CONFIG_ANNOTATION: json.dumps(server_config(spec), sort_keys=True),
-        "kubectl.kubernetes.io/default-container": "tool",
+        Annotation.SERVER_CONFIG: json.dumps(server_config(spec), sort_keys=True),
+        "kubectl.kubernetes.io/default-container": CONTAINER,
     }
     return {"metadata": {"labels": _labels(tool), "annotations": annotations}, "spec": pod}
 
@@ -170,16 +174,16 @@ def _pod_template(tool: VisionTool, settings: Settings) -> Body:
 def _container(tool: VisionTool, settings: Settings, mounts: list[Body]) -> Body:
     spec = tool.spec
     container: Body = {
-        "name": "tool",
+        "name": CONTAINER,
         "image": image_of(spec, settings),
         "env": _environment(spec),
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": spec.resources.model_dump(exclude_defaults=True),
         "volumeMounts": mounts,
         # Alive while weights load; ready when they are. The first probe waits for Python's imports.
-        "startupProbe": _probe("/livez", periodSeconds=2, failureThreshold=60),
-        "livenessProbe": _probe("/livez", periodSeconds=10, failureThreshold=6, timeoutSeconds=5),
-        "readinessProbe": _probe("/readyz", periodSeconds=2, failureThreshold=2, timeoutSeconds=5),
+        "startupProbe": _probe(HttpPath.LIVE, periodSeconds=2, failureThreshold=60),
+        "livenessProbe": _probe(HttpPath.LIVE, periodSeconds=10, failureThreshold=6, timeoutSeconds=5),
+        "readinessProbe": _probe(HttpPath.READY, periodSeconds=2, failureThreshold=2, timeoutSeconds=5),
         # No new calls come before it is told to stop: then it finishes what it has, for at most drainSeconds.
         "lifecycle": {"preStop": {"sleep": {"seconds": _DEREGISTER_SECONDS}}},
         "securityContext": {
@@ -191,7 +195,7 @@ def _container(tool: VisionTool, settings: Settings, mounts: list[Body]) -> Body
         **_given(imagePullPolicy=spec.image_pull_policy),
     }
     if spec.tool != CUSTOM:
-        container["command"] = ["python", "-m", "thinkimg.serving", "--config", f"{_CONFIG_FOLDER}/config.json"]
+        container["command"] = server_command(Place.CONFIG)
     return container
 
 
@@ -201,15 +205,15 @@ def _probe(path: str, **thresholds: int) -> Body:
 
 def _environment(spec: VisionToolSpec) -> list[Body]:
     variables: list[Body] = [
-        {"name": "HOME", "value": "/tmp"},
-        {"name": "HF_HOME", "value": f"{_CACHE_FOLDER}/huggingface"},
+        {"name": "HOME", "value": Place.TEMPORARY},
+        {"name": Variable.HUB_CACHE, "value": f"{Place.CACHE}/huggingface"},
     ]
     if spec.auth is not None:
-        variables.append(_from_secret("THINKIMG_TOOL_API_KEY", spec.auth.secret_ref.name, spec.auth.secret_ref.key))
+        variables.append(_from_secret(Variable.API_KEY, spec.auth.secret_ref.name, spec.auth.secret_ref.key))
     if spec.weights is not None:
         weights = spec.weights
         if weights.secret_ref is not None:
-            variables.append(_from_secret("HF_TOKEN", weights.secret_ref.name, weights.secret_ref.key))
+            variables.append(_from_secret(Variable.HUB_TOKEN, weights.secret_ref.name, weights.secret_ref.key))
     own = {variable.name for variable in spec.env}
     return [variable for variable in variables if variable["name"] not in own] + [
         variable.model_dump(exclude_none=True) for variable in spec.env
@@ -222,7 +226,7 @@ def _from_secret(name: str, secret: str, key: str) -> Body:
 
 def _volumes(spec: VisionToolSpec) -> tuple[list[Body], list[Body]]:
     """Volumes and their mounts: the configuration, room to write, the cache of weights, weights on a claim."""
-    config = {"path": "config.json", "fieldRef": {"fieldPath": f"metadata.annotations['{_CONFIG_ANNOTATION}']"}}
+    config = {"path": _CONFIG_NAME, "fieldRef": {"fieldPath": f"metadata.annotations['{Annotation.SERVER_CONFIG}']"}}
     weights = spec.weights
     kept = weights.claim_name if weights else None
     cache: Body = {"persistentVolumeClaim": {"claimName": kept}} if kept else {"emptyDir": {}}
@@ -233,16 +237,16 @@ def _volumes(spec: VisionToolSpec) -> tuple[list[Body], list[Body]]:
     ]
     mounts: list[Body] = [
         {"name": "config", "mountPath": _CONFIG_FOLDER, "readOnly": True},
-        {"name": "tmp", "mountPath": "/tmp"},
-        {"name": "cache", "mountPath": _CACHE_FOLDER},
+        {"name": "tmp", "mountPath": Place.TEMPORARY},
+        {"name": "cache", "mountPath": Place.CACHE},
     ]
     claim = _claim_of(weights.uri) if weights and weights.uri else None
     if claim is not None:
         volumes.append({"name": "weights", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
-        mounts.append({"name": "weights", "mountPath": _CLAIM_FOLDER, "readOnly": True})
+        mounts.append({"name": "weights", "mountPath": Place.WEIGHTS, "readOnly": True})
     if spec.shm_size is not None:
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": spec.shm_size}})
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+        mounts.append({"name": "shm", "mountPath": Place.SHARED_MEMORY})
     return volumes, mounts
 
 
@@ -265,7 +269,7 @@ def _claim_of(uri: str) -> str | None:
 def _services(tool: VisionTool) -> list[Body]:
     """One address for everybody, and one DNS record with all servers for clients that balance themselves."""
     ports = [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}]
-    spec = {"selector": {TOOL_LABEL: tool.name}, "ports": ports}
+    spec = {"selector": {Label.TOOL: tool.name}, "ports": ports}
     headless = _head("Service", tool, headless_name(tool.name))
     headless["metadata"]["labels"] = {**headless["metadata"]["labels"], **_HEADLESS}
     return [
@@ -279,7 +283,7 @@ def _disruption_budget(tool: VisionTool) -> Body:
         **_head("PodDisruptionBudget", tool, tool.name),
         "spec": {
             "maxUnavailable": 1,
-            "selector": {"matchLabels": {TOOL_LABEL: tool.name}},
+            "selector": {"matchLabels": {Label.TOOL: tool.name}},
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
@@ -294,7 +298,7 @@ def _autoscaler(tool: VisionTool) -> Body:
         metric: Body = {"type": "Resource", "resource": {"name": "cpu", "target": target}}
     else:
         target = {"type": "AverageValue", "averageValue": str(scaling.target)}
-        name = {"name": "thinkimg_tool_calls_in_flight"}
+        name = {"name": IN_FLIGHT_METRIC}
         metric = {"type": "Pods", "pods": {"metric": name, "target": target}}
     return {
         **_head("HorizontalPodAutoscaler", tool, tool.name),
@@ -312,13 +316,13 @@ def _network_policy(tool: VisionTool) -> Body:
     """Callers: pods of the namespace, and of namespaces labelled for it. Tools read untrusted pictures, so those that
     need no network get none; the others do not reach link-local addresses, where clouds keep credentials."""
     spec: Body = {
-        "podSelector": {"matchLabels": {TOOL_LABEL: tool.name}},
+        "podSelector": {"matchLabels": {Label.TOOL: tool.name}},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
             {
                 "from": [
                     {"podSelector": {}},
-                    {"namespaceSelector": {"matchLabels": {CALLERS_LABEL: "allowed"}}},
+                    {"namespaceSelector": {"matchLabels": {Label.CALLERS: CALLERS_ALLOWED}}},
                 ],
                 "ports": [{"port": "http", "protocol": "TCP"}],
             }
@@ -335,7 +339,7 @@ def is_self_contained(spec: VisionToolSpec) -> bool:
 
 
 def _service_monitor(tool: VisionTool, labels: Mapping[str, str]) -> Body:
-    endpoint: Body = {"port": "http", "path": "/metrics"}
+    endpoint: Body = {"port": "http", "path": HttpPath.METRICS}
     if tool.spec.auth is not None:
         reference = tool.spec.auth.secret_ref
         endpoint["authorization"] = {"type": "Bearer", "credentials": {"name": reference.name, "key": reference.key}}
@@ -343,7 +347,7 @@ def _service_monitor(tool: VisionTool, labels: Mapping[str, str]) -> Body:
     head["metadata"]["labels"] = {**labels, **head["metadata"]["labels"]}
     return {
         **head,
-        "spec": {"selector": {"matchLabels": {TOOL_LABEL: tool.name, **_HEADLESS}}, "endpoints": [endpoint]},
+        "spec": {"selector": {"matchLabels": {Label.TOOL: tool.name, **_HEADLESS}}, "endpoints": [endpoint]},
     }
 
 
@@ -357,7 +361,7 @@ def _head(kind: str, tool: VisionTool, name: str) -> Body:
 
 def _labels(tool: VisionTool) -> dict[str, str]:
     return {
-        TOOL_LABEL: tool.name,
+        Label.TOOL: tool.name,
         "app.kubernetes.io/name": "thinkimg-tool",
         "app.kubernetes.io/instance": tool.name,
         "app.kubernetes.io/component": "vision-tool",

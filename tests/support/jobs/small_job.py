@@ -59,7 +59,7 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "thinkimg.cli", *map(str, arguments)]
 
 
-def thinkimg(*arguments: object, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+def thinkimg(*arguments: object, seconds: float = 600) -> subprocess.CompletedProcess[str]:
     """The command, to its end."""
     return subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, timeout=seconds)
 
@@ -74,7 +74,7 @@ class Started:
                 command(*arguments), env=environment() | variables, stdout=output, stderr=output, start_new_session=True
             )
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 400) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 1200) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.log.read_text()}"
@@ -84,9 +84,9 @@ class Started:
     def signal_group(self, number: signal.Signals) -> int:
         """Signal every process of the group; the exit code of the first."""
         os.killpg(self.process.pid, number)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
-    def finish(self, seconds: float = 150) -> int:
+    def finish(self, seconds: float = 600) -> int:
         return self.process.wait(seconds)
 
     def stop(self) -> None:

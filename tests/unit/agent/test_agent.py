@@ -20,8 +20,9 @@ from tests.support.agent.scripted import (
     time_out,
     wait,
 )
-from thinkimg.agent.agent import Agent, Limits, NoTools
+from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import Call, get_format
+from thinkimg.agent.tools import NoTools
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.message import ImageBlock
 from thinkimg.models.chat import ContextFull, Reply

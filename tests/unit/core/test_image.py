@@ -3,8 +3,11 @@
 import io
 import random
 import struct
+import threading
+import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -16,7 +19,8 @@ from PIL import Image as Pillow
 from PIL import ImageFile, ImageOps
 
 from thinkimg import image as image_module
-from thinkimg.image import MAX_PIXELS, Image, ImageDecodeError, handle
+from thinkimg.cache import BoundedCache
+from thinkimg.image import MAX_PIXELS, Image, ImageDecodeError, handle, keep_decoded_pictures
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow warns of what these files are on purpose
 
@@ -228,7 +232,7 @@ def test_what_is_encoded_is_what_every_reader_of_png_sees(size: tuple[int, int],
 
 
 def test_whoever_draws_on_pixels_draws_on_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_module, "_decoded", image_module._DecodedPictures(10**6))
+    monkeypatch.setattr(image_module, "_decoded", BoundedCache(10**6))
     image = Image.from_pixels(Pillow.new("RGB", (4, 4), "white"))
     first = image.pixels()
     first.putpixel((0, 0), (0, 0, 0))
@@ -236,18 +240,73 @@ def test_whoever_draws_on_pixels_draws_on_a_copy(monkeypatch: pytest.MonkeyPatch
     assert image_module._decoded.get(image.sha256) is not None
 
 
-def test_decoded_pictures_are_kept_within_bounds() -> None:
-    kept = image_module._DecodedPictures(max_bytes=3 * 100)
-    pictures = {name: Pillow.new("RGB", (5, 5)) for name in "abcdef"}
-    for name, picture in pictures.items():
-        kept.put(name, picture)
-    assert [kept.get(name) is not None for name in "abcdef"] == [False, False, True, True, True, True]
-    kept.get("c")
-    kept.put("g", Pillow.new("RGB", (5, 5)))
-    assert kept.get("c") is not None
-    assert kept.get("d") is None
-    kept.put("large", Pillow.new("RGB", (6, 5)))
-    assert kept.get("large") is None
+def kept_of(monkeypatch: pytest.MonkeyPatch, *bounds: int) -> BoundedCache[str, Pillow.Image]:
+    """The process's decoded pictures, after so many asked it to keep them."""
+    kept: BoundedCache[str, Pillow.Image] = BoundedCache(0, largest=image_module._LARGEST_SHARE)
+    monkeypatch.setattr(image_module, "_decoded", kept)
+    for bound in bounds:
+        keep_decoded_pictures(bound)
+    return kept
+
+
+def plain(width: int, height: int, shade: int) -> Image:
+    return Image.from_pixels(Pillow.new("RGB", (width, height), (shade, shade, shade)))
+
+
+def test_decoded_pictures_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = kept_of(monkeypatch, 3 * 100)
+    images = [plain(5, 5, shade) for shade in range(7)]
+    for image in images[:6]:
+        image.pixels()
+    assert [image.sha256 in kept for image in images] == [False, False, True, True, True, True, False]
+    images[2].pixels()
+    images[6].pixels()
+    assert images[2].sha256 in kept
+    assert images[3].sha256 not in kept
+    large = plain(6, 5, 0)  # more than a quarter of the bound
+    assert large.pixels().size == (6, 5)
+    assert large.sha256 not in kept
+
+
+def test_of_two_bounds_in_one_process_the_wider_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = kept_of(monkeypatch, 3 * 100)
+    image = plain(5, 5, 1)
+    image.pixels()
+    for later in (0, 3 * 50):
+        keep_decoded_pictures(later)
+    assert image.sha256 in kept
+    assert kept.max_bytes == 3 * 100
+    keep_decoded_pictures(3 * 200)
+    assert kept.max_bytes == 3 * 200
+
+
+def test_a_process_that_did_not_ask_keeps_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = kept_of(monkeypatch)
+    assert plain(5, 5, 1).pixels().size == (5, 5)
+    assert len(kept) == 0
+
+
+def test_threads_that_want_one_picture_decode_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept_of(monkeypatch, 10**6)
+    decoded = []
+    decode = Image._decode
+    everybody = threading.Barrier(8)
+
+    def slowly(image: Image) -> Pillow.Image:
+        decoded.append(image.sha256)
+        time.sleep(0.05)
+        return decode(image)
+
+    def look(image: Image) -> bytes:
+        everybody.wait()
+        return image.pixels().tobytes()
+
+    monkeypatch.setattr(Image, "_decode", slowly)
+    image = plain(7, 3, 9)
+    with ThreadPoolExecutor(8) as pool:
+        seen = set(pool.map(look, [image] * 8))
+    assert seen == {bytes([9]) * 63}
+    assert decoded == [image.sha256]
 
 
 def test_an_unreadable_file_is_an_error_of_the_file(tmp_path: Any) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image as Pillow
 
-from thinkimg.agent.agent import Agent, NoTools
+from thinkimg.agent.agent import Agent
 from thinkimg.agent.formats import get_format
+from thinkimg.agent.tools import NoTools
 from thinkimg.data.datasets import load_questions
 from thinkimg.data.sharegpt import check_samples, read_sharegpt
 from thinkimg.synthesis.imported import trajectory_of

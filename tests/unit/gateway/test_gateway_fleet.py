@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.gateway.config import GatewayConfig
 from thinkimg.gateway.fleet import on_this_machine_unless_guarded, with_gateway
-from thinkimg.serving.config import API_KEY_VARIABLE
 from thinkimg.serving.fleet import Plan, parse_fleet
 
 
@@ -46,9 +46,9 @@ def test_keys_of_servers_reach_the_gateway_by_its_environment(monkeypatch: pytes
     names = [server.api_key_variable for server in config_of(found).servers]
     assert [found.servers[-1].env[str(name)] for name in names] == ["secret", "secret"]
     assert "secret" not in config_of(found).model_dump_json()
-    monkeypatch.setenv(API_KEY_VARIABLE, "of all")
+    monkeypatch.setenv(Variable.API_KEY, "of all")
     inherited = config_of(with_gateway(plan({}), Path()))
-    assert {server.api_key_variable for server in inherited.servers} == {API_KEY_VARIABLE}
+    assert {server.api_key_variable for server in inherited.servers} == {Variable.API_KEY}
 
 
 def test_the_file_of_keys_lies_beside_the_file_unless_the_command_line_says_another(tmp_path: Path) -> None:

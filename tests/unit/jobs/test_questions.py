@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from thinkimg.agent.agent import Agent, NoTools
+from thinkimg.agent.agent import Agent
+from thinkimg.agent.tools import NoTools
 from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
 from thinkimg.errors import UserError
 from thinkimg.jobs.stages import questions

@@ -1,10 +1,7 @@
 """Parts of the stages that need no training."""
 
-import asyncio
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -13,36 +10,9 @@ from thinkimg.api.v1alpha1 import parse_manifest
 from thinkimg.errors import UserError
 from thinkimg.jobs.layout import Run
 from thinkimg.jobs.stages.context import Context
-from thinkimg.jobs.stages.grpo import LimitedTools
 from thinkimg.jobs.stages.sft import cold_start
 from thinkimg.jobs.stages.stage import _link_or_copy
 from thinkimg.trajectory import Trajectory, write_trajectories
-
-
-class Busy:
-    """A tool client that counts the calls under way."""
-
-    schemas: Mapping[str, Any] = {"OCR": None}
-    now = most = 0
-
-    async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Any]) -> str:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        await asyncio.sleep(0.005)
-        self.now -= 1
-        return name
-
-
-def test_at_most_so_many_calls_are_in_flight() -> None:
-    busy = Busy()
-    limited = LimitedTools(busy, 3)  # type: ignore[arg-type]
-
-    async def many() -> list[Any]:
-        return await asyncio.gather(*(limited.call("OCR", {}, {}) for _ in range(10)))
-
-    assert asyncio.run(many()) == ["OCR"] * 10
-    assert busy.most == 3
-    assert limited.schemas is busy.schemas
 
 
 def context(tmp_path: Path) -> Context:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from thinkimg.api.pod_contract import MOST_BYTES, VERSION, ResultRow, TerminationMessage
 from thinkimg.errors import UserError
-from thinkimg.jobs.termination import MOST_BYTES, last_words, message
+from thinkimg.jobs.termination import last_words
 
 ENTRY = {"accuracy": 2 / 3, "ci95": [0.5, 0.8], "tool_calls_per_answer": 1.23456}
 
@@ -23,6 +24,7 @@ def said(file: Path) -> dict[str, Any]:
     assert len(line.encode()) < MOST_BYTES
     words: dict[str, Any] = json.loads(line)
     assert words.pop("seconds") >= 0
+    assert words.pop("contract") == VERSION
     return words
 
 
@@ -53,7 +55,8 @@ def test_only_rank_0_speaks_and_only_if_asked(file: Path, monkeypatch: pytest.Mo
 
 
 def test_it_is_never_too_long() -> None:
-    many = {f"m{number:015}": ENTRY for number in range(100)}
-    rows = json.loads(message("table", "Succeeded", 1.0, many))["results"]
+    row = {"accuracy": "0.667", "ci95": ["0.500", "0.800"], "tool_calls_per_answer": "1.23"}
+    many = [ResultRow(model=f"m{number:015}", **row) for number in range(100)]
+    rows = json.loads(TerminationMessage("table", "Succeeded", 1.0, results=many).format())["results"]
     assert len(rows) == 20
-    assert len(message("table", "Failed", 1.0, many, "😀" * 10_000).encode()) <= MOST_BYTES
+    assert len(TerminationMessage("table", "Failed", 1.0, "😀" * 10_000, many).format().encode()) <= MOST_BYTES

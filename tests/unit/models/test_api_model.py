@@ -13,7 +13,8 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.support.models.endpoint import Answer, completion, refusal, serve
-from thinkimg.agent.agent import Agent, Limits, NoTools
+from thinkimg.agent.agent import Agent, Limits
+from thinkimg.agent.tools import NoTools
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock

@@ -17,8 +17,9 @@ from tests.support.models.tiny_world import (
     processor,
     template_messages,
 )
-from thinkimg.agent.agent import Agent, Limits, NoTools, append_reply
+from thinkimg.agent.agent import Agent, Limits, append_reply
 from thinkimg.agent.formats import Call, OpenThinkIMG, Parsed
+from thinkimg.agent.tools import NoTools
 from thinkimg.message import Message, TextBlock
 from thinkimg.models.chat import ContextFull, SamplingParameters, TokenModel, encode_context
 from thinkimg.models.generator import Generation, GenerationRequest

@@ -20,7 +20,8 @@ from tests.support.models.tiny_world import (
     trained,
     untrained,
 )
-from thinkimg.agent.agent import Agent, Limits, NoTools, append_reply
+from thinkimg.agent.agent import Agent, Limits, append_reply
+from thinkimg.agent.tools import NoTools
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image
 from thinkimg.models.chat import SamplingParameters, TokenModel, encode_context
@@ -300,7 +301,16 @@ def test_a_picture_is_preprocessed_once() -> None:
 
 
 def test_the_least_recently_used_picture_is_forgotten_first() -> None:
-    features = ImageFeatures(processor().image_processor, max_images=2)
+    processed = ImageFeatures(processor().image_processor)([picture(1)])
+    one = sum(tensor.nbytes for tensor in processed.values())
+    features = ImageFeatures(processor().image_processor, max_bytes=2 * one)
     for number in (1, 2, 1, 3, 1, 2):
         features([picture(number)])
     assert features.runs == 4
+    assert features.kept.bytes == 2 * one, "bytes are counted as the tensors have them"
+
+
+def test_features_that_are_too_large_to_keep_are_given_all_the_same() -> None:
+    kept, unkept = (ImageFeatures(processor().image_processor, max_bytes=size) for size in (10**9, 1))
+    assert torch.equal(kept([picture(1)])["pixel_values"], unkept([picture(1)])["pixel_values"])
+    assert len(unkept.kept) == 0

@@ -3,8 +3,10 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from thinkimg_operator.cache import DIGEST, MANAGER, Cache
+from thinkimg_operator.cache import MANAGER, Cache
 from thinkimg_operator.kinds import Key, key_of, owner_of
+
+from thinkimg.api.pod_contract import Annotation
 
 OURS = {"manager": MANAGER, "operation": "Apply", "time": "2026-11-23T12:00:00Z", "fieldsV1": {"f:spec": {}}}
 STATUS = {"manager": "kube-controller-manager", "operation": "Update", "subresource": "status", "fieldsV1": {}}
@@ -22,7 +24,7 @@ def deployment(version: int, *managers: dict, uid: str = "u1", owner: str = "o1"
             "namespace": "team",
             "uid": uid,
             "resourceVersion": str(version),
-            "annotations": {DIGEST: digest},
+            "annotations": {Annotation.APPLIED_DIGEST: digest},
             "ownerReferences": [{**reference, "controller": True}],
             "managedFields": list(managers),
         },

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from thinkimg_operator.settings import BACKENDS_WITH_IMAGES, VERSION, Settings, parse_settings
 from thinkimg_operator.visiontool.reconcile import parse
 from thinkimg_operator.visiontool.render import (
-    TOOL_LABEL,
     child_name,
     claims_of,
     is_self_contained,
@@ -23,6 +22,7 @@ from thinkimg_operator.visiontool.render import (
     server_config,
 )
 
+from thinkimg.api.server_contract import Label
 from thinkimg.api.v1alpha1 import VisionTool
 from thinkimg.api.v1alpha1.visiontool import BUILT_IN_TOOLS
 from thinkimg.serving.config import Batching, ServerConfig, parse_config
@@ -91,11 +91,11 @@ def test_children_have_names_and_labels_that_the_api_accepts_and_select_the_tool
     assert len(keys) == len(children)
     for child in children:
         assert re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", child["metadata"]["name"])
-        assert child["metadata"]["labels"][TOOL_LABEL] == name
+        assert child["metadata"]["labels"][Label.TOOL] == name
         assert child["metadata"]["namespace"] == "team"
     deployment = by_kind(children)["Deployment"]
-    assert deployment["spec"]["selector"]["matchLabels"] == {TOOL_LABEL: name}
-    assert selector_of(name) == f"{TOOL_LABEL}={name}"
+    assert deployment["spec"]["selector"]["matchLabels"] == {Label.TOOL: name}
+    assert selector_of(name) == f"{Label.TOOL}={name}"
 
 
 @QUICK
@@ -215,7 +215,7 @@ def test_batching_reaches_the_server_and_its_default_changes_no_pod() -> None:
 def test_prometheus_selects_service_monitors_by_labels_of_its_own() -> None:
     selected = parse_settings(["run", "--service-monitors", "--service-monitor-label=release=prometheus"])
     monitor = by_kind(render(tool(), selected))["ServiceMonitor"]
-    assert monitor["metadata"]["labels"].items() >= {"release": "prometheus", TOOL_LABEL: "ocr"}.items()
+    assert monitor["metadata"]["labels"].items() >= {"release": "prometheus", Label.TOOL: "ocr"}.items()
 
 
 def test_a_tool_of_ones_own_keeps_its_command_and_its_user() -> None:

@@ -124,7 +124,7 @@ def test_the_examples_of_a_guide_run(guide, tmp_path):
             continue
         script = tmp_path / f"example_{number}.py"
         script.write_text(block["code"])
-        done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{block['code']}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), "an example shows something"
     for manifest in tmp_path.glob("job*.yaml"):

@@ -25,7 +25,20 @@ def test_help_is_what_make_says_by_itself():
     said = make("--no-print-directory").stdout
     assert said == make("--no-print-directory", "help").stdout
     listed = set(re.findall(r"^  make ([a-z0-9-]+) ", said, re.MULTILINE))
-    assert {"setup", "demo", "table", "check", "test", "bench-rollout", "soak", "gpu-check", "e2e", "clean"} <= listed
+    assert {
+        "setup",
+        "demo",
+        "table",
+        "check",
+        "test",
+        "test-fast",
+        "coverage",
+        "bench-rollout",
+        "soak",
+        "gpu-check",
+        "e2e",
+        "clean",
+    } <= listed
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")

@@ -24,8 +24,8 @@ from thinkimg import wire
 from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.serving import Supervisor
-from thinkimg.serving.config import parse_config, read_config
-from thinkimg.serving.image_store import ImageStore
+from thinkimg.serving import service as service_module
+from thinkimg.serving.config import ServerConfig, ToolEntry, parse_config, read_config
 from thinkimg.serving.service import ToolService
 
 Start = Callable[..., Supervisor]
@@ -438,13 +438,23 @@ def test_a_slow_sender_does_not_stop_the_others(sample_url: str) -> None:
 
 def test_the_store_drops_the_least_recently_used() -> None:
     one, two, three = (picture(color=color) for color in ("red", "green", "blue"))
-    store = ImageStore(len(one.data) + len(three.data))
-    store.put(one)
-    store.put(two)
-    store.get(one.sha256)
-    store.put(three)
-    assert [store.get(image.sha256) is not None for image in (one, two, three)] == [True, False, True]
-    assert store.bytes <= len(one.data) + len(three.data)
+    room = len(one.data) + len(three.data)
+    service = ToolService(ServerConfig(tools=[ToolEntry(name="Crop")], image_store_bytes=room))
+    service.keep(one.sha256, one.data)
+    service.keep(two.sha256, two.data)
+    service.images.get(one.sha256)
+    service.keep(three.sha256, three.data)
+    assert [image.sha256 in service.images for image in (one, two, three)] == [True, False, True]
+    assert 0 < service.images.bytes <= room
+
+
+def test_a_service_that_is_made_but_not_loaded_changes_nothing_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(service_module, "keep_decoded_pictures", asked.append)
+    service = ToolService(ServerConfig(tools=[ToolEntry(name="Crop")], decoded_bytes=12345))
+    assert asked == []
+    service.load()
+    assert asked == [12345]
 
 
 def test_many_connections_at_once(sample_url: str) -> None:

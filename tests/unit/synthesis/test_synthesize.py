@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image as Pillow
 
-from thinkimg.agent.agent import Agent, Limits, NoTools
+from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import FORMATS, Call, OpenThinkIMG, Parsed
+from thinkimg.agent.tools import NoTools
 from thinkimg.api import Filters, Synthesize
 from thinkimg.errors import InfrastructureError, ModelError
 from thinkimg.image import Image

@@ -145,7 +145,7 @@ def test_the_cache_can_be_switched_off(monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, "0")
     reader = rapidocr.shared_reader()
     reader.read(Image.from_pixels(Pillow.new("RGB", (64, 64), "white")))
-    assert not reader._cache
+    assert len(reader.cache) == 0
 
 
 def item(text: str, x: float, y: float, width: float = 20, height: float = 10) -> TextItem:

@@ -7,14 +7,13 @@ interruption decides about restarts, so the workers' code is passed on.
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
+from thinkimg.api.pod_contract import ExitCode, Variable
 from thinkimg.jobs.cores import available_cores
-
-USER, INTERRUPTED = 2, 75
 
 
 def wants_torchrun(environment: Mapping[str, str]) -> bool:
     """Whether this process is to start the ranks of its node: it is told how many, and is none itself."""
-    return "PET_NPROC_PER_NODE" in environment and "RANK" not in environment
+    return Variable.PROCESSES in environment and "RANK" not in environment
 
 
 def launch(arguments: Sequence[str]) -> int:
@@ -36,18 +35,18 @@ def launch(arguments: Sequence[str]) -> int:
         _, first = error.get_first_failure()
         return exit_code(first.exitcode, (failure.exitcode for failure in error.failures.values()))
     except SignalException:
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     return 0
 
 
 def _processes() -> int:
-    given = os.environ.get("PET_NPROC_PER_NODE", "1")
+    given = os.environ.get(Variable.PROCESSES, "1")
     return int(given) if given.isdigit() else 1
 
 
 def exit_code(first: int, all_codes: Iterable[int]) -> int:
     """The code for a node whose ranks failed: the user's error if any says so, otherwise the first failure's; a
     process that a signal ended has 128 and the signal's number."""
-    if USER in all_codes:
-        return USER
+    if ExitCode.USER in all_codes:
+        return ExitCode.USER
     return first if first > 0 else 128 - first

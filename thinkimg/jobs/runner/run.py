@@ -22,9 +22,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from thinkimg import jsonl
-from thinkimg.agent.agent import Agent, NoTools
+from thinkimg.agent.agent import Agent
+from thinkimg.agent.tools import NoTools
 from thinkimg.api import Manifest, ManifestError, Problem, ToolRLJob, check_local, load_manifest, suggestion
+from thinkimg.api.pod_contract import ExitCode, ProgressLine, Variable, stage_arguments
 from thinkimg.client import merge_stats
 from thinkimg.errors import UserError
 from thinkimg.evaluation.report import terminal_table, write_report
@@ -39,9 +40,6 @@ from thinkimg.synthesis.planner import CHAINS
 from thinkimg.tools.registry import backends_here, own_tools
 from thinkimg.viewer.page import write_page
 
-ENDPOINTS = "THINKIMG_TOOL_ENDPOINTS"
-INTERRUPTED = 75
-
 
 class StageFailed(Exception):
     """A stage's process ended with another code than 0; `code` is passed on."""
@@ -49,7 +47,7 @@ class StageFailed(Exception):
     def __init__(self, name: str, code: int, log: Path) -> None:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         super().__init__(f"stage {name} ended with exit code {code}; its log is {log}\n{tail}")
-        self.code = code if code > 0 else INTERRUPTED
+        self.code = code if code > 0 else ExitCode.INTERRUPTED
 
 
 @dataclass
@@ -128,7 +126,7 @@ class JobRun:
             environment = environment_of_stage(self.job.spec, name, self.secrets)
             if self._needs_tools(name):
                 progress.update(task, note="starting tools")
-                environment[ENDPOINTS] = ",".join(self.start_tools(name, folder / "servers", stack))
+                environment[Variable.TOOL_ENDPOINTS] = ",".join(self.start_tools(name, folder / "servers", stack))
             world = 1 if name == BASE else self.job.spec.stage(name).world_size
             _run_processes(
                 self._command(name), world, environment, folder / "output.log", name,
@@ -146,9 +144,11 @@ class JobRun:
 
     def _command(self, name: str) -> list[str]:
         # The run's own copy: whoever edits the manifest meanwhile does not change the stages to come.
-        command = [sys.executable, "-m", "thinkimg.cli", "stage", str(self.run.manifest), name]
-        command += ["--data-folder", str(self.manifest.folder.resolve())]
-        command += ["--run", str(self.run.path), "--seed", str(self.seed), "--job", self.job.name]
+        command = [sys.executable, "-m", "thinkimg.cli"]
+        command += stage_arguments(
+            str(self.run.manifest), name, str(self.run.path), str(self.manifest.folder.resolve())
+        )
+        command += ["--seed", str(self.seed), "--job", self.job.name]
         return command if self.cache_tools else [*command, "--no-tool-cache"]
 
     def _needs_tools(self, name: str) -> bool:
@@ -264,7 +264,7 @@ def _run_processes(
     """Run one process per rank; rank 0's output is shown and logged, the others' only logged. All end together."""
     threads = str(max(1, available_cores() // world))
     shared = {"OMP_NUM_THREADS": threads, **os.environ, **environment}
-    shared |= {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "THINKIMG_PARENT": str(os.getpid())}
+    shared |= {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", Variable.PARENT: str(os.getpid())}
     if world > 1:
         shared |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         shared |= {"LOCAL_WORLD_SIZE": str(world)}
@@ -327,17 +327,15 @@ def _progress(console: Console) -> Progress:
 
 
 def _show(progress: Progress, task: TaskID, line: str) -> None:
-    try:
-        record = jsonl.parse(line)
-    except ValueError:
+    said = ProgressLine.parse(line)
+    if said is None:
         return
-    if not isinstance(record, dict) or "stage" not in record:
-        return
-    known = {"stage", "step", "total_steps", "message"}
-    numbers = [f"{key} {value:.3g}" for key, value in record.items() if key not in known]
-    note = " ".join([*filter(None, [record.get("message")]), *numbers])
-    values = {"completed": record["step"], "total": record["total_steps"]} if "step" in record else {}
-    progress.update(task, note=note, **values)
+    numbers = [f"{name} {value:.3g}" for name, value in said.figures.items()]
+    note = " ".join([*filter(None, [said.message]), *numbers])
+    if said.step is None:
+        progress.update(task, note=note)
+    else:
+        progress.update(task, note=note, completed=said.step, total=said.total_steps)
 
 
 def _summary(done: dict[str, Any]) -> str:

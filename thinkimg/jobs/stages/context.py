@@ -1,15 +1,16 @@
 """What every stage of a ToolRLJob is given, and what stages are made of: questions, tool clients, agents, models."""
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from thinkimg.agent.agent import Agent, Limits, NoTools, Tools
+from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import get_format
+from thinkimg.agent.tools import NoTools, Tools
 from thinkimg.api import Manifest, ToolRLJob
+from thinkimg.api.pod_contract import ProgressLine, SavedCheckpoint
 from thinkimg.client import ResultCache, ToolClient
 from thinkimg.errors import UserError
 from thinkimg.jobs.attempt import check_attempt
@@ -53,9 +54,18 @@ class Context:
     rank: int = 0
     world_size: int = 1
 
-    def progress(self, stage: str, **values: Any) -> None:
+    def progress(
+        self,
+        stage: str,
+        step: int | None = None,
+        total_steps: int | None = None,
+        message: str = "",
+        checkpoint: SavedCheckpoint | None = None,
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        """Say how far the stage is, in one line of rank 0's standard output."""
         if self.rank == 0:
-            print(json.dumps({"stage": stage, **values}), flush=True)
+            print(ProgressLine(stage, step, total_steps, message, checkpoint, figures or {}).format(), flush=True)
 
     # ---- what stages are made of ----------------------------------------------------------------------------------
 

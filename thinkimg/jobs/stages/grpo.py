@@ -1,22 +1,17 @@
 """A stage of type GRPO: V-ToolRL with live tools, or text-only RL."""
 
-import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from thinkimg.agent.agent import NoTools, Outcome
+from thinkimg.agent.tools import LimitedTools, NoTools
 from thinkimg.api import GRPO
 from thinkimg.client import ToolClient
 from thinkimg.evaluation.metrics import relaxed_match
-from thinkimg.image import Image
 from thinkimg.jobs.layout import write_json
 from thinkimg.jobs.stages.context import Context
 from thinkimg.jobs.stages.saving import training_session
 from thinkimg.models.chat import TokenModel
 from thinkimg.models.pretrained import LoadedModel
 from thinkimg.models.vllm.generator import VLLMGenerator
-from thinkimg.tools.tool import ToolSchema
 from thinkimg.training.colocated import chosen_engine
 from thinkimg.training.episodes import Episodes
 from thinkimg.training.grpo import train_grpo
@@ -67,25 +62,6 @@ def episodes_of(
         client.close if client else None,
         generator,
     )
-
-
-@dataclass
-class LimitedTools:
-    """Tools of which at most `limit` calls are in flight; a call's deadline begins when its turn comes."""
-
-    client: ToolClient
-    limit: int
-
-    def __post_init__(self) -> None:
-        self.slots = asyncio.Semaphore(self.limit)
-
-    @property
-    def schemas(self) -> Mapping[str, ToolSchema]:
-        return self.client.schemas
-
-    async def call(self, name: str, arguments: dict[str, Any], images: Mapping[str, Image]) -> Outcome:
-        async with self.slots:
-            return await self.client.call(name, arguments, images)
 
 
 def _score(answer: str | None, reference: str) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from thinkimg.api.pod_contract import SavedCheckpoint
 from thinkimg.jobs.attempt import attempt_number, check_attempt
 from thinkimg.jobs.stages.context import Context
 from thinkimg.training.checkpoints import CheckpointCallback, asked_to_end, newest_checkpoint
@@ -25,7 +26,7 @@ class Saving:
 
     every: int | None = None
     resume_from: Path | None = None
-    newest: dict[str, Any] | None = None
+    newest: SavedCheckpoint | None = None
     callbacks: Sequence[TrainerCallback] = ()
 
 
@@ -70,7 +71,7 @@ def _checkpoints(context: Context, name: str, folder: Path) -> Iterator[Saving]:
 
     def saved(step: int, path: Path) -> None:
         where = os.path.relpath(path, context.data_folder.resolve())
-        saving.newest = {"step": step, "path": where, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        saving.newest = SavedCheckpoint(step, where, datetime.now(UTC))
 
     with asked_to_end() as asked:
         callback = CheckpointCallback(settings.keep, lambda: check_attempt(context.run.stage(name)), saved, asked)
@@ -85,7 +86,7 @@ class Progress(TrainerCallback):
 
     def __init__(self, context: Context, name: str, saving: Saving) -> None:
         self.context, self.name, self.saving = context, name, saving
-        self.shown: dict[str, Any] = {}
+        self.shown: dict[str, float] = {}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and state.global_step % PROGRESS_EVERY == 0:
@@ -96,5 +97,6 @@ class Progress(TrainerCallback):
         self._say(state)
 
     def _say(self, state: Any) -> None:
-        saved = {"checkpoint": self.saving.newest} if self.saving.newest else {}
-        self.context.progress(self.name, step=state.global_step, total_steps=state.max_steps, **self.shown, **saved)
+        self.context.progress(
+            self.name, state.global_step, state.max_steps, checkpoint=self.saving.newest, figures=self.shown
+        )

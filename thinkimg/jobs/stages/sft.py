@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from thinkimg.agent.agent import Agent, NoTools
+from thinkimg.agent.agent import Agent
+from thinkimg.agent.tools import NoTools
 from thinkimg.errors import UserError
 from thinkimg.jobs.layout import write_json
 from thinkimg.jobs.stages.answers import answers

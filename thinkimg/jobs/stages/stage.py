@@ -18,11 +18,11 @@ import torch
 
 from thinkimg.agent.formats import get_format
 from thinkimg.api import ToolRLJob
+from thinkimg.api.pod_contract import Variable
 from thinkimg.evaluation.metrics import relaxed_match
 from thinkimg.evaluation.report import summarise
 from thinkimg.jobs.attempt import begin_attempt, check_attempt
 from thinkimg.jobs.cores import available_cores
-from thinkimg.jobs.environment import PLANNER_KEY
 from thinkimg.jobs.layout import BASE
 from thinkimg.jobs.stages.answers import answers
 from thinkimg.jobs.stages.context import TINY, Context, StageTools
@@ -139,7 +139,7 @@ def _planner(context: Context, name: str) -> ChatModel:
     if planner.model is not None:
         from thinkimg.models.api import ApiModel
 
-        key = os.environ.get(PLANNER_KEY)
+        key = os.environ.get(Variable.PLANNER_KEY)
         return ApiModel(planner.model.base_url, planner.model.name, key)
     return ScriptedPlanner(get_format(context.job.spec.agent.format), planner.chains or DEFAULT_CHAINS)
 

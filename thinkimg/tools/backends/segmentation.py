@@ -5,7 +5,6 @@ sees the prompts and is cheap. The encoder's result is kept by the picture's has
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image as Pillow
 
+from thinkimg.cache import BoundedCache
 from thinkimg.image import Image
 from thinkimg.tools.vision.geometry import Box, Point, with_room
 
@@ -67,43 +67,12 @@ class SegmentationModel(Protocol):
         """The cheap half, a mask per prompt."""
 
 
-class EmbeddingCache:
-    """Embeddings by the picture's hash, bounded in bytes, least recently used out first. Thread-safe."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[str, Embedding] = OrderedDict()
-        self._lock = threading.Lock()
-        self.nbytes = 0
-
-    def get(self, sha256: str) -> Embedding | None:
-        with self._lock:
-            found = self._kept.get(sha256)
-            if found is not None:
-                self._kept.move_to_end(sha256)
-            return found
-
-    def put(self, sha256: str, embedding: Embedding) -> None:
-        """One that is larger than the whole cache is not kept."""
-        with self._lock:
-            if sha256 in self._kept or embedding.nbytes > self._max_bytes:
-                return
-            self._kept[sha256] = embedding
-            self.nbytes += embedding.nbytes
-            while self.nbytes > self._max_bytes:
-                _, dropped = self._kept.popitem(last=False)
-                self.nbytes -= dropped.nbytes
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-
 class Segmenter:
     """A model and its cache. Thread-safe: one call or batch computes at a time."""
 
     def __init__(self, model: SegmentationModel, embedding_cache_bytes: int) -> None:
         self.model = model
-        self.cache = EmbeddingCache(embedding_cache_bytes)
+        self.cache: BoundedCache[str, Embedding] = BoundedCache(embedding_cache_bytes)
         self._lock = threading.Lock()
 
     def segment(self, requests: Sequence[tuple[Image, Sequence[Prompt]]]) -> list[list[Mask]]:
@@ -125,7 +94,7 @@ class Segmenter:
         if new:
             made = self.model.encode([with_room(image.pixels()) for image in new.values()])
             for sha256, embedding in zip(new, made, strict=True):
-                self.cache.put(sha256, embedding)
+                self.cache.put(sha256, embedding, embedding.nbytes)
                 known[sha256] = embedding
         return known
 

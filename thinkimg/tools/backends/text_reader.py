@@ -3,24 +3,25 @@
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 
 from PIL import Image as Pillow
 
+from thinkimg.cache import BoundedCache
 from thinkimg.image import Image
 from thinkimg.tools.vision.text import TextItem, with_zeros
 
 CACHE_VARIABLE = "THINKIMG_OCR_CACHE"
-CACHE_SIZE = 2048  # pictures; the strings of one take about a kilobyte
+CACHE_SIZE = 2048  # pictures; the strings of one take some kilobytes
+_CACHE_BYTES = 64 * 1024 * 1024
+_ITEM_BYTES = 400  # that a string with its box takes beside its letters, roughly
 
 
 class TextReader(ABC):
     """An engine and its cache. Thread-safe: one picture is read at a time, and a picture only once."""
 
     def __init__(self, cache_size: int = CACHE_SIZE) -> None:
+        self.cache: BoundedCache[str, tuple[TextItem, ...]] = BoundedCache(_CACHE_BYTES, max_entries=cache_size)
         self._lock = threading.Lock()
-        self._cache: OrderedDict[str, tuple[TextItem, ...]] = OrderedDict()
-        self._cache_size = cache_size
 
     def read(self, image: Image) -> tuple[TextItem, ...]:
         """All strings of `image`, whatever their confidence, in no particular order.
@@ -28,19 +29,19 @@ class TextReader(ABC):
         Raises:
             ImageDecodeError: the picture is broken.
         """
+        return self.cache.get_or_make(image.sha256, lambda: self._read(image), _size)
+
+    def _read(self, image: Image) -> tuple[TextItem, ...]:
         with self._lock:
-            if image.sha256 in self._cache:
-                self._cache.move_to_end(image.sha256)
-                return self._cache[image.sha256]
-            items = with_zeros(self._recognise(image.pixels()))
-            self._cache[image.sha256] = items
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-            return items
+            return with_zeros(self._recognise(image.pixels()))
 
     @abstractmethod
     def _recognise(self, picture: Pillow.Image) -> tuple[TextItem, ...]:
         """What the engine sees; `picture` is RGB."""
+
+
+def _size(items: tuple[TextItem, ...]) -> int:
+    return _ITEM_BYTES + sum(_ITEM_BYTES + 4 * len(item.text) for item in items)
 
 
 def kept_pictures() -> int:

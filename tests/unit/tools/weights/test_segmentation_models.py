@@ -9,7 +9,6 @@ from PIL import Image as Pillow
 from tests.support.tools.pictures import picture
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
-from thinkimg.tools.backends.segmentation import Embedding, EmbeddingCache
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolResult
 from thinkimg.tools.vision.masks import decode_rle
@@ -110,16 +109,16 @@ def test_embeddings_are_dropped_oldest_first_when_memory_is_full(saved):
     for seed in range(4):
         call(sam, picture(30, 30, seed), points=POINTS)
     assert len(cache) == 2  # one takes 32 x 8 x 8 x 4 bytes
-    assert cache.nbytes <= 20_000
+    assert cache.bytes <= 20_000
     assert cache.get(picture(30, 30, 3).sha256) is not None
     assert cache.get(picture(30, 30, 1).sha256) is None
 
 
-def test_a_cache_of_nothing_keeps_nothing():
-    cache = EmbeddingCache(0)
-    cache.put("a", Embedding(None, (1, 1), (1, 1), 8))
-    assert cache.get("a") is None
-    assert len(cache) == cache.nbytes == 0
+def test_embeddings_that_may_take_no_memory_are_not_kept(saved):
+    sam = load(saved, "segment-anything", embeddingCacheBytes=0)
+    image = picture(30, 30)
+    assert call(sam, image, points=POINTS) == call(sam, image, points=POINTS)
+    assert len(sam._implementation.run.__self__.segmenter.cache) == 0
 
 
 @pytest.mark.parametrize(("given", "said"), [({}, "neither"), ({"points": POINTS, "boxes": BOXES}, "both")])

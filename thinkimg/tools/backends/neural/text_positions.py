@@ -1,6 +1,6 @@
 """Two corrections of transformers 5.17's GroundingDINO, both of the positions of words in a caption.
 
-They were found by running the authors' code with the same weights (tests/unit/tools/weights); its results, and those of
+They were found by running the authors' code with the same weights (tests/integration); its results, and those of
 transformers 4, are what the corrected network gives. Where a version is right already they change nothing.
 """
 

@@ -212,7 +212,7 @@ def test_attempts_of_a_stage_go_on_where_the_last_one_saved(tmp_path: Path) -> N
     with storage.attempt(1) as first:
         until_checkpoint(first)
         first.send_signal(signal.SIGTERM)
-        assert first.wait(120) == 75
+        assert first.wait(400) == 75
     assert storage.said()["state"] == "Interrupted"
     saved = newest_checkpoint(storage.stage)
     assert saved is not None
@@ -221,13 +221,13 @@ def test_attempts_of_a_stage_go_on_where_the_last_one_saved(tmp_path: Path) -> N
         messages, _ = until_checkpoint(second)
         assert f"going on from {saved.name}" in messages
         (storage.stage / "attempt").write_text("3\n")  # the node is given up, and another pod has taken over
-        assert second.wait(120) == 70
+        assert second.wait(400) == 70
     assert "attempt 2 ends without saving: attempt 3 works on" in storage.said()["message"]
 
     with storage.attempt(3) as third:
         messages, _ = until_checkpoint(third)
         assert any(message.startswith("going on from checkpoint-") for message in messages)
-        assert third.wait(200) == 0
+        assert third.wait(400) == 0
     assert storage.said()["state"] == "Succeeded"
     assert (storage.stage / "done.json").exists()
     assert not list(storage.stage.glob("checkpoint-*"))

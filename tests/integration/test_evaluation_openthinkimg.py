@@ -90,7 +90,7 @@ def test_the_readmes_command_runs_under_accelerate(tiny: Path, data: str, tmp_pa
     words[words.index(f"pretrained={MODEL}")] = f"pretrained={tiny},max_new_tokens=8"  # it never ends by itself
     words[:1] = [sys.executable, "-m", "accelerate.commands.accelerate_cli"]
     words += ["--data", f"chartgemma={data}", "--num_sample", "2"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = lines_of(tmp_path / RESULTS)
     assert (line["task_name"], line["model_name"], line["n"]) == ("chartgemma", str(tiny), 2)

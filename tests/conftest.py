@@ -1,0 +1,32 @@
+"""How tests run side by side, as `make test` and `make test-fast` start them: docs/guides/tests.md."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from xdist.remote import Producer
+
+pytest.register_assert_rewrite("tests.support")
+
+from tests.support.side_by_side import ByFile  # noqa: E402
+
+MOST_WORKERS = 8
+"""Each takes 1.5 GB when it has torch and a tiny model in memory."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        # Otherwise every worker, and every process that it starts, computes with as many threads as there are cores.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: much of the suite waits, for processes, pods and clocks."""
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) + 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)

@@ -1,0 +1,178 @@
+"""`BoundedCache`: what is kept to save work, within a bound of bytes. Every cache of this package is one of these.
+
+It is written here because the libraries lack what is needed together: cachetools' `LRUCache` has no lock, no owners and
+no counters, and raises for a value that is too large; functools' `lru_cache` counts calls, not bytes.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class _Entry(Generic[V]):
+    value: V
+    size: int
+    owner: Hashable
+
+
+@dataclass
+class _Making(Generic[V]):
+    """A value that a thread makes while others wait for it; `values` stays empty if that fails."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    values: list[V] = field(default_factory=list)
+
+
+class BoundedCache(Generic[K, V]):
+    """Least recently used out first. Safe to use from several threads.
+
+    An entry may have an owner, so that what each owner takes can be read. An entry belongs to one owner; where owners
+    must not see each other's values, the owner is part of the key too.
+
+    Args:
+        max_bytes: of all entries together; 0 keeps nothing.
+        largest: the share of `max_bytes` that one value may take, 0 to 1; a larger one is not kept, so that it does not
+            drive out all others.
+        max_entries: a second bound, on how many are kept; None: as many as `max_bytes` allows.
+
+    Attributes:
+        bytes: what the entries take.
+        hits, misses: of `get` and `get_or_make`. Who waits for a value that another thread makes counts as a hit.
+        evictions: entries that were dropped to make room.
+    """
+
+    def __init__(self, max_bytes: int, *, largest: float = 1.0, max_entries: int | None = None) -> None:
+        self.max_bytes = max_bytes
+        self.max_entries = max_entries
+        self.bytes = self.hits = self.misses = self.evictions = 0
+        self._largest = largest
+        self._entries: OrderedDict[K, _Entry[V]] = OrderedDict()
+        self._by_owner: dict[Hashable, int] = {}
+        self._making: dict[K, _Making[V]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: K) -> bool:
+        """Without counting as a use."""
+        return key in self._entries
+
+    def get(self, key: K) -> V | None:
+        """The value, which counts as used now; None if it is not kept."""
+        with self._lock:
+            entry = self._used(key)
+            if entry is None:
+                self.misses += 1
+                return None
+            return entry.value
+
+    def put(self, key: K, value: V, size: int, owner: Hashable = None) -> bool:
+        """Keep a value in place of the key's earlier one.
+
+        Args:
+            size: bytes, at least 1: an entry that costs nothing would never be dropped.
+
+        Returns:
+            Whether it is kept. One that is too large is not, and the key's earlier value is gone all the same.
+
+        Raises:
+            ValueError: the size is below 1.
+        """
+        if size < 1:
+            raise ValueError(f"an entry of {size} bytes; its size must be at least 1")
+        with self._lock:
+            self._remove(key)
+            if size > self.max_bytes * self._largest or self.max_entries == 0:
+                return False
+            self._entries[key] = _Entry(value, size, owner)
+            self.bytes += size
+            self._by_owner[owner] = self._by_owner.get(owner, 0) + size
+            while self._too_many():
+                self._remove(next(iter(self._entries)))
+                self.evictions += 1
+            return True
+
+    def get_or_make(self, key: K, make: Callable[[], V], size_of: Callable[[V], int], owner: Hashable = None) -> V:
+        """The value, made if it is not kept: by one thread at a time, while others that want the same wait for it.
+
+        If `make` raises, the caller gets the exception, and a thread that waited makes the value itself. `make` must
+        not ask for its own key: it would wait for itself.
+        """
+        while True:
+            with self._lock:
+                entry = self._used(key)
+                if entry is not None:
+                    return entry.value
+                making = self._making.get(key)
+                if making is None:
+                    self.misses += 1
+                    mine = self._making[key] = _Making()
+                    break
+            making.done.wait()
+            if making.values:
+                with self._lock:
+                    self.hits += 1
+                return making.values[0]
+        try:
+            value = make()
+            self.put(key, value, size_of(value), owner)
+            mine.values.append(value)
+            return value
+        finally:
+            with self._lock:
+                del self._making[key]
+            mine.done.set()
+
+    def drop(self, key: K) -> None:
+        with self._lock:
+            self._remove(key)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
+            self._by_owner.clear()
+            self.bytes = 0
+
+    def widen(self, max_bytes: int) -> None:
+        """Raise the bound; a bound that is wider already stays."""
+        with self._lock:
+            self.max_bytes = max(self.max_bytes, max_bytes)
+
+    def bytes_of(self, owner: Hashable) -> int:
+        """What an owner's entries take."""
+        return self._by_owner.get(owner, 0)
+
+    def owners(self) -> dict[Hashable, int]:
+        """Every owner that has entries, with the bytes that they take."""
+        with self._lock:
+            return dict(self._by_owner)
+
+    # ---- with the lock held -----------------------------------------------------------------------------------------
+
+    def _used(self, key: K) -> _Entry[V] | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+            self.hits += 1
+        return entry
+
+    def _remove(self, key: K) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        self.bytes -= entry.size
+        left = self._by_owner[entry.owner] - entry.size
+        if left:
+            self._by_owner[entry.owner] = left
+        else:
+            del self._by_owner[entry.owner]
+
+    def _too_many(self) -> bool:
+        return self.bytes > self.max_bytes or (self.max_entries is not None and len(self._entries) > self.max_entries)

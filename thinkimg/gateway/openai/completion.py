@@ -1,0 +1,113 @@
+"""One completion: a conversation, the loop that answers it, and the documents that tell of it."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from thinkimg.agent.agent import Agent
+from thinkimg.errors import InfrastructureError
+from thinkimg.gateway.core import Core
+from thinkimg.gateway.keys import Caller
+from thinkimg.gateway.openai.conversation import Conversation
+from thinkimg.gateway.openai.models import ServedModel
+from thinkimg.gateway.openai.request import ChatRequest
+from thinkimg.message import ImageBlock, ToolResultBlock
+from thinkimg.models.api import data_uri
+from thinkimg.trajectory import Trajectory, Turn
+
+
+class Completion:
+    """A request being answered.
+
+    Args:
+        agent: its model is a `thinkimg.models.backends.Metered` one.
+    """
+
+    def __init__(self, asked: ChatRequest, served: ServedModel, agent: Agent) -> None:
+        self.asked = asked
+        self.served = served
+        self.trajectory = Trajectory(question="")
+        self._agent = agent
+        self._created = int(time.time())
+        self._told = 0
+
+    async def read(self, core: Core, caller: Caller) -> None:
+        """Make the conversation of the request's messages. Raises `Refusal` 400 naming the message."""
+        reader = Conversation(core, caller, self.served.format)
+        self.trajectory = await reader.read(self.asked.messages, self._agent.system)
+        self._told = len(self.trajectory.turns)
+
+    async def run(self) -> None:
+        """Raises `InfrastructureError`, `UserError`, `Refusal`."""
+        temperature = 1.0 if self.asked.temperature is None else self.asked.temperature
+        await self._agent.resume(self.trajectory, self.asked.seed or 0, temperature)
+        if self.trajectory.status == "infrastructure":
+            raise InfrastructureError(self.trajectory.meta["error"])
+
+    @property
+    def answer(self) -> str:
+        return self.trajectory.answer or ""
+
+    @property
+    def finish(self) -> str:
+        """`length` for every limit: of rounds, tokens or time."""
+        return "stop" if self.trajectory.status == "answered" else "length"
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Of all turns of the model, as OpenAI's API has them; `Metered` counted them."""
+        used = self.trajectory.meta.get("usage", {})
+        prompt, completion = used.get("prompt_tokens", 0), used.get("completion_tokens", 0)
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+    def document(self) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self.answer, "refusal": None}
+        choice = {"index": 0, "message": message, "finish_reason": self.finish, "logprobs": None}
+        document = {**self._head("chat.completion"), "choices": [choice], "usage": self.usage}
+        if self.asked.thinkimg.trace:
+            document["thinkimg"] = self.extension()
+        return document
+
+    def chunk(self, delta: Mapping[str, Any], finish: str | None = None, **extra: Any) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        return {**self._head("chat.completion.chunk"), "choices": [choice], **extra}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-{self.trajectory.id}",
+            "object": kind,
+            "created": self._created,
+            "model": self.served.name,
+        }
+
+    def extension(self, trace: bool = True) -> dict[str, Any]:
+        """The reply's field `thinkimg`."""
+        document: dict[str, Any] = {"status": self.trajectory.status, "seconds": round(self.trajectory.seconds, 3)}
+        if trace:
+            document["trace"] = self.new_trace()
+        if self.asked.thinkimg.images:
+            document["images"] = {handle: data_uri(image) for handle, image in self.trajectory.images.items()}
+        return document
+
+    def new_trace(self) -> list[dict[str, Any]]:
+        """What was added to the trajectory since this was last asked for; nothing if no trace is wanted."""
+        if not self.asked.thinkimg.trace:
+            return []
+        new = self.trajectory.turns[self._told :]
+        self._told += len(new)
+        return [_traced(turn) for turn in new]
+
+
+def _traced(turn: Turn) -> dict[str, Any]:
+    """A turn of the model with its calls, or one of the tools with their results."""
+    message = turn.message
+    entry: dict[str, Any] = {"role": message.role, "text": message.text, "seconds": round(turn.seconds, 3)}
+    if message.tool_calls:
+        entry["calls"] = [call.model_dump(exclude={"type"}) for call in message.tool_calls]
+    results: list[dict[str, Any]] = []
+    for block in message.content:
+        if isinstance(block, ToolResultBlock):
+            results.append({**block.model_dump(exclude={"type"}), "images": []})
+        elif isinstance(block, ImageBlock) and results:
+            results[-1]["images"].append(block.handle)
+    return {**entry, "results": results} if results else entry
