@@ -108,5 +108,5 @@ def table(
         job_run = prepare(manifest, folder / f"seed-{seed}", job, seed, secrets=secrets_dir)
         job_run.execute()
         runs.append(job_run.run.path)
-    write_table(runs, folder)
+    write_table(runs, folder, resamples=first.job.spec.resamples)
     notes.print((folder / "results.md").read_text())

@@ -33,6 +33,8 @@ MODEL_NAMES = {
 """What the models of the table are called, in the table's order; other models follow under their own names."""
 
 Results = Mapping[str, Any]
+RESAMPLES = 10_000
+"""Of the bootstraps, where no manifest says how many."""
 
 
 def display_name(model: str) -> str:
@@ -265,7 +267,9 @@ def terminal_table(results: Results) -> Table:
 # ---- several seeds --------------------------------------------------------------------------------------------------
 
 
-def write_table(runs: Sequence[Path], out: Path, pairs: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+def write_table(
+    runs: Sequence[Path], out: Path, pairs: Sequence[tuple[str, str]] = (), resamples: int = RESAMPLES
+) -> dict[str, Any]:
     """One table over runs of the same manifest with different seeds: `out/results.json` and `out/results.md`.
 
     Returns what `results.json` holds: `{"seeds": {seed: that run's results}, "mean": {"models": {model: {"accuracy",
@@ -275,6 +279,7 @@ def write_table(runs: Sequence[Path], out: Path, pairs: Sequence[tuple[str, str]
 
     Args:
         pairs: which models are compared, the first minus the second; none: v-toolrl with each other one.
+        resamples: of the bootstraps (`evaluate.bootstrap` of a manifest).
 
     Raises:
         UserError: a run without results or trajectories, or two runs with the same seed.
@@ -295,9 +300,9 @@ def write_table(runs: Sequence[Path], out: Path, pairs: Sequence[tuple[str, str]
     table = {
         "seeds": {seeds[run]: dict(found) for run, found in results.items()},
         "mean": {
-            "models": {model: _over_seeds(model, list(results.values()), outcomes) for model in shared},
+            "models": {model: _over_seeds(model, list(results.values()), outcomes, resamples) for model in shared},
             "differences": [
-                _compare(model, other, outcomes)
+                _compare(model, other, outcomes, resamples)
                 for model, other in pairs or [("v-toolrl", other) for other in shared if other != "v-toolrl"]
                 if model in shared and other in shared
             ],
@@ -330,14 +335,14 @@ def _read_outcomes(run: Path, model: str, mode: str) -> dict[str, float]:
     return {question: statistics.fmean(answers) for question, answers in outcomes.items()}
 
 
-def _over_seeds(model: str, results: Sequence[Results], outcomes: Outcomes) -> dict[str, Any]:
+def _over_seeds(model: str, results: Sequence[Results], outcomes: Outcomes, resamples: int) -> dict[str, Any]:
     entry: dict[str, Any] = {"n": sum(len(seed) for seed in outcomes["greedy"][model])}
     for mode, suffix in (("greedy", ""), ("sampled", "_sampled")):
         values = [list(seed.values()) for seed in outcomes[mode][model]]
         known = all(values)
         per_seed = [statistics.fmean(seed) for seed in values] if known else None
         entry[f"accuracy{suffix}"] = statistics.fmean(per_seed) if per_seed else None
-        entry[f"ci95{suffix}"] = list(bootstrap_interval(values)) if known else None
+        entry[f"ci95{suffix}"] = list(bootstrap_interval(values, resamples)) if known else None
         entry[f"per_seed{suffix}"] = per_seed
     for field in ("tool_calls_per_answer", "seconds"):
         known_values = [found["models"][model].get(field) for found in results]
@@ -347,7 +352,7 @@ def _over_seeds(model: str, results: Sequence[Results], outcomes: Outcomes) -> d
     return entry
 
 
-def _compare(model: str, other: str, outcomes: Outcomes) -> dict[str, Any]:
+def _compare(model: str, other: str, outcomes: Outcomes, resamples: int) -> dict[str, Any]:
     compared: dict[str, Any] = {"model": model, "other": other}
     for mode, field in (("greedy", "accuracy"), ("sampled", "accuracy_sampled")):
         first, second = [], []
@@ -356,7 +361,7 @@ def _compare(model: str, other: str, outcomes: Outcomes) -> dict[str, Any]:
             first.append([a[question] for question in both])
             second.append([b[question] for question in both])
         if all(first):
-            found = paired_bootstrap(first, second)
+            found = paired_bootstrap(first, second, resamples)
             compared[field] = {"difference": found.difference, "ci95": list(found.ci95), "p": found.p}
     return compared
 

@@ -344,7 +344,8 @@ class Observed:
                 run.path / "results.json",
                 {"job": "observed", "seed": 0, "models": models, "tools": {}, "tools_by_stage": {}, "seconds": {}},
             )
-            table = write_table([run.path], self.folder / "table")
+            resamples = self.context.job.spec.resamples
+            table = write_table([run.path], self.folder / "table", resamples=resamples)
             self.seen["table"] = json.dumps(table["mean"], sort_keys=True)
 
 

@@ -37,10 +37,6 @@ def honoured(*paths: str) -> dict[str, Row]:
     return {path: Row() for path in paths}
 
 
-def ignored(reason: str, *paths: str) -> dict[str, Row]:
-    return {path: Row("ignored", "ignored", reason) for path in paths}
-
-
 def ignored_locally(reason: str, *paths: str) -> dict[str, Row]:
     return {path: Row(local="ignored", reason=reason) for path in paths}
 
@@ -197,8 +193,8 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].evaluate.temperature",
         "spec.stages[].evaluate.concurrency",
     ),
-    **ignored(
-        "One run's intervals are Wilson's, which resample nothing; those over seeds (`make table`) always draw 10,000.",
+    **ignored_on_cluster(
+        "Only `thinkimg table` puts runs together; one run's intervals are Wilson's, which resample nothing.",
         "spec.stages[].evaluate.bootstrap",
     ),
     **ignored_locally(NO_PODS, "spec.image", "spec.imagePullSecrets", "spec.serviceAccountName"),

@@ -378,7 +378,8 @@ class Evaluate(Block):
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     """Temperature of the sampled answers."""
     bootstrap: Annotated[int, Field(ge=100, le=1_000_000), Unit("resamples")] = 2000
-    """Resamples of a bootstrap of the 95 % intervals."""
+    """Resamples of the bootstraps over seeds and questions that give the 95 % intervals and differences of
+    `thinkimg table`; of several Evaluate stages, the largest number counts."""
     concurrency: Positive = 128
     """Questions answered at the same time."""
 
