@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from tests.support import REPOSITORY
 from tests.support.jobs.observed_stage import observe
-from thinkimg.api import ToolRLJob
+from thinkimg.api import GRPO as GRPO_BLOCK
+from thinkimg.api import Filters, Lora, ToolRLJob
 from thinkimg.api.v1alpha1.fields import declared_fields
+from thinkimg.jobs.stages.context import Context
+from thinkimg.synthesis.synthesize import refuse
+from thinkimg.training.adapters import lora_config
+from thinkimg.training.grpo.groups import Rollouts
 
 STAGE = "spec.stages[]."
 BLOCKS = ("synthesize", "sft", "grpo", "evaluate")
@@ -181,9 +187,22 @@ def observed(path: str, changed: bool, folder: Path) -> dict[str, Any]:
     return observe(path.partition(".")[0], settings(path, changed), folder)
 
 
+def unaccounted(known: set[str]) -> set[str]:
+    return known - set(CASES) - set(exceptions())
+
+
+def check(path: str, folder: Path) -> None:
+    """Raises `AssertionError` where another value of the field is not seen."""
+    without = observed(path, False, folder / "without")
+    assert "refused" not in without or "gate" in path, without["refused"]
+    another = observed(path, True, folder / "with")
+    assert another != without
+    assert [part for part in CASES[path].seen if another[part] == without[part]] == []
+
+
 def test_every_field_has_a_case_or_a_reason_why_it_changes_nothing() -> None:
     known, reasons = set(fields()), exceptions()
-    assert known - set(CASES) - set(reasons) == set(), "neither a case here nor a reason on the reference page"
+    assert unaccounted(known) == set(), "neither a case here nor a reason on the reference page"
     assert (set(CASES) | set(reasons)) - known == set(), "no such field"
     assert set(CASES) & set(reasons) == set()
     assert all(reason.endswith(".") for reason in reasons.values())
@@ -191,11 +210,63 @@ def test_every_field_has_a_case_or_a_reason_why_it_changes_nothing() -> None:
 
 @pytest.mark.parametrize("path", CASES)
 def test_another_value_is_seen_in_what_the_stage_makes(path: str, tmp_path: Path) -> None:
-    without = observed(path, False, tmp_path / "without")
-    assert "refused" not in without or "gate" in path, without
-    another = observed(path, True, tmp_path / "with")
-    assert another != without
-    assert [part for part in CASES[path].seen if another[part] == without[part]] == []
+    check(path, tmp_path)
+
+
+def drop_correction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thinkimg.training.grpo.config._corrected", lambda correction: {})
+
+
+def drop_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thinkimg.training.sft.lora_config", lambda model, lora: lora_config(model, lora and Lora()))
+
+
+def drop_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thinkimg.synthesis.synthesize.refuse", lambda filters, *others: refuse(Filters(), *others))
+
+
+def drop_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = Context.tasks
+    monkeypatch.setattr(Context, "tasks", lambda self, split, count=None: tasks(self, split))
+
+
+def drop_refill_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Rollouts.__init__
+
+    def forgetful(self: Rollouts, engine: Any, episodes: Any, spec: Any, *others: Any) -> None:
+        made(self, engine, episodes, spec.model_copy(update={"refill_groups": 4}), *others)
+
+    monkeypatch.setattr(Rollouts, "__init__", forgetful)
+
+
+@pytest.mark.parametrize(
+    ("path", "plant"),
+    [
+        ("grpo.importanceCorrection.mode", drop_correction),
+        ("grpo.refillGroups", drop_refill_groups),
+        ("sft.lora.rank", drop_rank),
+        ("synthesize.filters.minToolCalls", drop_filters),
+        ("evaluate.questions", drop_questions),
+    ],
+)
+def test_a_field_that_is_dropped_on_its_way_is_noticed(
+    path: str, plant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(path, tmp_path / "as it is")
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        check(path, tmp_path / "planted")
+
+
+def test_a_new_field_without_a_case_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wider(Lora):
+        """With a field that nobody has thought of."""
+
+        novel: int = 0
+        """Nothing."""
+
+    monkeypatch.setitem(GRPO_BLOCK.model_fields, "lora", FieldInfo.from_annotation(Wider))
+    assert unaccounted(set(fields())) == {"grpo.lora.novel"}
 
 
 @pytest.mark.parametrize("block", BLOCKS)
