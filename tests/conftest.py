@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from xdist.remote import Producer
@@ -16,6 +17,9 @@ MOST_WORKERS = 8
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell has started us in the background, and what tests start would not hear their Ctrl-C either.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         # Otherwise every worker, and every process that it starts, computes with as many threads as there are cores.
         os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -34,3 +34,10 @@ def duration(seconds: float | None, decimals: int = 1) -> str:
         return f"{seconds:.{decimals}f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def age(seconds: float) -> str:
+    """`4s`, `12m`, `1.0h`: a duration for the narrow columns of a terminal, as kubectl has them."""
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    return f"{seconds / 60:.0f}m" if seconds < 3600 else f"{seconds / 3600:.1f}h"

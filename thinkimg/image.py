@@ -5,7 +5,6 @@ Decoding is where untrusted bytes meet a C library, so it happens in one place, 
 
 import hashlib
 import io
-import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -22,7 +21,6 @@ MAX_PIXELS = 64 * 1000 * 1000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _MEDIA_TYPES = {"MPO": "image/jpeg"}
 """MPO is Pillow's name for a JPEG with further pictures behind the first, as phones make them; the first one counts."""
-_HANDLE = re.compile(r"img_([1-9]\d{0,3})")
 _TURN = Pillow.Transpose
 _TURNS = {
     2: _TURN.FLIP_LEFT_RIGHT,
@@ -245,7 +243,3 @@ def _orientation(opened: Pillow.Image) -> int:
 def handle(number: int) -> str:
     """The name by which model and tools call the `number`-th image (from 1): `img_1`."""
     return f"img_{number}"
-
-
-def is_handle(text: str) -> bool:
-    return _HANDLE.fullmatch(text) is not None

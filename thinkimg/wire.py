@@ -153,10 +153,6 @@ def encode_request(request: CallRequest, media_type: str) -> bytes:
     return encode(_request_document(request), media_type)
 
 
-def encode_batch(requests: list[CallRequest], media_type: str) -> bytes:
-    return encode({"calls": [_request_document(request) for request in requests]}, media_type)
-
-
 def decode_request(body: bytes, media_type: str) -> CallRequest:
     """Raises `WireError` that names the member which is wrong."""
     return _request_of(decode(body, media_type), "")

@@ -73,11 +73,6 @@ class ControlPlane:
         return self.folder / "audit.log"
 
     @property
-    def log_folder(self) -> Path:
-        """One log per component."""
-        return self.folder / "logs"
-
-    @property
     def url(self) -> str:
         return str(json.loads(self.kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
 

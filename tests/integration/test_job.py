@@ -22,7 +22,7 @@ from tests.support.jobs.small_job import DEMO, Started, gone, small_documents, s
 from thinkimg.agent.formats import get_format
 from thinkimg.api.v1alpha1 import load_manifest
 from thinkimg.cli import main
-from thinkimg.data.datasets import load_questions
+from thinkimg.data.questions import load_questions
 from thinkimg.jobs.layout import Run
 from thinkimg.jobs.stages import tiny_preset
 from thinkimg.tools.registry import TOOLS
@@ -215,7 +215,7 @@ def test_an_exported_model_works_in_plain_transformers(journey: Journey, tmp_pat
 def test_the_trained_model_is_asked_about_a_picture(journey: Journey, tmp_path: Path) -> None:
     (example,) = load_questions("charts://?questions=1&difficulty=1", "test", 5)
     picture = tmp_path / "chart.png"
-    picture.write_bytes(example.image)
+    picture.write_bytes(example.images[0].data)
     done = thinkimg("ask", example.question, "--model", journey.run.path / "v-toolrl", "--image", picture)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

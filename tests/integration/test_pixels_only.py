@@ -2,18 +2,20 @@
 the same results."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image as Pillow
 
+from tests.support.data.sets import write_questions
 from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
-from thinkimg.data.datasets import Example, export_jsonl, load_questions
+from thinkimg.data.questions import load_questions
 from thinkimg.image import Image
 from thinkimg.jobs.stages.questions import load_tasks
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool
+from thinkimg.trajectory import Task
 
 QUESTIONS = load_questions("charts://?questions=12&difficulty=2&per_chart=2", "test", 4)
 
@@ -24,35 +26,35 @@ def tools() -> dict[str, Tool]:
     return loaded | {"OCR": load_tool("OCR", options={"text": "plain"})}
 
 
-def encoded_anew(example: Example, format: str, **options: Any) -> Example:
+def encoded_anew(example: Task, format: str, **options: Any) -> Task:
     """The same question: other bytes, nothing known about the picture."""
     buffer = io.BytesIO()
-    Pillow.open(io.BytesIO(example.image)).convert("RGB").save(buffer, format, **options)
-    return Example(example.id, example.question, example.answer, buffer.getvalue(), "", {})
+    example.images[0].pixels().save(buffer, format, **options)
+    return replace(example, images=(Image.from_bytes(buffer.getvalue()),), meta={"kind": ""})
 
 
-def looked_at(tools: dict[str, Tool], example: Example, picture: bytes) -> list[Any]:
+def looked_at(tools: dict[str, Tool], example: Task, picture: bytes) -> list[Any]:
     """What the tools see in `picture` when asked what `example` is about."""
     images = {"img_1": Image.from_bytes(picture)}
     calls: list[tuple[str, dict[str, Any]]] = [("OCR", {})]
-    if example.meta["panel"]:
+    if "panel" in example.meta:
         calls.append(("ZoominSubplot", {"description": example.meta["panel"]}))
-    if example.meta["label"]:
+    if "label" in example.meta:
         calls.append(("Point", {"description": example.meta["label"]}))
     results = [tools[name].run({"image": "img_1", **arguments}, images) for name, arguments in calls]
     return [(result.text, result.data, [image.sha256 for image in result.images]) for result in results]
 
 
 def test_the_same_pixels_give_the_same_results(tools: dict[str, Tool], tmp_path: Path) -> None:
-    file = export_jsonl((encoded_anew(example, "PNG", compress_level=9) for example in QUESTIONS), tmp_path)
+    file = write_questions((encoded_anew(example, "PNG", compress_level=9) for example in QUESTIONS), tmp_path)
     data = Data(train=Dataset(uri=file.name))
     stripped = load_tasks(data, "train", 0, tmp_path)
     called = 0
     for example, task in zip(QUESTIONS, stripped, strict=True):
         (picture,) = task.images
-        assert picture.data != example.image
+        assert picture.data != example.images[0].data
         assert set(task.meta) == {"question_id", "kind"}
-        results = looked_at(tools, example, example.image)
+        results = looked_at(tools, example, example.images[0].data)
         assert looked_at(tools, example, picture.data) == results
         called += len(results)
     assert called > len(QUESTIONS)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from thinkimg.errors import UserError
-from thinkimg.figures import duration
+from thinkimg.figures import age
 from thinkimg.serving.fleet import DEVICES_VARIABLE
 from thinkimg.serving.load import Load, Readings
 from thinkimg.serving.supervisor import ServerSpec, ServerStatus, Supervisor
@@ -97,7 +97,7 @@ def table_of(specs: Sequence[ServerSpec], statuses: Sequence[ServerStatus], load
     for spec, status in zip(specs, statuses, strict=True):
         load = loads.get(status.name)
         color = _COLORS[status.state]
-        state = f"[{color}]{status.state}[/] [dim]{duration(status.seconds, decimals=0)}[/]"
+        state = f"[{color}]{status.state}[/] [dim]{age(status.seconds)}[/]"
         numbers = (load.calls, load.errors, load.in_flight) if load else ("", "", "")
         table.add_row(
             escape(status.name),

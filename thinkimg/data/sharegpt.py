@@ -9,18 +9,15 @@ broken up there, so that it takes no picture.
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from PIL import Image as Pillow
-
-from thinkimg.data.datasets import parse_query
-from thinkimg.image import Image, ImageDecodeError
+from thinkimg.data.pictures import PictureReader
+from thinkimg.data.rows import BadRow, Row, read_rows, text_of
+from thinkimg.image import Image
 from thinkimg.message import ImageBlock, Message, TextBlock, ToolResultBlock
 from thinkimg.trajectory import Trajectory, save_images
 
@@ -68,37 +65,28 @@ def read_sharegpt(path: Path) -> tuple[list[Conversation], dict[str, str]]:
         ValueError: the file is no JSON list.
     """
     try:
-        samples = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        samples = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read conversations from {path}: {error}") from None
     if not isinstance(samples, list):
         raise ValueError(f"{path}: a JSON list of samples is needed")
     return check_samples(samples, path.parent)
 
 
-def load_hub_samples(uri: str) -> tuple[list[Conversation], dict[str, str]]:
-    """As `read_sharegpt`, of a hub data set: `hf://owner/name?config=…&split=train&revision=…&limit=…`.
+def read_samples(uri: str) -> tuple[list[Conversation], dict[str, str]]:
+    """As `read_sharegpt`, of a file, or of a data set with the same columns: `hf://owner/name?config=…&split=train`, a
+    folder laid out as the hub's are, a Parquet file.
 
     Raises:
-        ValueError: the URI is wrong, or the data set cannot be loaded.
+        ValueError: the URI is wrong, or the data cannot be read.
     """
-    fields: dict[str, Callable[[str], Any]] = {"config": str, "split": str, "revision": str, "limit": int}
-    options = parse_query(uri, fields)
-    parts = urlsplit(uri)
-    import datasets
-
-    table = datasets.load_dataset(
-        parts.netloc + parts.path,
-        options.get("config"),
-        split=options.get("split", "train"),
-        revision=options.get("revision"),
-    )
-    count = min(options.get("limit", len(table)), len(table))
-    return check_samples((table[number] for number in range(count)), Path("."))
+    if "://" not in uri and not uri.endswith(".parquet") and not Path(uri).is_dir():
+        return read_sharegpt(Path(uri))
+    return check_samples(read_rows(uri, "train"), Path())
 
 
 def check_samples(samples: Iterable[Any], folder: Path) -> tuple[list[Conversation], dict[str, str]]:
-    """As `read_sharegpt`, of samples that are in memory (rows of a hub data set, whose pictures are decoded)."""
+    """As `read_sharegpt`, of samples that are in memory. Rows of a data set know where their own pictures are."""
     good: list[Conversation] = []
     broken: dict[str, str] = {}
     for number, sample in enumerate(samples):
@@ -107,13 +95,16 @@ def check_samples(samples: Iterable[Any], folder: Path) -> tuple[list[Conversati
         if name in broken or any(name == one.name for one in good[-1:]):
             name = f"{name} (sample {number})"
         try:
-            good.append(_conversation(sample, name, folder))
+            pictures = sample.reader if isinstance(sample, Row) else PictureReader(folder)
+            good.append(_conversation(sample, name, pictures))
         except ValueError as error:
             broken[name] = str(error)
     return good, broken
 
 
-def _conversation(sample: Any, name: str, folder: Path) -> Conversation:
+def _conversation(sample: Any, name: str, pictures: PictureReader) -> Conversation:
+    if isinstance(sample, BadRow):
+        raise sample
     if not isinstance(sample, dict) or not isinstance(sample.get("conversations"), list):
         raise ValueError("there is no list 'conversations'")
     given = sample.get("images") or []
@@ -123,7 +114,7 @@ def _conversation(sample: Any, name: str, folder: Path) -> Conversation:
     places = sum(text.count(PLACEHOLDER) for role, text in texts if role != "system")
     if places != len(given):
         raise ValueError(f"{places} times {PLACEHOLDER}, but {len(given)} images")
-    images = (_image(image, folder) for image in given)
+    images = (_image(image, pictures) for image in given)
     messages = [_said(role, text, images) for role, text in texts if role != "system"]
     wanted = ["user", "assistant"] * (len(messages) // 2 + 1)
     for position, (message, role) in enumerate(zip(messages, wanted, strict=False)):
@@ -132,7 +123,7 @@ def _conversation(sample: Any, name: str, folder: Path) -> Conversation:
     if not messages or messages[-1].role != "assistant":
         raise ValueError("the last message is not gpt's")
     answer = sample.get("label", sample.get("solution"))
-    return Conversation(name, tuple(messages), None if answer is None else str(answer))
+    return Conversation(name, tuple(messages), None if answer is None else text_of(answer))
 
 
 def _texts(turns: list[Any]) -> Iterator[tuple[str, str]]:
@@ -157,23 +148,12 @@ def _said(role: str, text: str, images: Iterator[Image]) -> Said:
     return Said("assistant" if role == "assistant" else "user", kept)
 
 
-def _image(given: Any, folder: Path) -> Image:
+def _image(given: Any, pictures: PictureReader) -> Image:
     try:
-        if isinstance(given, str):
-            image = Image.from_file(folder / given)
-        elif isinstance(given, Mapping) and given.get("bytes"):
-            image = Image.from_bytes(given["bytes"])
-        elif isinstance(given, Mapping) and isinstance(given.get("path"), str):
-            image = Image.from_file(folder / given["path"])
-        elif isinstance(given, Pillow.Image):
-            buffer = io.BytesIO()
-            given.convert("RGB").save(buffer, "PNG")
-            image = Image.from_bytes(buffer.getvalue())
-        else:
-            raise ValueError(f"an image must be a path, not {type(given).__name__}")
+        image = pictures.read(given)
         image.pixels()
         return image
-    except (OSError, ImageDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"image {given if isinstance(given, str) else ''}: {error}") from None
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from thinkimg.api import parse_manifest, read_value
 from thinkimg.api.pod_contract import ExitCode, Variable, stage_arguments
-from thinkimg.data.datasets import load_questions
+from thinkimg.data.questions import load_questions
 from thinkimg.errors import UserError
 
 STAGE = "v-toolrl"

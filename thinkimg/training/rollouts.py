@@ -91,15 +91,6 @@ class RolloutEngine:
         """
         return self.call(self._run_all(requests))
 
-    def run_group(self, tasks: Sequence["Task"], row: str = "") -> list[Trajectory]:
-        """One trajectory per task; equal tasks in a row count as the generations of one group."""
-        seen: dict[str, int] = {}
-        requests = []
-        for task in tasks:
-            seen[task.id] = seen.get(task.id, -1) + 1
-            requests.append(Request(task, f"{row}/{task.id}", seen[task.id]))
-        return self.run(requests)
-
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for it. Interrupting the wait cancels it."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)

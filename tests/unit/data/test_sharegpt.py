@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from thinkimg.agent.agent import Agent
 from thinkimg.agent.formats import get_format
 from thinkimg.agent.tools import NoTools
-from thinkimg.data.datasets import load_questions
+from thinkimg.data.questions import load_questions
 from thinkimg.data.sharegpt import check_samples, read_sharegpt
 from thinkimg.synthesis.imported import trajectory_of
 
@@ -104,7 +104,7 @@ def test_rl_data_is_read_with_its_own_names(folder: Path) -> None:
         {"image_path": "b.png", "question": "What is Kiwi?", "label": 12},
     ]
     (folder / "rl.json").write_text(json.dumps(records))
-    assert [(e.question, e.answer) for e in load_questions(str(folder / "rl.json"), "train", 0)] == [
+    assert [(e.question, e.reference) for e in load_questions(str(folder / "rl.json"), "train", 0)] == [
         ("What is Fig?", "34"),
         ("What is Kiwi?", "12"),
     ]
@@ -112,5 +112,8 @@ def test_rl_data_is_read_with_its_own_names(folder: Path) -> None:
     (example,) = load_questions(f"{folder / 'renamed.json'}?question=query&image=picture", "train", 0)
     assert example.question == "What?"
     (folder / "bad.json").write_text(json.dumps([records[0], {"question": "?"}, {"image_path": "a.png"}]))
-    with pytest.raises(ValueError, match="2 bad records\nrecord 2: no solution or label or answer\nrecord 3: no quest"):
+    with pytest.raises(
+        ValueError,
+        match="2 bad records\nrecord 2: no answer or label or solution; there are question\nrecord 3: no quest",
+    ):
         load_questions(str(folder / "bad.json"), "train", 0)

@@ -146,7 +146,7 @@ def test_questions_are_read_as_they_are_needed(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text(f"{good}\n{good}\nnot JSON\n")
     tasks = TASKS["reachqa"].tasks(str(tmp_path / "q.jsonl"))
     assert [next(tasks).id, next(tasks).id] == ["0", "1"]
-    with pytest.raises(UserError, match="record 3: not JSON"):
+    with pytest.raises(UserError, match="line 3: not JSON"):
         next(tasks)
     assert len(list(TASKS["reachqa"].tasks(str(tmp_path / "q.jsonl"), limit=2))) == 2
 
@@ -154,9 +154,9 @@ def test_questions_are_read_as_they_are_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "?", "answer": "1"}, "no image or image_path; there are question, answer"),
-        ({"question": "?", "answer": "1", "image": "gone.png"}, "record 1: there is no picture 'gone.png'"),
-        ({"question": "?", "answer": "1", "image": "q.jsonl"}, "record 1: not a readable image"),
+        ({"question": "?", "answer": "1"}, "no image or image_path or images; there are question, answer"),
+        ({"question": "?", "answer": "1", "image": "gone.png"}, "line 1, column image: there is no picture 'gone.png'"),
+        ({"question": "?", "answer": "1", "image": "q.jsonl"}, "line 1, column image: .*not a readable image"),
         ({"question": "?", "image": "a.png"}, "no answer or label or solution"),
         ([1], "a JSON object is needed"),
     ],

@@ -84,12 +84,12 @@ def test_a_call_in_msgpack_answered_in_json_on_request(sample_url: str) -> None:
 
 def test_every_call_of_a_batch_has_its_own_answer(sample_url: str) -> None:
     calls = [
-        wire.CallRequest({"text": "a"}, tool="Echo"),
-        wire.CallRequest({}, tool="Nothing"),
-        wire.CallRequest({"how": "model"}, tool="Fail"),
-        wire.CallRequest({"image": "i"}, {"i": wire.ImageRef(picture().sha256, picture().data)}, tool="Size"),
+        {"tool": "Echo", "arguments": {"text": "a"}},
+        {"tool": "Nothing", "arguments": {}},
+        {"tool": "Fail", "arguments": {"how": "model"}},
+        {"tool": "Size", "arguments": {"image": "i"}, "images": {"i": as_json(picture())}},
     ]
-    answer = http.post(f"{sample_url}/v1/batch", content=wire.encode_batch(calls, wire.JSON))
+    answer = http.post(f"{sample_url}/v1/batch", content=json.dumps({"calls": calls}))
     results = answer.json()["results"]
     assert results[0]["result"]["text"] == "a"
     assert [results[n]["problem"]["kind"] for n in (1, 2)] == ["unknown_tool", "refused"]

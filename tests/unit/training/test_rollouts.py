@@ -82,12 +82,6 @@ def test_after_the_last_attempt_the_failure_is_returned() -> None:
     assert agent.attempts == {"a": 2}
 
 
-def test_equal_tasks_of_a_group_are_its_generations() -> None:
-    with RolloutEngine(FakeAgent()) as engine:
-        made = engine.run_group([task("a"), task("a"), task("b")], row="5")
-    assert [(t.meta["row"], t.meta["generation"]) for t in made] == [("5/a", 0), ("5/a", 1), ("5/b", 0)]
-
-
 def test_a_bug_in_an_agent_is_raised_and_the_engine_goes_on() -> None:
     class Broken(FakeAgent):
         async def run(self, task: Task, seed: int, temperature: float = 1.0) -> Trajectory:

@@ -32,7 +32,7 @@ from .resource import (
     refuse_all,
 )
 from .rules import JOB_RULES, violations_of_job
-from .stages import GRPO, INHERITED_LIMITS, TRAINED_TYPES, Evaluate, Stage, Synthesize
+from .stages import GRPO, INHERITED_LIMITS, Evaluate, Stage, Synthesize
 from .uris import DATA_URI, MODEL_URI, scheme_of
 
 Pixels = Annotated[int, Field(ge=1, le=2**31 - 1), Unit("pixels")]
@@ -359,10 +359,6 @@ class ToolRLJobSpec(Block):
             return self.stage(stage.sft.data_from)
         earlier = self.stages[: self.stages.index(stage)]
         return next((s for s in reversed(earlier) if s.type == "Synthesize"), None)
-
-    def trained_stages(self) -> list[Stage]:
-        """Stages that leave a model behind."""
-        return [stage for stage in self.stages if stage.type in TRAINED_TYPES]
 
 
 class ToolRLJobMeta(ObjectMeta):

@@ -4,9 +4,10 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
+from thinkimg.data.questions import Question, usual_columns
 from thinkimg.errors import UserError
 from thinkimg.evaluation.tasks import chartgemma, chartqa, charts, charxiv, hrbench, reachqa, vstar
-from thinkimg.evaluation.tasks.task import EvaluationTask, Question, usual_columns
+from thinkimg.evaluation.tasks.task import EvaluationTask
 
 TASKS: dict[str, EvaluationTask] = {
     task.name: task

@@ -6,9 +6,10 @@ part of what is measured.
 
 from collections.abc import Iterator
 
+from thinkimg.data.questions import Question
 from thinkimg.data.rows import Row
 from thinkimg.evaluation.charxiv import NOT_APPLICABLE, RUBRICS
-from thinkimg.evaluation.tasks.task import EvaluationTask, Question
+from thinkimg.evaluation.tasks.task import EvaluationTask
 
 _X = (
     "including the case when x-axis is shared across multiple subplots. When the x-axis is present on both the top "
@@ -189,20 +190,20 @@ def descriptive(row: Row) -> Iterator[Question]:
         if template is None:
             continue
         template = int(template)
-        reference = str(row[f"descriptive_a{number}"])
+        reference = row.text(f"descriptive_a{number}")
         yield Question(
             id=f"{_figure(row)}-d{number}",
             text="\n".join(DESCRIPTIVE[template]).format(_place(row)),
             reference=reference,
-            image=row.picture("image"),
+            image=row.pictures("image"),
             kind=CLASSES[template],
             meta={"rubric": RUBRICS[template], "template": template, "applicable": reference.lower() != NOT_APPLICABLE},
         )
 
 
 def reasoning(row: Row) -> Iterator[Question]:
-    answer = str(row["reasoning_a"])
-    kind, rubric, lines = REASONING[int(row["reasoning_a_type"])]
+    answer = row.text("reasoning_a")
+    kind, rubric, lines = REASONING[int(row.text("reasoning_a_type"))]
     if not lines:
         digits = answer.partition(".")[2]
         lines = (
@@ -212,9 +213,9 @@ def reasoning(row: Row) -> Iterator[Question]:
         )
     yield Question(
         id=f"{_figure(row)}-r",
-        text="\n".join((str(row["reasoning_q"]), *lines)),
+        text="\n".join((row.text("reasoning_q"), *lines)),
         reference=answer,
-        image=row.picture("image"),
+        image=row.pictures("image"),
         kind=kind,
         meta={"rubric": rubric},
     )

@@ -5,8 +5,9 @@ The benchmark's figure is the mean over the four rounds; they have the same numb
 
 from collections.abc import Iterator
 
+from thinkimg.data.questions import Question
 from thinkimg.data.rows import Row
-from thinkimg.evaluation.tasks.task import EvaluationTask, Question
+from thinkimg.evaluation.tasks.task import EvaluationTask
 
 
 def questions(row: Row) -> Iterator[Question]:
@@ -15,9 +16,9 @@ def questions(row: Row) -> Iterator[Question]:
     listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
     yield Question(
         id=str(row.get("index", row.number)),
-        text=f"{str(row['question']).strip()}\n{listed}\nAnswer the option letter directly.",
-        reference=str(row["answer"]).strip().upper(),
-        image=row.picture("image"),
+        text=f"{row.text('question').strip()}\n{listed}\nAnswer the option letter directly.",
+        reference=row.text("answer").strip().upper(),
+        image=row.pictures("image"),
         kind=str(row.get("category", "")),
         meta={"options": options, "cycle": str(row.get("cycle_category", ""))},
     )

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from thinkimg.data.questions import Question, usual_columns
 from thinkimg.data.rows import Row
-from thinkimg.evaluation.tasks.task import EvaluationTask, Question, usual_columns
+from thinkimg.evaluation.tasks.task import EvaluationTask
 
 
 def questions(row: Row) -> Iterator[Question]:

@@ -1,15 +1,14 @@
-"""The questions of a job as tasks, every picture decoded once: what is broken is refused here, not in mid-training."""
+"""The data of a job: questions as tasks, and ready-made trajectories; what is broken is refused before training."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from thinkimg.agent.agent import Agent
 from thinkimg.api import Data, Dataset
-from thinkimg.data.datasets import Example, load_questions
-from thinkimg.data.sharegpt import load_hub_samples, read_sharegpt
+from thinkimg.data.questions import load_questions
+from thinkimg.data.sharegpt import read_samples
 from thinkimg.errors import UserError
-from thinkimg.image import Image, ImageDecodeError
 from thinkimg.jobs.environment import mounted_path
 from thinkimg.synthesis.imported import trajectory_of
 from thinkimg.trajectory import Task, Trajectory, read_trajectories
@@ -26,7 +25,7 @@ def load_tasks(data: Data, split: str, seed: int, folder: Path, count: int | Non
     """The first `count` questions of a split. Relative paths are below `folder`.
 
     Raises:
-        UserError: there is no such split, its data cannot be read, a picture is broken or too large.
+        UserError: there is no such split, its data cannot be read, or has bad rows, which are all named.
     """
     field = f"spec.data.{split}"
     source = source_of(data, split)
@@ -34,10 +33,9 @@ def load_tasks(data: Data, split: str, seed: int, folder: Path, count: int | Non
         raise UserError(f"there is no data for {split}", field)
     uri = _uri(source, folder, f"{field}.uri")
     try:
-        examples = load_questions(uri, split, seed)
+        return load_questions(uri, split, seed, decode=not uri.startswith("charts://"))[:count]
     except ValueError as error:
         raise UserError(str(error), f"{field}.uri") from error
-    return list(_tasks(examples[:count], f"{field}.uri", decode=not source.uri.startswith("charts://")))
 
 
 class UnaskedModel:
@@ -59,7 +57,7 @@ def load_trajectories(data: Data, folder: Path, agent: Callable[[], Agent]) -> t
     try:
         if uri.endswith(".jsonl"):
             return list(read_trajectories(Path(uri))), {}
-        conversations, broken = load_hub_samples(uri) if uri.startswith("hf://") else read_sharegpt(Path(uri))
+        conversations, broken = read_samples(uri)
     except (OSError, ValueError) as error:
         raise UserError(
             f"trajectories are needed, as a Synthesize stage writes them, or conversations: {error}", field
@@ -84,19 +82,3 @@ def _uri(source: Dataset, folder: Path, field: str) -> str:
     if source.revision is None:
         return source.uri
     return f"{source.uri}{'&' if '?' in source.uri else '?'}revision={source.revision}"
-
-
-def _tasks(examples: Iterable[Example], field: str, decode: bool) -> Iterator[Task]:
-    images: dict[bytes, Image] = {}
-    for example in examples:
-        image = images.get(example.image)
-        if image is None:
-            try:
-                image = images[example.image] = Image.from_bytes(example.image)
-                if decode:
-                    image.pixels()
-            except ImageDecodeError as error:
-                raise UserError(f"the picture of question {example.id!r} cannot be used: {error}", field) from error
-        meta = {"question_id": example.id, "kind": example.kind}
-        meta |= {name: example.meta[name] for name in ("panel", "label") if example.meta.get(name)}
-        yield Task(example.id, example.question, (image,), example.answer, meta)

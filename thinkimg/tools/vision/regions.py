@@ -36,7 +36,6 @@ _SYNONYMS = {
     "magenta": "pink",
     "lilac": "purple",
 }
-COLOR_NAMES = tuple(_NAMED)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,168 @@
+"""Questions about pictures: what a row of a data set asks, checked in one way for training, evaluation and synthesis.
+
+Evaluation reads them one by one as it needs them (`read_tasks`), training all of them before it starts
+(`load_questions`). Either way every bad row is reported at once, with its place and its column.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+from thinkimg.data.rows import ANSWER_FIELDS, QUESTION_FIELDS, BadRow, Row, read_rows
+from thinkimg.image import Image, ImageDecodeError
+from thinkimg.trajectory import Task
+
+_LISTED, _MOST = 20, 1000
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about a picture or several.
+
+    Attributes:
+        id: its name; the same for ever, since answers are kept under it.
+        image: a picture, encoded or an `Image`, or several in order.
+        kind: a group of questions that the results show by itself.
+        meta: what the scorer needs besides (`options` of a multiple-choice question); models never see it.
+    """
+
+    id: str
+    text: str
+    reference: str
+    image: bytes | Image | Sequence[bytes | Image] = field(repr=False)
+    kind: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+Ask = Callable[[Row], Iterable[Question]]
+"""What a row asks: none, one, or several questions."""
+
+
+class BadRows(ValueError):
+    """The rows of a source that cannot be used, in order: the first twenty, and how many there are."""
+
+    def __init__(self, source: str, rows: Iterable[BadRow]) -> None:
+        self.rows = list(islice(rows, _MOST))
+        count, unit = len(self.rows), self.rows[0].place.split()[0]
+        many = f"{count} or more" if count == _MOST else str(count)
+        lines = [f"{source}: {many} bad {unit}{'s' if count > 1 else ''}", *map(str, self.rows[:_LISTED])]
+        if count > _LISTED:
+            lines.append(f"and {count - _LISTED} more")
+        super().__init__("\n".join(lines))
+
+
+def usual_columns(row: Row) -> Iterator[Question]:
+    """One question per row, from columns under their usual names."""
+    meta = row.get("meta") or {}
+    if not isinstance(meta, dict):
+        raise row.bad("meta must be an object", "meta")
+    if isinstance(row.first(*QUESTION_FIELDS), list):
+        raise row.bad("a question is one text", next(name for name in QUESTION_FIELDS if row.get(name)))
+    yield Question(
+        id=_given_id(row) or str(row.number),
+        text=row.text(*QUESTION_FIELDS),
+        reference=_untagged(row.text(*ANSWER_FIELDS)),
+        image=row.pictures(),
+        kind=str(row.get("kind") or row.get("category") or ""),
+        meta={name: meta[name] for name in ("panel", "label") if meta.get(name)},
+    )
+
+
+def read_tasks(source: str, split: str, seed: int = 0, ask: Ask = usual_columns) -> Iterator[Task | BadRow]:
+    """The questions of a source as the agent takes them, read as they are needed.
+
+    Raises:
+        ValueError: the source is wrong, or cannot be read.
+    """
+    for row in read_rows(source, split, seed):
+        if isinstance(row, BadRow):
+            yield row
+            continue
+        try:
+            for question in ask(row):
+                yield task_of(question, row)
+        except BadRow as bad:
+            yield bad
+        except ValueError as error:
+            yield row.bad(str(error))
+
+
+def good_tasks(tasks: Iterable[Task | BadRow], source: str) -> Iterator[Task]:
+    """The tasks; at the first bad row the rest is looked through for others.
+
+    Raises:
+        BadRows: there are some.
+    """
+    found = iter(tasks)
+    for one in found:
+        if isinstance(one, BadRow):
+            raise BadRows(source, (bad for bad in (one, *found) if isinstance(bad, BadRow)))
+        yield one
+
+
+def load_questions(source: str, split: str, seed: int = 0, decode: bool = True) -> list[Task]:
+    """All questions of a source. A picture that several ask about is held once; names that are given several times are
+    told apart (`name#2`), and a row without one is called after its place.
+
+    Args:
+        decode: every picture once, so that a broken one is found here and not in mid-training.
+
+    Raises:
+        BadRows: what is wrong with each row that cannot be used.
+        ValueError: the source is wrong, cannot be read, or has no questions.
+    """
+    images: dict[str, Image] = {}
+
+    def shared(image: Image, question: Question, row: Row) -> Image:
+        if image.sha256 not in images and decode:
+            try:
+                image.pixels()
+            except ImageDecodeError as error:
+                raise row.bad(f"the picture of question {question.id!r} cannot be used: {error}") from None
+        return images.setdefault(image.sha256, image)
+
+    def ask(row: Row) -> Iterator[Question]:
+        for question in usual_columns(row):
+            named = question if _given_id(row) else replace(question, id=row.name)
+            yield replace(named, image=tuple(shared(image, named, row) for image in row.pictures()))
+
+    tasks = list(good_tasks(read_tasks(source, split, seed, ask), source))
+    if not tasks:
+        raise ValueError(f"{source}: no questions in it")
+    return list(told_apart(tasks))
+
+
+def told_apart(tasks: Iterable[Task]) -> Iterator[Task]:
+    """Of tasks of one name the second is called `name#2`."""
+    times: Counter[str] = Counter()
+    for task in tasks:
+        times[task.id] += 1
+        yield task if times[task.id] == 1 else replace(task, id=f"{task.id}#{times[task.id]}")
+
+
+def task_of(question: Question, row: Row) -> Task:
+    """Raises `BadRow` for a picture that `Image` does not accept."""
+    given = question.image
+    try:
+        images = tuple(
+            one if isinstance(one, Image) else Image.from_bytes(one)
+            for one in ((given,) if isinstance(given, bytes | Image) else given)
+        )
+    except ImageDecodeError as error:
+        raise row.bad(str(error)) from error
+    meta = {**question.meta, "question_id": question.id, "kind": question.kind}
+    return Task(question.id, question.text, images, question.reference, meta)
+
+
+def _given_id(row: Row) -> str:
+    given = row.get("id", row.get("question_id"))
+    return "" if given is None else str(given)
+
+
+def _untagged(answer: str) -> str:
+    """What stands between answer tags, as OpenThinkIMG's RL data has them."""
+    found = re.search(r"<answer>(.*?)</answer>", answer, re.DOTALL)
+    return found.group(1).strip() if found else answer
