@@ -119,6 +119,16 @@ def test_progress_comes_from_rank_0s_log(lab: Lab) -> None:
     assert stage["checkpoint"] == saved
 
 
+def test_a_stage_of_another_contract_succeeds_without_its_figures_and_it_is_told(lab: Lab) -> None:
+    lab.submit(job("newer", sft(nodes=1)))
+    lab.runs("newer")
+    lab.succeed("newer", contract=99, results=[{"model": "sft", "accuracy": "0.778"}])
+    lab.comes_to("newer", "Complete", "True", "AllStagesSucceeded")
+    ((_, note),) = [event for event in lab.events("newer") if event[0] == "NotUnderstood"]
+    assert note.startswith("stage sft: the stage's image speaks version 99 of the contract")
+    assert "results" not in lab.get("newer")["status"]
+
+
 # ---- failures --------------------------------------------------------------------------------------------------------
 
 

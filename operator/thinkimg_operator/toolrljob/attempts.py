@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
-from thinkimg.api import FailurePolicy, FailureRule
 from thinkimg.api.pod_contract import (
     CONTAINER,
     Annotation,
@@ -25,10 +24,7 @@ from thinkimg.api.pod_contract import (
 from ..conditions import find_condition, is_true, parse_timestamp
 
 Body = Mapping[str, Any]
-Action = Literal["Restart", "RestartUncounted", "Fail"]
 
-FROM_OUTSIDE = {"Deleted", "Drained", "Preempted", "NodeLost"}
-"""Reasons of a pod's end that are no failure of the job: restarted without counting, unless a rule says otherwise."""
 
 _DISRUPTIONS = {
     "PreemptionByScheduler": "Preempted",
@@ -38,8 +34,6 @@ _DISRUPTIONS = {
 }
 """Reasons of the condition DisruptionTarget, in the words that `onPodReasons` knows. `TerminationByKubelet` is not
 among them: a node under pressure evicts those that use more than they asked for; such pods say `Evicted`."""
-_SYNONYMS = {"Drained": "Evicted"}
-"""A rule on the right word fits the left one too: for people, draining a node evicts its pods."""
 _MEANING: Mapping[int, str] = {
     ExitCode.USER: ", the user's error",
     ExitCode.INFRASTRUCTURE: ", infrastructure",
@@ -297,35 +291,6 @@ def last_words(message: str) -> str:
 def not_understood(words: TerminationMessage) -> str:
     """Why what the stage says cannot be relied on: its image speaks another version; empty when it can."""
     return misunderstanding("the stage's image", "this operator", words.contract)
-
-
-def action_after(failure: Failure, stage: str, policy: FailurePolicy) -> Action:
-    """What the failure policy says. The user's error (exit code 2) always ends the job; then the first rule that fits
-    decides; then interruptions from outside restart without counting, and everything else counts."""
-    if failure.user_error:
-        return "Fail"
-    for rule in policy.rules:
-        if (not rule.stages or stage in rule.stages) and _fits(rule, failure):
-            return rule.action
-    outside = failure.exit_code == ExitCode.INTERRUPTED or failure.reasons & FROM_OUTSIDE
-    return "RestartUncounted" if outside else "Restart"
-
-
-def _fits(rule: FailureRule, failure: Failure) -> bool:
-    """Both criteria, where both are given."""
-    if rule.on_exit_codes is not None:
-        among = failure.exit_code in rule.on_exit_codes.values
-        if not failure.exit_code or among != (rule.on_exit_codes.operator == "In"):
-            return False
-    words = failure.reasons | {_SYNONYMS[reason] for reason in failure.reasons if reason in _SYNONYMS}
-    return not rule.on_pod_reasons or bool(words & set(rule.on_pod_reasons))
-
-
-def backoff_seconds(restart: int, policy: FailurePolicy) -> int:
-    """Pause before the `restart`-th restart of a stage: none before the first, then doubling."""
-    if restart <= 1:
-        return 0
-    return min(policy.backoff_seconds * 2 ** min(restart - 2, 30), policy.max_backoff_seconds)
 
 
 def overdue_at(pod: PodSeen, node_lost_seconds: int) -> datetime | None:

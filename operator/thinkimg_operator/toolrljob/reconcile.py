@@ -23,6 +23,7 @@ from ..strategic_merge import PatchError
 from ..visiontool.render import headless_name
 from ..workqueue import Requeue
 from .attempts import JobSeen, PodSeen, observe_job, observe_pod
+from .decision import Decision, decide
 from .metrics import JobMetrics, state_of
 from .progress_logs import ProgressLogs
 from .render import (
@@ -35,16 +36,9 @@ from .render import (
     render_network_policy,
     render_service,
 )
-from .stages import (
-    Decision,
-    ToolSeen,
-    World,
-    decide,
-    dump,
-    refused,
-    terminal,
-    transitions,
-)
+from .status import dump, refused, terminal
+from .transitions import Transition, misunderstandings, transitions
+from .world import ToolSeen, World
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +106,8 @@ class ToolRLJobReconciler:
             if refusal:  # before the job has started, while its spec can still be corrected
                 await self._refuse(body, "Refused", refusal)
                 return Requeue(REFUSED_RETRY_SECONDS)
-        await self._tell(body, status, decision.status)
+        await self._tell(body, transitions(status, decision.status))
+        await self._tell(body, misunderstandings(status, decision.status, world.pods))
         if await self._cluster.patch_status(body, dump(decision.status), keep=not terminal(decision.status)):
             self._metrics.observe(status, decision.status, self._clock())
         return await self._act(body, job, decision, tools)
@@ -169,8 +164,8 @@ class ToolRLJobReconciler:
 
     # ---- write ------------------------------------------------------------------------------------------------------
 
-    async def _tell(self, body: Body, before: ToolRLJobStatus | None, after: ToolRLJobStatus) -> None:
-        for transition in transitions(before, after):
+    async def _tell(self, body: Body, happened: Iterable[Transition]) -> None:
+        for transition in happened:
             await self._cluster.event(
                 body, transition.reason, transition.note, occurrence=transition.occurrence, warning=transition.warning
             )
@@ -178,7 +173,7 @@ class ToolRLJobReconciler:
     async def _refuse(self, body: Body, reason: str, message: str) -> Requeue | None:
         before = _status_of(body)
         after = refused(before, reason, message, body["metadata"].get("generation", 0), self._clock())
-        await self._tell(body, before, after)
+        await self._tell(body, transitions(before, after))
         await self._cluster.patch_status(body, dump(after))
         return None
 
@@ -197,16 +192,16 @@ class ToolRLJobReconciler:
         namespace = body["metadata"]["namespace"]
         for seen in decision.delete_jobs:
             # Foreground: the Job is gone only when its pods are.
-            await self._gone_already(Key("Job", namespace, seen.name), seen.uid, propagation="Foreground")
+            await self._delete(Key("Job", namespace, seen.name), seen.uid, propagation="Foreground")
         for pod in decision.delete_pods:
-            await self._gone_already(Key("Pod", namespace, pod.name), pod.uid)
+            await self._delete(Key("Pod", namespace, pod.name), pod.uid)
         for pod in decision.force_pods:
             log.warning("pod %s/%s is removed by force: nothing confirms its end", namespace, pod.name)
             note = f"pod {pod.name} was removed by force: its node has not confirmed its end"
             await self._cluster.event(body, "PodForceDeleted", note, occurrence=pod.uid, warning=True)
-            await self._gone_already(Key("Pod", namespace, pod.name), pod.uid, grace_seconds=0)
+            await self._delete(Key("Pod", namespace, pod.name), pod.uid, grace_seconds=0)
         if decision.delete_self:
-            await self._gone_already(Key(self.kind, namespace, job.name), body["metadata"]["uid"])
+            await self._delete(Key(self.kind, namespace, job.name), body["metadata"]["uid"])
             return None
         if any(stage.state == "Running" for stage in decision.status.stages):
             for child in (render_service(job), render_network_policy(job)):  # ranks find and reach each other by them
@@ -224,7 +219,7 @@ class ToolRLJobReconciler:
                 return Requeue(REFUSED_RETRY_SECONDS)
         return None if decision.requeue_after is None else Requeue(decision.requeue_after)
 
-    async def _gone_already(self, key: Key, uid: str, **options: Any) -> None:
+    async def _delete(self, key: Key, uid: str, **options: Any) -> None:
         try:
             await self._cluster.delete(key, uid=uid, **options)
         except ApiError as error:

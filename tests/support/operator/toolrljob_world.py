@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from thinkimg_operator.toolrljob.attempts import JobSeen, PodSeen
+from thinkimg_operator.toolrljob.decision import Decision, decide
 from thinkimg_operator.toolrljob.render import job_name, pods_of
-from thinkimg_operator.toolrljob.stages import Decision, ToolSeen, World, decide
+from thinkimg_operator.toolrljob.world import ToolSeen, World
 
 from thinkimg.api.v1alpha1 import ToolRLJob
 

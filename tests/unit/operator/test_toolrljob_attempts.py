@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thinkimg_operator.toolrljob.attempts import (
     Failure,
-    action_after,
-    backoff_seconds,
     failure_of,
     observe_job,
     observe_pod,
     overdue_at,
 )
+from thinkimg_operator.toolrljob.failure_policy import action_after, backoff_seconds
 
 from thinkimg.api.v1alpha1.toolrljob import FailurePolicy
 

@@ -90,7 +90,7 @@ class Progress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and state.global_step % PROGRESS_EVERY == 0:
-            self.shown = {key: logs[key] for key in ("loss", "reward") if key in logs}
+            self.shown |= {key: logs[key] for key in ("loss", "reward") if key in logs}
             self._say(state)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

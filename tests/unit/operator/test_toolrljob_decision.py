@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thinkimg_operator.toolrljob.stages import ToolSeen, decide, dump, refused, terminal, transitions
+from thinkimg_operator.toolrljob.decision import decide
+from thinkimg_operator.toolrljob.status import dump, refused, terminal
+from thinkimg_operator.toolrljob.transitions import misunderstandings, transitions
+from thinkimg_operator.toolrljob.world import ToolSeen
 
 from tests.support.operator.toolrljob_world import START, PretendCluster, make_job
 
@@ -333,6 +336,20 @@ def test_results_come_from_the_last_words_of_rank_0() -> None:
     cluster.succeed(json.dumps({"stage": "s1", "state": "Succeeded", "seconds": 1, "results": [row, {"bad": 1}]}))
     cluster.settle()
     assert [dict(result) for result in dump(cluster.job.status)["results"]] == [row]
+
+
+def test_a_stage_that_speaks_another_contract_is_told_once_and_its_figures_are_left_out() -> None:
+    cluster = running(stages=2)
+    row = {"model": "s1", "accuracy": "0.778"}
+    cluster.succeed(json.dumps({"stage": "s1", "state": "Succeeded", "contract": 99, "results": [row]}))
+    before, world = cluster.job.status, cluster.world()
+    after = cluster.step().status
+    (told,) = misunderstandings(before, after, world.pods)
+    assert told.note.startswith("stage s1: the stage's image speaks version 99 of the contract")
+    assert (told.reason, told.occurrence, told.warning) == ("NotUnderstood", "s1", True)
+    assert after.results == []
+    assert after.stages[0].state == "Succeeded"
+    assert misunderstandings(after, cluster.step().status, cluster.world().pods) == []
 
 
 def test_a_finished_job_deletes_itself_after_its_time_to_live() -> None:
