@@ -59,7 +59,7 @@ class Script:
         self.ended: set[str] = set()
         self.suspended = self.resumed = False
 
-    def play(self, check: Callable[[], None], seconds: float = 120) -> None:
+    def play(self, check: Callable[[], None], seconds: float = 360) -> None:
         deadline = time.monotonic() + seconds
         while not self.over:
             assert time.monotonic() < deadline, f"after {seconds:g} s: {self.lab.get(self.name)}"

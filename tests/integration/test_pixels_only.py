@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.data.sets import write_questions
-from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
+from thinkimg.api import Data, Dataset
 from thinkimg.data.questions import load_questions
 from thinkimg.image import Image
 from thinkimg.jobs.stages.questions import load_tasks

@@ -12,7 +12,9 @@ from thinkimg.api.v1alpha1 import (
     load_manifest,
     parse_manifest,
 )
+from thinkimg.api.v1alpha1.data import Data, Dataset
 from thinkimg.api.v1alpha1.explain import explain
+from thinkimg.api.v1alpha1.failurepolicy import FailurePolicy, FailureRule
 from thinkimg.api.v1alpha1.jobstatus import CheckpointStatus, Metric, Progress, Result, StageStatus, ToolRLJobStatus
 from thinkimg.api.v1alpha1.meta import API_VERSION, GROUP
 from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef
@@ -30,7 +32,7 @@ from thinkimg.api.v1alpha1.stages import (
     Stage,
     Synthesize,
 )
-from thinkimg.api.v1alpha1.toolrljob import Data, Dataset, FailurePolicy, FailureRule, ToolRLJobSpec
+from thinkimg.api.v1alpha1.toolrljob import ToolRLJobSpec
 from thinkimg.api.v1alpha1.uris import scheme_of
 from thinkimg.api.v1alpha1.visiontool import CUSTOM, Batching, VisionToolSpec
 from thinkimg.api.v1alpha1.yamlsource import read_value

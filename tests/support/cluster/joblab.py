@@ -135,7 +135,7 @@ class Lab:
         said = [(c["status"], c["reason"], c["message"]) for c in found if c["type"] == type_]
         return said[0] if said else ("", "", "")
 
-    def comes_to(self, name: str, type_: str, status: str, reason: str, *, seconds: float = 30) -> str:
+    def comes_to(self, name: str, type_: str, status: str, reason: str, *, seconds: float = 90) -> str:
         """Wait for a condition; its message."""
 
         def check() -> str | None:
@@ -145,7 +145,7 @@ class Lab:
 
         return wait_for(f"{name} is {type_}={status} because of {reason}", check, seconds=seconds)
 
-    def runs(self, name: str, stage: str = "sft", attempt: int = 1, *, seconds: float = 30) -> list[Object]:
+    def runs(self, name: str, stage: str = "sft", attempt: int = 1, *, seconds: float = 90) -> list[Object]:
         """Wait until an attempt runs, all pods ready, and the status says so; its pods."""
 
         def check() -> list[Object] | None:

@@ -34,7 +34,7 @@ class KubectlError(Exception):
     """kubectl ended with an error; the text is what it said."""
 
 
-def wait_for(what: str, check: Callable[[], T | bool | None], *, seconds: float = 30, every: float = 0.1) -> T:
+def wait_for(what: str, check: Callable[[], T | bool | None], *, seconds: float = 90, every: float = 0.1) -> T:
     """The first value of `check` that is true. Fails the test, saying `what` did not come, after `seconds`."""
     deadline = time.monotonic() + seconds
     last: object = None
@@ -329,6 +329,11 @@ class Operator:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def ended(self) -> int:
+        """The exit code of a process that was told to end, or ends by itself."""
+        assert self.process is not None
+        return self.process.wait(timeout=60)
+
     def stop(self) -> int:
         """End it in order; its exit code. SIGKILL after 20 seconds, which fails the test."""
         assert self.process is not None
@@ -336,7 +341,7 @@ class Operator:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
         try:
-            return self.process.wait(timeout=20)
+            return self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

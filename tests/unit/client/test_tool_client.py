@@ -355,7 +355,7 @@ def test_a_busy_server_is_waited_for(start: Start) -> None:
     using(work, url, retries=0)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

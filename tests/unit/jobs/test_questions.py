@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 
 from thinkimg.agent.agent import Agent
 from thinkimg.agent.tools import NoTools
-from thinkimg.api.v1alpha1.toolrljob import Data, Dataset
+from thinkimg.api import Data, Dataset
 from thinkimg.errors import UserError
 from thinkimg.jobs.stages import questions
 from thinkimg.jobs.stages.questions import UnaskedModel, load_tasks, load_trajectories

@@ -15,7 +15,7 @@ from thinkimg_operator.toolrljob.attempts import (
 )
 from thinkimg_operator.toolrljob.failure_policy import action_after, backoff_seconds
 
-from thinkimg.api.v1alpha1.toolrljob import FailurePolicy
+from thinkimg.api import FailurePolicy
 
 UNSCHEDULED = {"type": "PodScheduled", "status": "False"}
 T0 = "2026-01-01T00:00:00Z"

@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 
 import ablations
+import compare_coverage
 import pytest
 import soak
 import update_readme_table
 import yaml
+from coverage import CoverageData
 from PIL import Image as Pillow
 
 from thinkimg.api.v1alpha1 import check_local, parse_manifest
@@ -109,3 +111,14 @@ def test_a_fifth_of_the_calls_fails_as_the_ablation_says(tmp_path, kind):
     expected = {"flaky-told-apart": "InfrastructureError", "flaky-blamed": "ModelError"}[kind]
     assert set(found) == {"cut", expected}
     assert 20 <= found.count(expected) <= 60
+
+
+def test_a_part_of_the_tests_is_compared_with_all_of_them_line_by_line(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text("a = 1\nb = 2\nc = 3\nd = 4\ne = 5\n")
+    for name, lines in {"part": [1, 2, 5], "whole": [1, 2, 3, 4]}.items():
+        data = CoverageData(str(tmp_path / name))
+        data.add_lines({str(module): lines})
+        data.write()
+    found = compare_coverage.compare(tmp_path / "part", tmp_path / "whole")
+    assert found == {"statements": 5, "whole": 4, "part": 3, "part_of_statements": 0.6, "part_of_whole": 0.5}

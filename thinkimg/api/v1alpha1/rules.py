@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from .data import Data
+from .failurepolicy import FailurePolicy
+from .pods import EnvVar
 from .resource import Rule, Violation, suggestion
 from .stages import BASE, TRAINED_TYPES, Stage
 from .uris import scheme_of
-
-if TYPE_CHECKING:
-    from .toolrljob import ToolRLJobSpec
 
 _TRAINED = f"t.type in {list(TRAINED_TYPES)}"
 _SYNTHESIZE = "t.type == 'Synthesize'"
@@ -69,7 +69,26 @@ JOB_RULES = (
 )
 
 
-def violations_of_job(spec: ToolRLJobSpec) -> Iterator[Violation]:
+class Named(Protocol):
+    """Something with a name that is to be unique."""
+
+    name: str
+
+
+class JobSpec(Protocol):
+    """The fields of a ToolRLJob's spec that rules speak of."""
+
+    stages: list[Stage]
+    env: list[EnvVar]
+    seeds: list[int]
+    data: Data
+    failure_policy: FailurePolicy
+
+    @property
+    def tools(self) -> Sequence[Named]: ...
+
+
+def violations_of_job(spec: JobSpec) -> Iterator[Violation]:
     """Every broken rule of the job, placed relative to `spec`."""
     yield from _repeated(("stages",), "name", [stage.name for stage in spec.stages])
     yield from _repeated(("tools",), "name", [tool.name for tool in spec.tools])
@@ -97,7 +116,7 @@ def _repeated(loc: tuple[str | int, ...], field: str | None, values: Sequence[st
 
 
 def _unknown_stage(
-    spec: ToolRLJobSpec, name: str, index: int, allowed: list[str], wanted: str, loc: tuple[str | int, ...]
+    spec: JobSpec, name: str, index: int, allowed: list[str], wanted: str, loc: tuple[str | int, ...]
 ) -> Iterator[Violation]:
     """Why `name` is not one of the `allowed` stages before stage `index`; nothing when it is."""
     if name in allowed:
@@ -114,22 +133,22 @@ def _unknown_stage(
         yield Violation(loc, f'"{name}" is of type {spec.stages[position].type}', may_be)
 
 
-def _models_before(spec: ToolRLJobSpec, index: int) -> list[str]:
+def _models_before(spec: JobSpec, index: int) -> list[str]:
     return [BASE, *(stage.name for stage in spec.stages[:index] if stage.type in TRAINED_TYPES)]
 
 
-def _start(spec: ToolRLJobSpec, stage: Stage, index: int, loc: tuple[str | int, ...]) -> Iterator[Violation]:
+def _start(spec: JobSpec, stage: Stage, index: int, loc: tuple[str | int, ...]) -> Iterator[Violation]:
     allowed = _models_before(spec, index)
     yield from _unknown_stage(spec, stage.from_, index, allowed, "an earlier stage of type SFT or GRPO, or base", loc)
 
 
-def _length(spec: ToolRLJobSpec, stage: Stage, index: int, loc: tuple[str | int, ...]) -> Iterator[Violation]:
+def _length(spec: JobSpec, stage: Stage, index: int, loc: tuple[str | int, ...]) -> Iterator[Violation]:
     if stage.sft and stage.sft.max_seconds:
         allowed = [earlier.name for earlier in spec.stages[:index]]
         yield from _unknown_stage(spec, stage.sft.max_seconds.from_stage, index, allowed, "an earlier stage", loc)
 
 
-def _trajectories(spec: ToolRLJobSpec, stage: Stage, index: int, loc: tuple[str | int, ...]) -> Iterator[Violation]:
+def _trajectories(spec: JobSpec, stage: Stage, index: int, loc: tuple[str | int, ...]) -> Iterator[Violation]:
     if stage.sft is None:
         return
     allowed = [earlier.name for earlier in spec.stages[:index] if earlier.type == "Synthesize"]
@@ -141,7 +160,7 @@ def _trajectories(spec: ToolRLJobSpec, stage: Stage, index: int, loc: tuple[str 
         yield Violation(loc[:-1], message, "Put a stage of type Synthesize before this one.")
 
 
-def _rows(spec: ToolRLJobSpec, stage: Stage, index: int, loc: tuple[str | int, ...]) -> Iterator[Violation]:
+def _rows(spec: JobSpec, stage: Stage, index: int, loc: tuple[str | int, ...]) -> Iterator[Violation]:
     if stage.evaluate is None:
         return
     allowed = _models_before(spec, index)
@@ -152,13 +171,13 @@ def _rows(spec: ToolRLJobSpec, stage: Stage, index: int, loc: tuple[str | int, .
             yield Violation((*loc, row), f'"{name}" is there twice', "Keep one of them.")
 
 
-def _split(spec: ToolRLJobSpec, stage: Stage, loc: tuple[str | int, ...]) -> Iterator[Violation]:
+def _split(spec: JobSpec, stage: Stage, loc: tuple[str | int, ...]) -> Iterator[Violation]:
     if stage.evaluate and getattr(spec.data, stage.evaluate.split) is None:
         split = stage.evaluate.split
         yield Violation(loc, f"there is no data.{split}", f"Add spec.data.{split}, or evaluate another split.")
 
 
-def _failure_rules(spec: ToolRLJobSpec) -> Iterator[Violation]:
+def _failure_rules(spec: JobSpec) -> Iterator[Violation]:
     known = [stage.name for stage in spec.stages]
     for i, rule in enumerate(spec.failure_policy.rules):
         for j, name in enumerate(rule.stages):

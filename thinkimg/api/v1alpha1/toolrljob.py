@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from .data import REVISION_OF_A_REPOSITORY, Data, revision_without_repository
+from .failurepolicy import FailurePolicy
 from .jobstatus import ToolRLJobStatus
 from .meta import ObjectMeta
 from .pods import Environment, NameRef, NameRefs, SecretRef
@@ -14,7 +16,6 @@ from .resource import (
     Distinct,
     FractionalSeconds,
     ListMapKey,
-    NonNegative,
     Object,
     ObjectName,
     PositiveSeconds,
@@ -23,7 +24,6 @@ from .resource import (
     Rule,
     Seconds,
     Seed,
-    StageName,
     Steps,
     Tokens,
     Unit,
@@ -33,29 +33,17 @@ from .resource import (
 )
 from .rules import JOB_RULES, violations_of_job
 from .stages import GRPO, INHERITED_LIMITS, Evaluate, Stage, Synthesize
-from .uris import DATA_URI, MODEL_URI, scheme_of
+from .uris import MODEL_URI
 
 Pixels = Annotated[int, Field(ge=1, le=2**31 - 1), Unit("pixels")]
 AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]
-
-
-def _revision_without_repository(uri: str, revision: str | None) -> list[Violation]:
-    if revision is None or scheme_of(uri) == "hf":
-        return []
-    return [Violation(("revision",), f'"{uri}" has no revisions', "Remove it; hf:// repositories have them.")]
-
-
-_REVISION_OF_A_REPOSITORY = Rule(
-    "!has(self.revision) || self.uri.startsWith('hf://')",
-    "only hf:// repositories have revisions. Remove revision.",
-)
 
 
 class Model(Block):
     """The model that the experiment starts from."""
 
     cel = (
-        _REVISION_OF_A_REPOSITORY,
+        REVISION_OF_A_REPOSITORY,
         Rule(
             "!has(self.minPixels) || !has(self.maxPixels) || self.minPixels <= self.maxPixels",
             "minPixels is more than maxPixels. Lower it.",
@@ -78,7 +66,7 @@ class Model(Block):
 
     @model_validator(mode="after")
     def _revision_of_a_repository(self) -> Model:
-        refuse_all(_revision_without_repository(self.uri, self.revision))
+        refuse_all(revision_without_repository(self.uri, self.revision))
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             message = f"minPixels ({self.min_pixels}) is more than maxPixels ({self.max_pixels})"
             refuse_all([Violation(("minPixels",), message, "Lower it.")])
@@ -90,38 +78,6 @@ class ToolRef(Block):
 
     name: Annotated[str, dns_label(63, first="a-z")]
     """Name of a VisionTool of the same namespace; locally, of the same file."""
-
-
-class Dataset(Block):
-    """One part of the data."""
-
-    cel = (_REVISION_OF_A_REPOSITORY,)
-
-    uri: Annotated[str, DATA_URI]
-    """`charts://?questions=1200&difficulty=1` (made on the spot; options are the generator's, split and seed follow
-    from the run), `hf://org/name`, `pvc://claim/path`, or a path below the storage root, which locally is the
-    manifest's folder."""
-    revision: str | None = None
-    """Commit, tag or branch of a hub repository. Default: the main branch."""
-
-    @model_validator(mode="after")
-    def _revision_of_a_repository(self) -> Dataset:
-        refuse_all(_revision_without_repository(self.uri, self.revision))
-        return self
-
-
-class Data(Block):
-    """Questions to learn from, to choose settings with, and to measure on."""
-
-    train: Dataset
-    """Questions of Synthesize, SFT and GRPO."""
-    validation: Dataset | None = None
-    """Questions for choices during the run, such as the gate of an SFT stage."""
-    trajectories: Dataset | None = None
-    """Ready-made trajectories for SFT stages without an earlier Synthesize stage: a `.jsonl` file that such a stage has
-    written, or OpenThinkIMG's conversations (ShareGPT) as a `.json` file or hub data set. Default: those of `train`."""
-    test: Dataset | None = None
-    """Questions of Evaluate, seen nowhere else. Needed by Evaluate stages of `split: test`."""
 
 
 class Agent(Block):
@@ -187,74 +143,6 @@ class Storage(Block):
                 for name, alias in (("size", "size"), ("storage_class_name", "storageClassName"))
                 if getattr(self, name) is not None
             )
-        return self
-
-
-class ExitCodes(Block):
-    """Exit codes. ThinkIMG's own: 2 the user's error, 70 infrastructure, 75 interrupted after saving, 1 other."""
-
-    operator: Literal["In", "NotIn"]
-    """Whether the code must be among `values` or not."""
-    values: Annotated[list[Annotated[int, Field(ge=1, le=255)]], Field(min_length=1, max_length=255)]
-    """Exit codes, 1 to 255."""
-
-
-class FailureRule(Block):
-    """What to do after a failure that fits; the first rule that fits decides."""
-
-    cel = (
-        Rule(
-            "has(self.onExitCodes) || (has(self.onPodReasons) && self.onPodReasons.size() > 0)",
-            "the rule fits nothing. Give onExitCodes or onPodReasons.",
-        ),
-    )
-
-    action: Literal["Restart", "RestartUncounted", "Fail"]
-    """Start a new attempt, counted against `maxRestarts` or not, or end the job."""
-    stages: Annotated[list[StageName], Field(max_length=12)] = Field(default_factory=list)
-    """Stages it is for; default: all."""
-    on_exit_codes: ExitCodes | None = None
-    """Fits when a container ended with such a code."""
-    on_pod_reasons: Annotated[
-        list[Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=253)]], Field(max_length=20)
-    ] = Field(default_factory=list)
-    """Fits when a pod ended for such a reason, as in Evicted or OOMKilled."""
-
-    @model_validator(mode="after")
-    def _says_when(self) -> FailureRule:
-        if self.on_exit_codes is None and not self.on_pod_reasons:
-            refuse_all([Violation((), "the rule fits nothing", "Give onExitCodes or onPodReasons.")])
-        return self
-
-
-class FailurePolicy(Block):
-    """How failed attempts are repeated. The user's errors (exit code 2) never are."""
-
-    cel = (
-        Rule(
-            "self.maxBackoffSeconds >= self.backoffSeconds",
-            "maxBackoffSeconds is less than backoffSeconds. Raise it.",
-        ),
-    )
-
-    max_restarts: NonNegative = 3
-    """Most counted restarts of the whole job."""
-    backoff_seconds: Seconds = 10
-    """Pause before a stage's second restart (before its first there is none); it doubles with each."""
-    max_backoff_seconds: Seconds = 300
-    """Longest pause."""
-    node_lost_seconds: Seconds = 120
-    """How long an unreachable node may stay away before its pods are given up."""
-    rules: Annotated[list[FailureRule], Field(max_length=20)] = Field(default_factory=list)
-    """Exceptions, tried in order before the default: restart and count."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> FailurePolicy:
-        if self.max_backoff_seconds < self.backoff_seconds:
-            message = (
-                f"maxBackoffSeconds ({self.max_backoff_seconds}) is less than backoffSeconds ({self.backoff_seconds})"
-            )
-            refuse_all([Violation(("maxBackoffSeconds",), message, "Raise it.")])
         return self
 
 
