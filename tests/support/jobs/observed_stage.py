@@ -34,7 +34,8 @@ from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.models.pretrained import LoadedModel
 from thinkimg.tools.registry import find_tool
 from thinkimg.tools.tool import ToolResult
-from thinkimg.training.grpo import ToolGRPOTrainer
+from thinkimg.training import judge, sft
+from thinkimg.training.grpo import ToolGRPOTrainer, config
 from thinkimg.training.step_log import StepRecord
 from thinkimg.trajectory import Task, Trajectory, write_trajectories
 
@@ -46,6 +47,11 @@ TASKS_OF_A_STEP = 3
 def thrift(trajectory: Trajectory) -> float:
     """A reward of somebody's own module."""
     return 1.0 / (1 + len(trajectory.tool_results))
+
+
+def flat(trajectory: Trajectory) -> float:
+    """A reward that tells nothing from anything."""
+    return 0.0
 
 
 def manifest(block: str, settings: Mapping[str, Any]) -> str:
@@ -97,8 +103,9 @@ class Crowd:
 class Words:
     """The model: calls OCR, answers wrongly or rightly, or says what cannot be parsed, as the request's seed has it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, references: Mapping[str, str]) -> None:
         self.family = world.family
+        self.references = references
         self.crowd = Crowd()
         self.asked: set[tuple[float, int]] = set()
         self.prompts: set[str] = set()
@@ -124,7 +131,11 @@ class Words:
         draw = chance.random()
         if (turns <= 2 and draw < 0.7) or draw < 0.2:
             return json.dumps({"thought": "let me see", "actions": [call]})
-        if draw < 0.85:
+        if draw > 0.85:
+            said = self.family.decode(request.tokens)
+            right = next(answer for question, answer in self.references.items() if question in said)
+            return OpenThinkIMG().write(Parsed("", answer=right))
+        if draw < 0.75:
             return OpenThinkIMG().write(Parsed("", answer=chance.choice(["12 [0, 0, 9, 9]", "nothing", "3"])))
         return "no syntax at all"
 
@@ -198,12 +209,14 @@ class Observed:
     def __init__(self, block: str, settings: Mapping[str, Any], folder: Path) -> None:
         self.seen: dict[str, Any] = {}
         self.world = World()
-        self.words, self.tools = Words(self.world), Tools()
         self.made: list[Any] = []
         self.folder = folder
         self.loads: list[str] = []
         parsed = parse_manifest(manifest(block, settings))
         self.context = Context(parsed.job(), Run(folder / "run"), TOOLS, ["http://tools"], data_folder=folder)
+        asked = [task for split in ("train", "validation", "test") for task in self.context.tasks(split)]
+        self.words = Words(self.world, {task.question: task.reference or "" for task in asked})
+        self.tools = Tools()
 
     def run(self) -> dict[str, Any]:
         self._earlier_stages()
@@ -257,15 +270,15 @@ class Observed:
             patch.dict("os.environ", {"JUDGE_KEY": "judge-key", **environment}),
             patch.object(Endpoint, "made", self.made, create=True),
             patch("thinkimg.models.api.ApiModel", Endpoint),
-            patch("thinkimg.training.judge.ApiModel", Endpoint),
+            patch.object(judge, "ApiModel", Endpoint),
             patch.object(Context, "load", lambda _, name: self._load(name)),
             patch.object(Context, "save", lambda *_: None),
             patch.object(Context, "client", lambda _: self.tools),
             patch.object(Context, "progress", lambda *_, **__: None),
             patch.object(ToolGRPOTrainer, "train", self._grpo(ToolGRPOTrainer)),
-            patch("thinkimg.training.sft.SFTTrainer.train", self._sft()),
-            patch("thinkimg.training.grpo.config.GRPOConfig", self._config("thinkimg.training.grpo.config")),
-            patch("thinkimg.training.sft.SFTConfig", self._config("thinkimg.training.sft")),
+            patch.object(sft.SFTTrainer, "train", self._sft()),
+            patch.object(config, "GRPOConfig", self._config(config.GRPOConfig)),
+            patch.object(sft, "SFTConfig", self._config(sft.SFTConfig)),
         ):
             yield
 
@@ -275,11 +288,8 @@ class Observed:
         chat = TokenModel(world.family, self.words)
         return LoadedModel(world.model, world.processor, world.family, world.features, chat)
 
-    def _config(self, module: str) -> Any:
+    def _config(self, theirs: Any) -> Any:
         """TRL's class, told on: every argument but where files are."""
-        from trl import GRPOConfig, SFTConfig
-
-        theirs = GRPOConfig if "grpo" in module else SFTConfig
 
         def made(**options: Any) -> Any:
             self.seen.setdefault("trl", []).append({n: v for n, v in options.items() if n != "output_dir"})

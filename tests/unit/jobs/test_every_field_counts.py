@@ -97,7 +97,7 @@ SFT = {
     "seed": Change({"seed": 5}),
     "args": Change({"args": {"weight_decay": 0.1}}),
 }
-FLAT = {"rewards": [{"name": "accuracy"}]}
+FLAT = {"rewards": [{"name": "tests.support.jobs.observed_stage:flat"}]}
 GRPO = {
     "toolUse": Change({"toolUse": "Disabled"}),
     "maxSteps": Change({"maxSteps": 7}),

@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from tests.support.models.endpoint import Answer, completion, serve
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import OpenThinkIMG
-from thinkimg.agent.replay import replay
+from thinkimg.agent.replay import Replayed, replay
 from thinkimg.api import Filters, Synthesize
 from thinkimg.data.sharegpt import conversation_of, write_sharegpt
 from thinkimg.errors import InfrastructureError, ModelError
@@ -68,6 +68,7 @@ def tools() -> RealTools:
     return RealTools()
 
 
+@pytest.mark.slow
 def make(tools: RealTools, store: Store | None = None, **options: Any) -> Synthesis:
     agent = Agent(ScriptedPlanner(OpenThinkIMG(), CHAINS), tools, Limits(rounds=4))
     spec = Synthesize(concurrency=options.pop("concurrency", 16))
@@ -85,22 +86,24 @@ def test_kept_trajectories_replay_to_the_same_and_every_drop_is_counted(tools: R
     kept = list(read_trajectories(tmp_path / "kept.jsonl"))  # what a training would read
     assert sum(len(one.tool_results) for one in kept) > 15
 
-    async def differences() -> list[str | None]:
+    async def replayed() -> list[Replayed]:
         healthy = RealTools(faults=False)
         return [await replay(one, healthy) for one in kept]
 
-    assert asyncio.run(differences()) == [None] * len(kept)
+    assert asyncio.run(replayed()) == [Replayed(len(one.tool_results), ()) for one in kept]
 
 
+@pytest.mark.slow
 def test_replay_notices_what_is_not_true(tools: RealTools) -> None:
     one = next(one for one in make(tools).kept if one.meta["chain"] == "zoom-ocr")
     healthy = RealTools(faults=False)
     changed = one.model_copy(deep=True)
     changed.tool_results[-1].text += " 7"
-    assert "then" in str(asyncio.run(replay(changed, healthy)))
+    (difference,) = asyncio.run(replay(changed, healthy)).differences
+    assert "then" in difference.what
     changed = one.model_copy(deep=True)
     changed.images["img_2"] = Image.from_pixels(Pillow.new("RGB", (9, 9)))
-    assert "another picture" in str(asyncio.run(replay(changed, healthy)))
+    assert asyncio.run(replay(changed, healthy)).differences[0].what == "another picture"
 
 
 def test_an_interrupted_synthesis_goes_on_and_tries_lost_ones_again(tools: RealTools, tmp_path: Path) -> None:
