@@ -152,7 +152,7 @@ EVALUATE = {
     "questions": Change({"questions": 2}),
     "sampled": Change({"sampled": False}),
     "temperature": Change({"temperature": 0.5}),
-    "bootstrap": Change({"bootstrap": 150}),
+    "bootstrap": Change({"bootstrap": 100}),
     "concurrency": Change({"concurrency": 1}),
 }
 ALWAYS = {"synthesize": {"trajectories": 12}, "sft": {}, "grpo": {"promptsPerStep": 4}, "evaluate": MODELS}
