@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -16,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from thinkimg.api import Batching
+from thinkimg.api import Batching, read_yaml
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
@@ -129,11 +128,18 @@ def read_config(path: Path) -> ServerConfig:
     Raises:
         UserError: the file is missing or wrong; the field's path is named.
     """
+    return parse_config(read_document(path))
+
+
+def read_document(path: Path) -> Any:
+    """What a YAML or JSON file holds. Raises `UserError` if it cannot be read."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        document, *further = read_yaml(path) or [None]
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot be read: {error}", str(path)) from error
-    return parse_config(document)
+    if further:
+        raise UserError("it has several documents; one is expected", str(path))
+    return document
 
 
 def parse_config(document: Any) -> ServerConfig:

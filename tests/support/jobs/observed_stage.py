@@ -23,15 +23,17 @@ from tests.support.training.scripted_agent import World
 from thinkimg.agent.formats import Call, OpenThinkIMG, Parsed
 from thinkimg.api import parse_manifest
 from thinkimg.errors import InfrastructureError, ModelError, UserError
-from thinkimg.evaluation.report import write_table
+from thinkimg.evaluation.seeds import write_table
 from thinkimg.image import Image
 from thinkimg.jobs.environment import environment_of_stage
-from thinkimg.jobs.layout import Run, write_json
+from thinkimg.jobs.layout import Run
 from thinkimg.jobs.stages.context import Context
 from thinkimg.jobs.stages.stage import _work_of
+from thinkimg.jsonfile import write
 from thinkimg.models.chat import Reply, TokenModel
 from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.models.pretrained import LoadedModel
+from thinkimg.results import EvaluateDone, RunResults, SFTDone, SynthesizeDone
 from thinkimg.tools.registry import find_tool
 from thinkimg.tools.tool import ToolResult
 from thinkimg.training import judge, sft
@@ -212,6 +214,7 @@ class Observed:
         self.made: list[Any] = []
         self.folder = folder
         self.loads: list[str] = []
+        self.done: Any = None
         parsed = parse_manifest(manifest(block, settings))
         self.context = Context(parsed.job(), Run(folder / "run"), TOOLS, ["http://tools"], data_folder=folder)
         asked = [task for split in ("train", "validation", "test") for task in self.context.tasks(split)]
@@ -224,7 +227,7 @@ class Observed:
         self._earlier_stages()
         with self._patched():
             try:
-                self.seen["record"] = _work_of(self.context, "it")(self.context, "it")
+                self.done = _work_of(self.context, "it")(self.context, "it")
             except Trained:
                 pass
             except UserError as error:
@@ -250,7 +253,8 @@ class Observed:
         for number, name in enumerate(("cold", "later", "before", "it")):
             run.stage(name).mkdir(parents=True, exist_ok=True)
             if name != "it":
-                run.finish(name, {"seconds": 10.0 * (number + 1)})
+                kind = SFTDone if name == "before" else SynthesizeDone
+                run.finish(name, kind(seconds=10.0 * (number + 1)))
         agent = self.context.agent(TokenModel(self.world.family, self.words), self.tools)
         for name, count in (("cold", 2), ("later", 3)):
             trajectories = []
@@ -345,20 +349,16 @@ class Observed:
             str(file.relative_to(folder)): [_record(json.loads(line)) for line in file.read_text().splitlines()]
             for file in files
         }
-        record = self.seen.get("record")
-        if record and "models" in record:
-            models = record["models"]
-            for entry in models.values():
-                entry.pop("seconds", None)
+        if isinstance(self.done, EvaluateDone):
+            for figures in self.done.models.values():
+                figures.seconds = None
             run = self.context.run
-            run.manifest.write_text(manifest("evaluate", self.context.job.spec.stage("it").evaluate.model_dump()))
-            write_json(
-                run.path / "results.json",
-                {"job": "observed", "seed": 0, "models": models, "tools": {}, "tools_by_stage": {}, "seconds": {}},
-            )
+            write(run.results, RunResults(job="observed", seed=0, models=self.done.models))
             resamples = self.context.job.spec.resamples
             table = write_table([run.path], self.folder / "table", resamples=resamples)
-            self.seen["table"] = json.dumps(table["mean"], sort_keys=True)
+            self.seen["table"] = table.mean.model_dump_json()
+        if self.done is not None:
+            self.seen["done"] = self.done.model_dump(mode="json")
 
 
 def _say(trajectory: Trajectory, text: str, called: bool) -> None:

@@ -1,24 +1,23 @@
 """A stage of type GRPO: V-ToolRL with live tools, or text-only RL."""
 
-from typing import Any
-
 from thinkimg.agent.tools import LimitedTools, NoTools
 from thinkimg.api import GRPO
 from thinkimg.client import ToolClient
 from thinkimg.evaluation.metrics import relaxed_match
-from thinkimg.jobs.layout import write_json
 from thinkimg.jobs.stages.context import Context
 from thinkimg.jobs.stages.saving import training_session
+from thinkimg.jsonfile import write
 from thinkimg.models.chat import TokenModel
 from thinkimg.models.pretrained import LoadedModel
 from thinkimg.models.vllm.generator import VLLMGenerator
+from thinkimg.results import GRPODone, ToolCalls
 from thinkimg.training.colocated import chosen_engine
 from thinkimg.training.episodes import Episodes
 from thinkimg.training.grpo import train_grpo
 from thinkimg.training.rewards import make_rewards
 
 
-def run_grpo(context: Context, name: str) -> dict[str, Any]:
+def run_grpo(context: Context, name: str) -> GRPODone:
     stage = context.job.spec.stage(name)
     spec = stage.grpo
     assert spec is not None
@@ -32,9 +31,9 @@ def run_grpo(context: Context, name: str) -> dict[str, Any]:
             train_grpo(model, episodes, spec, session)
     finally:
         if client is not None and context.rank == 0:
-            write_json(folder / "tools.json", client.stats())
+            write(folder / "tools.json", ToolCalls(tools=client.stats()))
     context.save(name, model)
-    return {}
+    return GRPODone()
 
 
 def episodes_of(
