@@ -7,11 +7,13 @@ import logging
 import time
 from collections.abc import Sequence
 
+from .apierrors import ApiError, NotLeadingError
 from .cache import Cache
-from .cluster import SELECT_OURS, ApiError, Cluster, NotLeadingError
+from .cluster import Cluster
 from .conditions import is_true
 from .kinds import KINDS, Body, Key, key_of, owner_of
 from .metrics import Metrics
+from .ownership import SELECT_OURS
 from .workqueue import Priority, Reconciler, Requeue, WorkQueue
 
 log = logging.getLogger(__name__)

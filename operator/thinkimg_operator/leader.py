@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from .cluster import ApiError, Cluster
+from .apierrors import ApiError
+from .cluster import Cluster
 from .kinds import KINDS, Body, Key
 from .metrics import Metrics
 

@@ -21,13 +21,16 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from thinkimg.api.pod_contract import Label
 
-from .cluster import SELECT_OURS, ApiError, Cluster, read_credentials
+from .apierrors import ApiError
+from .cluster import Cluster
 from .controller import Controller, Hub
+from .credentials import read_credentials
 from .fence import fenced_client
 from .kinds import KINDS
 from .leader import Leader, LeadershipLostError
 from .logs import configure_logging
 from .metrics import Metrics
+from .ownership import SELECT_OURS
 from .probes import Probes
 from .settings import VERSION, Settings, parse_settings
 from .toolrljob.reconcile import ToolRLJobReconciler

@@ -12,7 +12,8 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from .cluster import ApiError, Cluster
+from .apierrors import ApiError
+from .cluster import Cluster
 from .kinds import KINDS, Body
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, explain, path_o
 from thinkimg.api.pod_contract import CONTROLLER, Label
 from thinkimg.api.server_contract import PORT
 
-from ..cluster import ApiError, Cluster, NameTakenError
+from ..apierrors import ApiError, NameTakenError
+from ..cluster import Cluster
 from ..conditions import find_condition, is_true
 from ..kinds import Body, Key, key_of
 from ..metrics import Metrics
