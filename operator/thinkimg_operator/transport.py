@@ -1,4 +1,4 @@
-"""Requests to the API server: headers, time limits, metrics, and before each write the question whether it may go out."""
+"""Requests to the API server: headers, time limits, metrics; before each write the question whether it may go out."""
 
 from __future__ import annotations
 
