@@ -141,7 +141,7 @@ class WorkQueue:
             self._available.release()
 
     def add_after(self, key: Key, seconds: float, priority: Priority = Priority.CHANGE) -> None:
-        """Have the key worked on in `seconds`, unless it is before that: the outcome then says what is next."""
+        """Work on the key in `seconds`. If it is worked on earlier, that outcome decides about the next time instead."""
         if seconds <= 0:
             self.add(key, priority)
             return

@@ -74,7 +74,8 @@ class ToolRLJobReconciler:
         here asks again by itself."""
 
     def interested(self, body: Body) -> Iterable[Key]:
-        """A pod tells its job by a label, because its owner is an attempt's Job; a tool, those that wait for it."""
+        """Jobs that a change concerns: of a pod, the job in its label (its owner is the attempt's Job); of a VisionTool, all
+        jobs that wait for it."""
         namespace, name = body["metadata"].get("namespace", ""), body["metadata"]["name"]
         if body["kind"] == "Pod":
             job = body["metadata"].get("labels", {}).get(Label.JOB)
