@@ -240,7 +240,7 @@ class Hub:
             self.unseen[key] = (version, time.monotonic())
 
     def stop_expecting(self, kind: str, listed: Sequence[Key]) -> None:
-        """Expect no further version of deleted objects: a watch that reconnects does not report deletions in between."""
+        """Expect no more versions of deleted objects: a watch that reconnects does not report deletions in between."""
         shown = set(listed)
         self.unseen = {key: seen for key, seen in self.unseen.items() if key.kind != kind or key in shown}
 

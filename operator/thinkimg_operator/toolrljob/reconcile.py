@@ -74,7 +74,7 @@ class ToolRLJobReconciler:
         here asks again by itself."""
 
     def interested(self, body: Body) -> Iterable[Key]:
-        """Jobs that a change concerns: of a pod, the job in its label (its owner is the attempt's Job); of a VisionTool, all
+        """Jobs that a change concerns: of a pod, the job in its label (the owner is the attempt's Job); of a tool, all
         jobs that wait for it."""
         namespace, name = body["metadata"].get("namespace", ""), body["metadata"]["name"]
         if body["kind"] == "Pod":
