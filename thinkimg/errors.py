@@ -55,3 +55,8 @@ class UserError(ThinkImgError):
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(f"{field}: {message}" if field else message)
         self.field = field
+
+
+def describe(error: Exception) -> str:
+    """Its class, and what it says if it says anything."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

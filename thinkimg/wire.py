@@ -25,7 +25,7 @@ from typing import Any
 import msgpack
 
 from thinkimg.errors import Family
-from thinkimg.image import Image
+from thinkimg.image import Image, ImageDecodeError
 from thinkimg.tools.tool import ToolResult
 
 VERSION = 1
@@ -188,6 +188,18 @@ def result_of(document: Any) -> ToolResult:
         for number, picture in enumerate(document.get("images", ()))
     )
     return ToolResult(document["text"], document.get("data", {}), images)
+
+
+def read_image(data: bytes, max_bytes: int, max_pixels: int) -> Image | Problem:
+    """A picture that somebody sent, or why it is refused: 413 too large, 415 no picture that is accepted."""
+    if len(data) > max_bytes:
+        return Problem(
+            413, "model", "refused", f"The image has {len(data):,} bytes; at most {max_bytes:,} are accepted."
+        )
+    try:
+        return Image.from_bytes(data, max_bytes, max_pixels)
+    except ImageDecodeError as error:
+        return Problem(415, "model", "refused", str(error))
 
 
 def is_sha256(text: Any) -> bool:

@@ -1,54 +1,45 @@
-"""The command `thinkimg`. Heavy imports (torch, servers) happen inside the commands that need them."""
+"""Puts the command `thinkimg` together, and turns what goes wrong into one line and an exit code.
+
+Heavy imports (torch, servers) happen inside the commands that need them: help and completion must not wait for them.
+"""
 
 import signal
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
 
 from thinkimg import __version__
-from thinkimg.api.pod_contract import ExitCode
-from thinkimg.cli import cluster, evaluate, gateway, models, run, synthesize, tools, view
+from thinkimg.cli import cluster, evaluate, gateway, models, replay, run, synthesize, tools, view
+from thinkimg.cli.command import Command
 from thinkimg.cli.screen import notes
 from thinkimg.errors import InfrastructureError, UserError
 
+COMMANDS: tuple[Command, ...] = (
+    *run.COMMANDS,
+    *synthesize.COMMANDS,
+    *models.COMMANDS,
+    *evaluate.COMMANDS,
+    *replay.COMMANDS,
+    *view.COMMANDS,
+    *tools.COMMANDS,
+    *cluster.COMMANDS,
+)
+"""In the order of the help. `thinkimg gateway` is a group of its own: `gateway.GATEWAY` and `gateway.KEYS`."""
+
 _TYPER_INTERRUPTED = 130
+_HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
-    help="Teach vision-language models to think with images.", no_args_is_help=True, add_completion=False,
+    help="Teach vision-language models to think with images.",
+    no_args_is_help=True,
     pretty_exceptions_enable=False,
-)  # fmt: skip
-gateway_app = typer.Typer(invoke_without_command=True)
-keys_app = typer.Typer(help="Add, list and remove the keys that callers of a gateway need.", no_args_is_help=True)
-
-TRAIN, EVALUATE, TOOLS, GATEWAY, CLUSTER = "Train", "Evaluate", "Tools", "Gateway", "Cluster"
-
-_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Train": {
-        "run": run.run,
-        "table": run.table,
-        "synthesize": synthesize.synthesize,
-        "stage": run.stage,
-    },
-    "Use and evaluate": {
-        "ask": models.ask,
-        "eval": evaluate.evaluate,
-        "compare": evaluate.compare,
-        "view": view.view,
-        "export": models.export,
-    },
-    "Tools": {"tools": tools.tools, "serve": tools.serve, "up": tools.up},
-    "Cluster": {
-        "submit": cluster.submit,
-        "status": cluster.status,
-        "logs": cluster.logs,
-        "results": cluster.results,
-        "suspend": cluster.suspend,
-        "resume": cluster.resume,
-    },
-}
+    context_settings=_HELP,
+    epilog="[bold]Begin with:[/]\n"
+    "[cyan]thinkimg tools OCR --image chart.png[/]\n"
+    "[cyan]thinkimg run manifests/toolrljob-cpu.yaml --run runs/demo[/]",
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -58,56 +49,60 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-def _assemble() -> None:
-    for panel, commands in _COMMANDS.items():
-        for name, function in commands.items():
-            app.command(name, rich_help_panel=panel)(function)
-    gateway_app.callback()(gateway.gateway)
-    keys_app.command("add")(gateway.add_key)
-    keys_app.command("list")(gateway.list_keys)
-    keys_app.command("remove")(gateway.remove_key)
-    gateway_app.add_typer(keys_app, name="keys")
-    app.add_typer(gateway_app, name="gateway", rich_help_panel="Tools")
+def _add(target: typer.Typer, command: Command, before: str = "thinkimg") -> None:
+    target.command(command.name, rich_help_panel=command.panel, epilog=command.epilog)(command.guarded(before))
 
 
-_assemble()
+def _add_gateway() -> None:
+    group = typer.Typer(invoke_without_command=True)
+    group.callback(epilog=gateway.GATEWAY.epilog)(gateway.GATEWAY.guarded())
+    keys = typer.Typer(help="Add, list and remove the keys that callers of a gateway need.", no_args_is_help=True)
+    for command in gateway.KEYS:
+        _add(keys, command, "thinkimg gateway keys")
+    group.add_typer(keys, name="keys")
+    app.add_typer(group, name=gateway.GATEWAY.name, rich_help_panel=gateway.GATEWAY.panel)
+
+
+for _command in COMMANDS:
+    _add(app, _command)
+_add_gateway()
 
 
 def main() -> NoReturn:
-    """Run the command; turn the families of errors into one line and an exit code."""
-    from thinkimg.api import ManifestError
-
+    """Run the command; families of errors become one line and a `thinkimg.api.pod_contract.ExitCode`."""
     signal.signal(signal.SIGTERM, _interrupt)
-    code: int
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(standalone_mode=False, prog_name="thinkimg") or 0
         if code == _TYPER_INTERRUPTED:  # typer makes an exit of KeyboardInterrupt, and a return value of an exit
             raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        notes.print("interrupted; run the same command again to go on")
-        code = ExitCode.INTERRUPTED
-    except (UserError, ManifestError) as error:
-        _complain("error", error)
-        code = ExitCode.USER
-    except InfrastructureError as error:
-        _complain("infrastructure", error)
-        code = ExitCode.INFRASTRUCTURE
     except typer.Exit as exit:
         code = exit.exit_code
-    except typer.Abort:
-        code = ExitCode.BUG
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         code = _exit_code_of(error)
     sys.stdout.flush()
     sys.exit(code)
 
 
-def _complain(family: str, error: Exception) -> None:
+def _complain(family: str, error: BaseException) -> None:
     """Never wrapped: who looks for a field's path in a log finds it whole."""
     notes.print(f"[red]{family}[/] {escape(str(error))}", highlight=False, soft_wrap=True)
 
 
-def _exit_code_of(error: Exception) -> int:
+def _exit_code_of(error: BaseException) -> int:
+    from thinkimg.api import ManifestError
+    from thinkimg.api.pod_contract import ExitCode
+
+    if isinstance(error, KeyboardInterrupt):
+        notes.print("interrupted; run the same command again to go on")
+        return ExitCode.INTERRUPTED
+    if isinstance(error, UserError | ManifestError):
+        _complain("error", error)
+        return ExitCode.USER
+    if isinstance(error, InfrastructureError):
+        _complain("infrastructure", error)
+        return ExitCode.INFRASTRUCTURE
+    if isinstance(error, typer.Abort):
+        return ExitCode.BUG
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # wrong usage; typer has its own copy of click's classes
         error.show()
         return int(error.exit_code)

@@ -1,14 +1,15 @@
 """`thinkimg submit`, `status`, `logs`, `results`, `suspend` and `resume`: jobs on a cluster."""
 
-import json
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from thinkimg.cli.options import ClusterJob, KubeContext, Manifest, Namespace
-from thinkimg.cli.screen import notes
+from thinkimg.cli.command import CLUSTER, Command
+from thinkimg.cli.options import AsJson, ClusterJob, KubeContext, Manifest, Namespace
+from thinkimg.cli.screen import notes, print_json
 from thinkimg.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,24 +18,21 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 1.0
 
 
-def _place(namespace: str | None, context: str | None) -> "Place":
-    """Where kubectl would go. Raises `UserError`: the extra is missing, or kubectl has no configuration."""
-    try:
-        from thinkimg.cluster.place import Place
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "kubernetes":
-            raise
-        raise UserError("this command needs the extra `cluster`: pip install 'thinkimg[cluster]'", "thinkimg") from None
-    return Place.find(namespace, context)
+def submit(
+    manifest: Manifest, namespace: Namespace = None, context: KubeContext = None, as_json: AsJson = False
+) -> None:
+    """Apply a file's VisionTools and ToolRLJob to a cluster.
 
-
-def submit(manifest: Manifest, namespace: Namespace = None, context: KubeContext = None) -> None:
-    """Apply a file's VisionTools and ToolRLJob to a cluster, checked before anything is sent."""
-    place = _place(namespace, context)
+    It is checked before anything is sent.
+    """
+    from thinkimg.cluster.place import Place
     from thinkimg.cluster.submit import apply_manifest
 
-    for name in apply_manifest(place, manifest):
+    applied = apply_manifest(Place.find(namespace, context), manifest)
+    for name in applied:
         notes.print(f"{name} applied")
+    if as_json:
+        print_json(applied)
 
 
 def status(
@@ -42,13 +40,22 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Until the job is over.")] = False,
     namespace: Namespace = None,
     context: KubeContext = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show how far a job on a cluster is: its stages, what they wait for, what to do."""
-    place = _place(namespace, context)
-    from thinkimg.cli.cluster_tables import job_list, stage_tree
+    """Show how far a job on a cluster is, or list all jobs.
 
+    Its stages, what they wait for, what to do.
+    """
+    from thinkimg.cli.cluster_tables import job_list, stage_tree
+    from thinkimg.cluster.place import Place
+
+    if watch and as_json:
+        raise UserError("it follows a job on a terminal; --json prints one state: leave one of them away", "--watch")
+    place = Place.find(namespace, context)
     screen = Console()
-    if name is None:
+    if as_json:
+        print_json(_document(place.job(name)) if name is not None else [_document(job) for job in place.jobs()])
+    elif name is None:
         screen.print(job_list(place.jobs()))
     elif watch:
         _watch(place, name, screen)
@@ -65,27 +72,27 @@ def logs(
     namespace: Namespace = None,
     context: KubeContext = None,
 ) -> None:
-    """Print the logs of a job's pods on a cluster, all ranks together."""
-    place = _place(namespace, context)
+    """Print the logs of a job's pods, all ranks together."""
     from thinkimg.cluster.logs import print_logs
+    from thinkimg.cluster.place import Place
 
-    print_logs(place, name, stage, rank, follow, tail)
+    print_logs(Place.find(namespace, context), name, stage, rank, follow, tail)
 
 
 def results(
     name: ClusterJob,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     namespace: Namespace = None,
     context: KubeContext = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Print the table of a job on a cluster, as far as it is there."""
-    place = _place(namespace, context)
+    """Print the table of a job, as far as it is there."""
     from thinkimg.cli.cluster_tables import results_table
+    from thinkimg.cluster.place import Place
     from thinkimg.cluster.status import status_of
 
-    found = status_of(place.job(name)).results
+    found = status_of(Place.find(namespace, context).job(name)).results
     if as_json:
-        print(json.dumps([row.model_dump(by_alias=True) for row in found], indent=2))
+        print_json([row.model_dump(by_alias=True) for row in found])
     elif not found:
         raise UserError(f"{name} has no results yet; `thinkimg status {name}` says how far it is", "NAME")
     else:
@@ -93,14 +100,18 @@ def results(
 
 
 def suspend(name: ClusterJob, namespace: Namespace = None, context: KubeContext = None) -> None:
-    """Stop a job's pods on a cluster, after they have saved; `resume` goes on from there."""
-    _place(namespace, context).set_suspend(name, True)
+    """Stop a job's pods after they have saved."""
+    from thinkimg.cluster.place import Place
+
+    Place.find(namespace, context).set_suspend(name, True)
     notes.print(f"{name} is asked to stop; `thinkimg resume {name}` goes on from its newest checkpoint")
 
 
 def resume(name: ClusterJob, namespace: Namespace = None, context: KubeContext = None) -> None:
-    """Go on with a suspended job on a cluster."""
-    _place(namespace, context).set_suspend(name, False)
+    """Go on with a suspended job from its newest checkpoint."""
+    from thinkimg.cluster.place import Place
+
+    Place.find(namespace, context).set_suspend(name, False)
     notes.print(f"{name} goes on")
 
 
@@ -118,3 +129,30 @@ def _watch(place: "Place", name: str, console: Console) -> None:
             if is_over(status_of(job)):
                 return
             time.sleep(_POLL_SECONDS)
+
+
+def _document(job: dict[str, Any]) -> dict[str, Any]:
+    from thinkimg.cluster.status import is_over, status_of, summary
+
+    metadata, status = job["metadata"], status_of(job)
+    return {
+        "name": metadata["name"],
+        "namespace": metadata["namespace"],
+        "summary": summary(status),
+        "over": is_over(status),
+        "status": job.get("status") or {},
+    }
+
+
+def _command(name: str, function: Callable[..., None], *examples: str) -> Command:
+    return Command(name, function, CLUSTER, examples, extras=("cluster",), needs=("kubernetes",))
+
+
+COMMANDS = (
+    _command("submit", submit, "thinkimg submit job.yaml --namespace research"),
+    _command("status", status, "thinkimg status", "thinkimg status demo --watch", "thinkimg status demo --json"),
+    _command("logs", logs, "thinkimg logs demo --follow", "thinkimg logs demo --stage v-toolrl --rank 0 --tail 100"),
+    _command("results", results, "thinkimg results demo --json"),
+    _command("suspend", suspend, "thinkimg suspend demo"),
+    _command("resume", resume, "thinkimg resume demo"),
+)

@@ -1,16 +1,24 @@
 """`thinkimg eval` and `thinkimg compare`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from thinkimg.cli.options import Format, Price, Prompt
+from thinkimg.cli import completion
+from thinkimg.cli.command import EVALUATE, Command
+from thinkimg.cli.options import AsJson, Format, Price, Prompt
+from thinkimg.cli.screen import print_json, stdout_kept
 from thinkimg.errors import UserError
 
 
 def evaluate(
-    tasks: Annotated[list[str], typer.Argument(help="Benchmarks (chartqa, charxiv, vstar …) or files of your own.")],
+    tasks: Annotated[
+        list[str],
+        typer.Argument(
+            help="Benchmarks (chartqa, charxiv, vstar …) or files of your own.", autocompletion=completion.tasks
+        ),
+    ],
     model: Annotated[str, typer.Option(help="A folder or the hub's name; of openai, the endpoint's name.")],
     out: Annotated[Path, typer.Option(help="The folder to write; run again to go on.")],
     backend: Annotated[str, typer.Option(help="transformers, vllm or openai.")] = "transformers",
@@ -23,7 +31,10 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Instead of the task's: hf://…, a folder, a .jsonl file.")] = None,
     split: Annotated[str | None, typer.Option(help="Instead of the task's.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many questions.")] = None,
-    scorer: Annotated[list[str] | None, typer.Option(help="Instead of the task's; several: the first decides.")] = None,
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(help="Instead of the task's; several: the first decides.", autocompletion=completion.scorers),
+    ] = None,
     judge: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: base_url=…, model=…, api_key_variable=…")] = None,
     format: Format = "openthinkimg",
     prompt: Prompt = "full",
@@ -35,8 +46,13 @@ def evaluate(
     concurrency: Annotated[int, typer.Option(min=1, help="Questions under way at once.")] = 64,
     price: Price = (0.0, 0.0),
     shard: Annotated[str, typer.Option(help="I/N: this process is number I of N, counted from 0.")] = "0/1",
+    as_json: AsJson = False,
 ) -> None:
-    """Evaluate a model, with tools or without, on benchmarks; interrupted, it goes on where it was."""
+    """Evaluate a model on benchmarks, with tools or without.
+
+    Run the same command again to go on after an interruption. The key of the servers is read from
+    THINKIMG_TOOL_API_KEY.
+    """
     from thinkimg.evaluation.run import Options, run_evaluation, show
     from thinkimg.pairs import read_pairs
 
@@ -50,7 +66,7 @@ def evaluate(
         servers=server or (),
         tools=tool or (),
         format=format,
-        prompt=_known_prompt(prompt),
+        prompt="compact" if prompt == "compact" else "full",
         max_rounds=max_rounds,
         max_tokens=max_tokens,
         max_seconds=max_seconds,
@@ -65,16 +81,13 @@ def evaluate(
         price=price,
         shard=shard,
     )
-    for results in run_evaluation(options):
+    with stdout_kept(as_json):
+        found = run_evaluation(options)
+    if as_json:
+        print_json([results.model_dump(mode="json") for results in found])
+        return
+    for results in found:
         show(results)
-
-
-def _known_prompt(prompt: str) -> Literal["full", "compact"]:
-    if prompt == "full":
-        return "full"
-    if prompt == "compact":
-        return "compact"
-    raise UserError(f"{prompt!r} is neither full nor compact", "--prompt")
 
 
 def compare(
@@ -85,11 +98,14 @@ def compare(
     ] = None,
     format: Annotated[str, typer.Option(help="md, csv, tex or json.")] = "md",
     out: Annotated[Path | None, typer.Option(help="Write the table here, in the format of its ending.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Put several models into one table, with paired differences on the same questions."""
+    """Put several models into one table, with paired differences."""
     from thinkimg.evaluation.tables import FORMATS, compare
 
-    chosen = out.suffix.lstrip(".") if out is not None else format
+    if as_json and out is not None:
+        raise UserError("prints the table, and --out writes it: leave one of them away", "--json")
+    chosen = out.suffix.lstrip(".") if out is not None else "json" if as_json else format
     if chosen not in FORMATS:
         raise UserError(f"{chosen!r} is none of {', '.join(FORMATS)}", "--out" if out is not None else "--format")
     text = FORMATS[chosen](compare(folders, scorer, baseline))
@@ -98,3 +114,20 @@ def compare(
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
+
+
+COMMANDS = (
+    Command(
+        "eval", evaluate, EVALUATE,
+        (
+            "thinkimg eval chartqa --model Qwen/Qwen2.5-VL-3B-Instruct --out evals/plain --limit 100",
+            "thinkimg eval charts --backend openai --model m --model-args base_url=http://127.0.0.1:8000/v1 "
+            "--server http://127.0.0.1:8700 --out evals/tools",
+        ),
+        extras=("train", "evaluation"),
+    ),
+    Command(
+        "compare", compare, EVALUATE,
+        ("thinkimg compare evals/plain evals/tools", "thinkimg compare evals/plain evals/tools --out table.tex"),
+    ),
+)  # fmt: skip

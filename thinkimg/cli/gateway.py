@@ -6,7 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from thinkimg.cli.options import KeysFile
+from thinkimg.cli import completion
+from thinkimg.cli.command import TOOLS, Command
+from thinkimg.cli.options import AsJson, KeysFile
+from thinkimg.cli.screen import print_json
 
 
 def gateway(
@@ -21,7 +24,10 @@ def gateway(
     allow_anonymous: Annotated[bool, typer.Option(help="Serve a public interface without keys.")] = False,
     ready_file: Annotated[Path | None, typer.Option(help="Written when ready, beside the line on stdout.")] = None,
 ) -> None:
-    """Serve tools and models at one address: tools API, OpenAI-compatible chat, MCP, OpenThinkIMG's protocol."""
+    """Serve tools and models to outsiders at one address.
+
+    It speaks the tools API, OpenAI-compatible chat, MCP and OpenThinkIMG's protocol.
+    """
     if context.invoked_subcommand is not None:
         return
     from thinkimg.gateway.config import parse_config, read_config
@@ -55,17 +61,44 @@ def add_key(
     print(add_key(file, name, expires=expires, **limits))
 
 
-def list_keys(file: KeysFile) -> None:
+def list_keys(file: KeysFile, as_json: AsJson = False) -> None:
     """Show names, ids and limits."""
     from thinkimg.gateway.keys import read_keys
 
-    for key in read_keys(file):
+    found = read_keys(file)
+    if as_json:
+        print_json([key.model_dump(mode="json", exclude_none=True, exclude={"sha256"}) for key in found])
+        return
+    for key in found:
         document = key.model_dump(mode="json", exclude_none=True, exclude={"id", "name", "sha256"})
         print(f"{key.id}  {key.name}  {'  '.join(f'{field}={value}' for field, value in document.items())}")
 
 
-def remove_key(name: Annotated[str, typer.Argument(help="Name or id.")], file: KeysFile) -> None:
+def remove_key(
+    name: Annotated[str, typer.Argument(help="Name or id.", autocompletion=completion.keys)],
+    file: KeysFile,
+) -> None:
     """Revoke a key. A gateway that runs notices within a second."""
     from thinkimg.gateway.keys import remove_key
 
     remove_key(file, name)
+
+
+GATEWAY = Command(
+    "gateway", gateway, TOOLS,
+    (
+        "thinkimg gateway --server http://127.0.0.1:8801 --server http://127.0.0.1:8802",
+        "thinkimg gateway --config gateway.yaml --keys-file keys.json --host 0.0.0.0",
+        "thinkimg gateway keys add alice --file keys.json --days 90",
+    ),
+    extras=("gateway",),
+)  # fmt: skip
+KEYS = (
+    Command(
+        "add", add_key, TOOLS,
+        ("thinkimg gateway keys add alice --file keys.json --days 90 --requests-per-minute 60",),
+        extras=("gateway",),
+    ),
+    Command("list", list_keys, TOOLS, ("thinkimg gateway keys list --file keys.json --json",), extras=("gateway",)),
+    Command("remove", remove_key, TOOLS, ("thinkimg gateway keys remove alice --file keys.json",), extras=("gateway",)),
+)  # fmt: skip

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thinkimg.cli.options import Secrets
-from thinkimg.cli.screen import notes
+from thinkimg.cli import completion
+from thinkimg.cli.command import EVALUATE, Command
+from thinkimg.cli.options import AsJson, Secrets
+from thinkimg.cli.screen import notes, print_json, stdout_kept
 
 if TYPE_CHECKING:
     from thinkimg.trajectory import Trajectory
@@ -14,17 +16,22 @@ if TYPE_CHECKING:
 
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
-    model: Annotated[Path, typer.Option(help="A trained stage of a run.")],
+    model: Annotated[Path, typer.Option(help="A trained stage of a run.", autocompletion=completion.models)],
     image: Annotated[list[Path], typer.Option(help="A picture; may be given several times.")],
     out: Annotated[Path | None, typer.Option(help="Write the trajectory (JSON lines and pictures) here.")] = None,
     secrets_dir: Secrets = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Ask a trained model about your own picture, live tools and all."""
+    """Ask a trained model about your own picture, with live tools."""
     from thinkimg.jobs.ask import ask_model
 
-    trajectory = ask_model(model, image, question, out, secrets_dir)
+    with stdout_kept(as_json):
+        trajectory = ask_model(model, image, question, out, secrets_dir)
     _show_turns(trajectory)
-    print(trajectory.answer or f"(no answer: {trajectory.status})")
+    if as_json:
+        print_json(trajectory.model_dump(mode="json"))
+    else:
+        print(trajectory.answer or f"(no answer: {trajectory.status})")
 
 
 def _show_turns(trajectory: "Trajectory") -> None:
@@ -37,11 +44,33 @@ def _show_turns(trajectory: "Trajectory") -> None:
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A trained stage: runs/demo/stages/v-toolrl, or runs/demo/v-toolrl.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="A trained stage: runs/demo/stages/v-toolrl, or runs/demo/v-toolrl.",
+            autocompletion=completion.models,
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    as_json: AsJson = False,
 ) -> None:
-    """Write a trained model with its processor and a model card that holds the table."""
+    """Write a trained model as a folder that transformers loads.
+
+    The processor goes with it, and a model card that holds the table.
+    """
     from thinkimg.jobs.export import export_model
 
     export_model(model, out)
     notes.print(f"wrote {out}: load it with transformers' AutoModelForImageTextToText.from_pretrained")
+    if as_json:
+        print_json({"model": str(model), "out": str(out)})
+
+
+COMMANDS = (
+    Command(
+        "ask", ask, EVALUATE,
+        ('thinkimg ask "Which bar is the tallest?" --model runs/demo/v-toolrl --image chart.png',),
+        extras=("train", "tools"), needs=("torch", "transformers"),
+    ),
+    Command("export", export, EVALUATE, ("thinkimg export runs/demo/v-toolrl models/v-toolrl",)),
+)  # fmt: skip

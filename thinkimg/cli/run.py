@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from thinkimg.api.pod_contract import ExitCode, Variable
-from thinkimg.cli.options import JobName, Manifest, RunFolder, Secrets, Seed
-from thinkimg.cli.screen import notes
+from thinkimg.cli import completion
+from thinkimg.cli.command import TRAIN, Command
+from thinkimg.cli.options import AsJson, JobName, Manifest, RunFolder, Secrets, Seed, ToolCache
+from thinkimg.cli.screen import notes, print_json, stdout_kept
 from thinkimg.errors import UserError
 
 
@@ -20,27 +21,41 @@ def run(
     folder: RunFolder = None,
     job: JobName = None,
     seed: Seed = None,
-    tool_cache: Annotated[bool, typer.Option(help="Keep tool results in memory during a stage.")] = True,
+    tool_cache: ToolCache = True,
     secrets_dir: Secrets = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Run every stage of a ToolRLJob on this machine, and write its table and page. Run again to go on."""
+    """Run every stage of a ToolRLJob on this machine.
+
+    Its table and page are written into the run's folder. Run the same command again to go on after an interruption.
+    """
+    from thinkimg.evaluation.report import read_results
     from thinkimg.jobs.runner.run import prepare
 
     job_run = prepare(manifest, folder, job, seed, tool_cache, secrets_dir)
-    if not job_run.execute():
+    with stdout_kept(as_json):
+        worked = job_run.execute()
+    if not worked:
         notes.print(f"this run is finished: see {job_run.run.path}/report.html (delete the folder to run it again)")
+    if as_json:
+        print_json(read_results(job_run.run.path).model_dump(mode="json"))
 
 
 def stage(
     manifest: Manifest,
-    name: Annotated[str, typer.Argument(help="The stage, or `base` for the model before any.")],
+    name: Annotated[
+        str, typer.Argument(help="The stage, or `base` for the model before any.", autocompletion=completion.stages)
+    ],
     folder: Annotated[Path, typer.Option("--run", help="The run's folder.")],
     job: JobName = None,
     seed: Seed = None,
     data_folder: Annotated[Path | None, typer.Option(help="Root of relative data. Default: beside the file.")] = None,
-    tool_cache: bool = True,
+    tool_cache: ToolCache = True,
 ) -> None:
-    """Run one stage. `thinkimg run`, torchrun and pods execute this; ranks are read from RANK and WORLD_SIZE."""
+    """Run one stage: what `thinkimg run`, torchrun and pods execute.
+
+    Ranks are read from RANK and WORLD_SIZE.
+    """
     from thinkimg.jobs.environment import check_contract, tool_endpoints, tool_keys
     from thinkimg.jobs.runner.launch import launch, wants_torchrun
 
@@ -80,6 +95,8 @@ def stage(
 
 def _end_with_parent() -> None:
     """A stage ends when `thinkimg run` is gone, however it went: its results would have no reader."""
+    from thinkimg.api.pod_contract import ExitCode, Variable
+
     parent = int(os.environ.get(Variable.PARENT, "0"))
     if not parent:
         return
@@ -97,16 +114,45 @@ def table(
     folder: Annotated[Path, typer.Option("--run", help="The folder for the runs of all seeds.")] = Path("runs/table"),
     job: JobName = None,
     secrets_dir: Secrets = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Run a job with each of its spec.seeds; write the table of means, intervals and differences."""
-    from thinkimg.evaluation.report import write_table
+    """Run a job with each of its seeds; write the table over them.
+
+    The seeds are spec.seeds; the table has means, intervals and paired differences.
+    """
+    from thinkimg.evaluation.seeds import write_table
     from thinkimg.jobs.runner.run import prepare
 
     first = prepare(manifest, folder / "check", job, secrets=secrets_dir)
     runs = []
     for seed in first.job.spec.seeds:
         job_run = prepare(manifest, folder / f"seed-{seed}", job, seed, secrets=secrets_dir)
-        job_run.execute()
+        with stdout_kept(as_json):
+            job_run.execute()
         runs.append(job_run.run.path)
-    write_table(runs, folder)
-    notes.print((folder / "results.md").read_text())
+    made = write_table(runs, folder)
+    notes.print((folder / "results.md").read_text(encoding="utf-8"))
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+
+
+COMMANDS = (
+    Command(
+        "run", run, TRAIN,
+        (
+            "thinkimg run manifests/toolrljob-cpu.yaml --run runs/demo",
+            "thinkimg run job.yaml --seed 1 --json > results.json",
+        ),
+        extras=("train", "tools"), needs=("torch", "transformers"),
+    ),
+    Command(
+        "table", table, TRAIN,
+        ("thinkimg table manifests/toolrljob-cpu.yaml --run runs/table",),
+        extras=("train", "tools"), needs=("torch", "transformers"),
+    ),
+    Command(
+        "stage", stage, TRAIN,
+        ("thinkimg stage job.yaml v-toolrl --run runs/demo",),
+        extras=("train",), needs=("torch", "transformers"),
+    ),
+)  # fmt: skip

@@ -1,16 +1,24 @@
 """`thinkimg synthesize`: cold-start trajectories."""
 
-import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from thinkimg.cli.options import Format, Price, Prompt
+from thinkimg.cli import completion
+from thinkimg.cli.command import TRAIN, Command
+from thinkimg.cli.options import AsJson, Format, Price, Prompt
+from thinkimg.cli.screen import print_json, stdout_kept
+from thinkimg.errors import UserError
+from thinkimg.results import SynthesisResults
 
 
 def synthesize(
-    task: Annotated[str, typer.Argument(help="Whose questions: a built-in task, or a Python file.")],
+    task: Annotated[
+        str, typer.Argument(help="Whose questions: a built-in task, or a Python file.", autocompletion=completion.tasks)
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write; run again to go on.")],
     server: Annotated[list[str] | None, typer.Option(help="A tool server or gateway.")] = None,
     planner: Annotated[str, typer.Option(help="scripted, openai, transformers or vllm.")] = "scripted",
@@ -29,9 +37,13 @@ def synthesize(
     sharegpt: Annotated[bool, typer.Option("--sharegpt", help="Also write sharegpt.json.")] = False,
     price: Price = (0.0, 0.0),
     seed: Annotated[int, typer.Option(help="Of plans, and of synthetic charts.")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1)] = 16,
+    concurrency: Annotated[int, typer.Option(min=1, help="Trajectories under way at once.")] = 16,
+    as_json: AsJson = False,
 ) -> None:
-    """Make cold-start trajectories: a planner proposes, the tools execute, filters drop; reasons and cost are shown."""
+    """Make cold-start trajectories from any questions.
+
+    A planner proposes calls, the tools execute them, filters drop what is wrong; reasons and cost are shown.
+    """
     from thinkimg.jobs.synthesis import Options, run_synthesis
     from thinkimg.pairs import read_pairs
 
@@ -41,7 +53,7 @@ def synthesize(
         servers=server or (),
         planner=planner,
         planner_args=read_pairs(planner_args or (), "--planner-args"),
-        chains={name: float(weight) for name, weight in read_pairs(chain or (), "--chain").items()},
+        chains=_weights(read_pairs(chain or (), "--chain")),
         judge=read_pairs(judge or (), "--judge"),
         data=data,
         split=split,
@@ -57,4 +69,36 @@ def synthesize(
         seed=seed,
         concurrency=concurrency,
     )
-    print(json.dumps(run_synthesis(options)))
+    with stdout_kept(as_json):
+        found = run_synthesis(options)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        _show(found)
+
+
+def _weights(given: Mapping[str, Any]) -> dict[str, float]:
+    for name, weight in given.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise UserError(f"the weight of {name} is a number that is not negative, not {weight!r}", "--chain")
+    return {name: float(weight) for name, weight in given.items()}
+
+
+def _show(found: SynthesisResults) -> None:
+    print(f"kept {found.kept} of {found.tasks} trajectories")
+    for reason, count in found.dropped.items():
+        print(f"  dropped {count}: {reason}")
+    print(f"  tokens: {found.prompt_tokens} prompt, {found.completion_tokens} completion; cost {found.cost or 0:g}")
+
+
+COMMANDS = (
+    Command(
+        "synthesize", synthesize, TRAIN,
+        (
+            "thinkimg synthesize charts --server http://127.0.0.1:8801 --count 200 --out cold-start",
+            "thinkimg synthesize chartqa --planner openai --planner-args model=m "
+            "--planner-args base_url=http://127.0.0.1:8000/v1 --server http://127.0.0.1:8801 --out cold-start",
+        ),
+        extras=("train", "evaluation"),
+    ),
+)  # fmt: skip

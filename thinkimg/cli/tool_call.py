@@ -1,7 +1,6 @@
 """For `thinkimg tools`: list tools, show a schema, call one on files, here or at a server."""
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,15 +37,21 @@ class Call:
     server: str | None = None
 
 
-def list_tools(console: Console, server: str | None = None) -> None:
-    """Names, backends and what they do. Raises `UserError` for a package that cannot be imported."""
+def listing(server: str | None = None) -> list[dict[str, Any]]:
+    """Names, backends (of those here) and what they do. Raises `UserError` for a package that cannot be imported."""
     if server is not None:
-        for schema in _schemas_at(server).values():
-            console.print(f"[bold]{escape(schema.name)}[/]: {escape(schema.description)}")
-        return
-    for declaration in installed_tools().values():
-        backends, text = ", ".join(declaration.backends), declaration.schema.description
-        console.print(f"[bold]{declaration.name}[/] ({escape(backends)}): {escape(text)}")
+        return [{"name": one.name, "description": one.description} for one in _schemas_at(server).values()]
+    return [
+        {"name": one.name, "backends": list(one.backends), "description": one.schema.description}
+        for one in installed_tools().values()
+    ]
+
+
+def print_listing(listed: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """A line per tool."""
+    for one in listed:
+        backends = f" ({escape(', '.join(one['backends']))})" if "backends" in one else ""
+        console.print(f"[bold]{escape(one['name'])}[/]{backends}: {escape(one['description'])}")
 
 
 def schema_of(name: str, server: str | None = None) -> ToolSchema:
@@ -60,8 +65,8 @@ def schema_of(name: str, server: str | None = None) -> ToolSchema:
     raise UserError(f"{server} has no tool {name!r}; it has {', '.join(schemas)}", "NAME")
 
 
-def show(call: Call, out: Path | None, as_json: bool = False) -> str:
-    """Call the tool; what to print. With `out`, its picture, or what it found drawn on the first image, goes there.
+def run(call: Call, out: Path | None = None) -> ToolResult:
+    """Call the tool. With `out`, its picture, or what it found drawn on the first image, is written there.
 
     Raises:
         UserError: unknown tool, arguments that it refuses, files that cannot be read or written.
@@ -71,9 +76,7 @@ def show(call: Call, out: Path | None, as_json: bool = False) -> str:
     result = _called(call, images)
     if out is not None:
         _write(out, result, images)
-    if as_json:
-        return json.dumps({"text": result.text, "data": result.data})
-    return result.text
+    return result
 
 
 def _called(call: Call, images: Mapping[str, Image]) -> ToolResult:

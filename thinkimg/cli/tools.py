@@ -1,6 +1,5 @@
 """`thinkimg tools`, `serve` and `up`: look at vision tools, call one, serve them."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,35 +9,50 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from thinkimg.cli.options import Secrets
-from thinkimg.cli.screen import notes
+from thinkimg.cli import completion
+from thinkimg.cli.command import TOOLS, Command
+from thinkimg.cli.options import AsJson, Secrets
+from thinkimg.cli.screen import notes, print_json, stdout_kept
 from thinkimg.errors import UserError
 
 
 def tools(
-    name: Annotated[str | None, typer.Argument(help="Show the schema of this tool.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show the schema of this tool.", autocompletion=completion.tools)
+    ] = None,
     arguments: Annotated[list[str] | None, typer.Argument(help="Call it: KEY=VALUE …, as in a manifest.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture, img_1; given again, img_2 …")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the result as a picture to this file.")] = None,
     backend: Annotated[str | None, typer.Option(help="Instead of the tool's default.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the backend.")] = None,
     server: Annotated[str | None, typer.Option(help="Call it at this address instead of in this process.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result's numbers.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List the vision tools, show one's schema, or call one on a picture: `thinkimg tools OCR --image chart.png`."""
+    """List the vision tools, show one's schema, or call one."""
     from thinkimg.cli import tool_call
 
     if name is None:
-        tool_call.list_tools(Console(), server)
+        listed = tool_call.listing(server)
+        if as_json:
+            print_json(listed)
+        else:
+            tool_call.print_listing(listed, Console())
     elif not (arguments or image):
-        print(json.dumps(tool_call.schema_of(name, server).as_function(), indent=2))
+        print_json(tool_call.schema_of(name, server).as_function())
     else:
         call = tool_call.Call(name, arguments or [], image or [], backend, option or [], server)
-        print(tool_call.show(call, out, as_json))
+        with stdout_kept(as_json):
+            result = tool_call.run(call, out)
+        if as_json:
+            print_json({"text": result.text, "data": result.data})
+        else:
+            print(result.text)
 
 
 def serve(
-    names: Annotated[list[str] | None, typer.Argument(help="The tools: OCR Crop …")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="The tools: OCR Crop …", autocompletion=completion.tools)
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML or JSON with everything, instead of names.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
@@ -47,7 +61,10 @@ def serve(
     workers: Annotated[int, typer.Option(help="Threads that run tools.")] = 4,
     device: Annotated[str | None, typer.Option(help="CUDA_VISIBLE_DEVICES, e.g. 0.")] = None,
 ) -> None:
-    """Serve tools over HTTP in this process until Ctrl-C or SIGTERM. A key is read from THINKIMG_TOOL_API_KEY."""
+    """Serve tools over HTTP in this process.
+
+    Until Ctrl-C or SIGTERM. The key that callers need is read from THINKIMG_TOOL_API_KEY.
+    """
     from thinkimg.pairs import read_pairs
     from thinkimg.serving.config import parse_config, read_config
     from thinkimg.serving.process import serve as run_server
@@ -83,7 +100,10 @@ def up(
         bool, typer.Option("--allow-anonymous", help="The gateway serves a public interface without keys.")
     ] = False,
 ) -> None:
-    """Start every server of a file, restart those that die, show how they are; Ctrl-C stops all."""
+    """Start every server of a file, and restart those that die.
+
+    A table shows how they are; Ctrl-C stops all.
+    """
     from thinkimg.cli.fleet import run_fleet
     from thinkimg.openthinkimg.services import read_openthinkimg
     from thinkimg.serving.fleet import read_fleet
@@ -98,3 +118,27 @@ def up(
     for note in plan.notes:
         notes.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True, highlight=False)
     run_fleet(plan.servers, logs or Path("logs") / file.stem, Console())
+
+
+COMMANDS = (
+    Command(
+        "tools", tools, TOOLS,
+        (
+            "thinkimg tools",
+            "thinkimg tools Crop",
+            "thinkimg tools OCR --image chart.png --out read.png",
+            "thinkimg tools Crop box=[0,0,50,50] --image chart.png --json",
+        ),
+        extras=("tools", "transformers"),
+    ),
+    Command(
+        "serve", serve, TOOLS,
+        ("thinkimg serve OCR Crop --port 8801", "thinkimg serve SAM --backend transformers --device 0"),
+        extras=("tools", "transformers"), needs=("fastapi", "uvicorn", "prometheus_client"),
+    ),
+    Command(
+        "up", up, TOOLS,
+        ("thinkimg up tools.yaml", "thinkimg up all_service.yaml --from-openthinkimg"),
+        extras=("tools", "transformers"), needs=("fastapi", "uvicorn", "prometheus_client"),
+    ),
+)  # fmt: skip

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import typer
 from rich.console import Console
 
+from thinkimg.cli.command import EVALUATE, Command
 from thinkimg.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,16 +32,14 @@ def view(
     out: Annotated[Path | None, typer.Option(help="Write the selection as one HTML file instead of serving.")] = None,
     select: Annotated[str, typer.Option(help="A filter, or the address of a page that shows it.")] = "",
 ) -> None:
-    """Look at runs and their trajectories in a browser: filters, pictures, tokens, models side by side, curves."""
-    try:
-        from thinkimg.viewer.serve import listen, parse_select, serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
-            raise
-        raise UserError("this command needs the extra `serving`: pip install 'thinkimg[serving]'", "thinkimg") from None
+    """Look at runs and their trajectories in a browser.
+
+    Filters, pictures, tokens, models side by side, curves.
+    """
     from thinkimg.viewer.access import is_loopback
     from thinkimg.viewer.discovery import find_runs
     from thinkimg.viewer.index import Index, cache_path
+    from thinkimg.viewer.serve import listen, parse_select, serve
 
     runs = find_runs(paths)
     if not any((run.path / "stages").is_dir() or run.files() for run in runs):  # a run may have just begun
@@ -90,3 +89,15 @@ def _announce(runs: "Sequence[RunFolder]", host: str, port: int, token: str | No
         say("Ctrl-C stops it")
     else:
         say("others can reach this address; they need the token in it. Ctrl-C stops it")
+
+
+COMMANDS = (
+    Command(
+        "view", view, EVALUATE,
+        (
+            "thinkimg view runs/demo",
+            "thinkimg view runs/demo --out wrong.html --select 'outcome=wrong&tool=OCR'",
+        ),
+        extras=("serving",), needs=("starlette", "uvicorn"),
+    ),
+)  # fmt: skip

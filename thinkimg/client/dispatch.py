@@ -15,7 +15,7 @@ from thinkimg.client.cache import CachedError, Entry
 from thinkimg.client.pool import ReplicaPool
 from thinkimg.client.replica import Replica, problem_of
 from thinkimg.client.stats import ToolStats
-from thinkimg.errors import InfrastructureError, ModelError, UserError
+from thinkimg.errors import InfrastructureError, ModelError, UserError, describe
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.tools.tool import ToolResult, ToolSchema
 
@@ -278,10 +278,6 @@ def _retry_after(problem: wire.Problem, answer: httpx.Response) -> float:
     except (TypeError, ValueError):
         said = _RETRY_AFTER_SECONDS
     return min(max(said, 0.01), _MAX_BACKOFF_SECONDS)
-
-
-def describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def look_at(task: "asyncio.Task[Any]") -> None:

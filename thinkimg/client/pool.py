@@ -13,7 +13,7 @@ import httpx
 from thinkimg.client.balancing import has_alternative, laggards, may_set_aside_one_more
 from thinkimg.client.discovery import Endpoint, Resolve
 from thinkimg.client.replica import Replica
-from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.errors import InfrastructureError, UserError, describe
 from thinkimg.tools.tool import ToolSchema, normalise_name
 
 _LIST_SECONDS = 5.0
@@ -131,7 +131,7 @@ class ReplicaPool:
         try:
             urls = await endpoint.urls(self._resolve)
         except OSError as error:
-            return _describe(error)
+            return describe(error)
         known = {replica.url: replica for replica in self.replicas if replica.endpoint == endpoint.text}
         for url, replica in known.items() if urls else ():
             if url not in urls:
@@ -145,7 +145,7 @@ class ReplicaPool:
             replica.schemas = await replica.list_tools(_LIST_SECONDS)
         except httpx.HTTPError as error:
             await replica.close()
-            return _describe(error)
+            return describe(error)
         except UserError:
             await replica.close()
             raise
@@ -278,7 +278,3 @@ async def _close_when_idle(replica: Replica) -> None:
             await asyncio.sleep(_WATCH_SECONDS)
     finally:
         await replica.close()
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -4,12 +4,11 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
-from thinkimg.serving.config import ProcessConfig, first_fault
+from thinkimg.serving.config import ProcessConfig, first_fault, read_document
 
 
 class ToolServer(BaseModel):
@@ -140,10 +139,7 @@ def read_config(path: Path, **overrides: Any) -> GatewayConfig:
     Raises:
         UserError: the file is missing or wrong; the field's path is named.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", str(path)) from error
+    document = read_document(path)
     if not isinstance(document, dict):
         raise UserError("must be a mapping with at least `servers`", str(path))
     if document.get("keys_file"):  # relative to the file that names it

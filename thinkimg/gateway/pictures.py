@@ -12,7 +12,7 @@ from thinkimg import wire
 from thinkimg.cache import BoundedCache
 from thinkimg.gateway.config import Limits
 from thinkimg.gateway.refusals import Refusal, refuse
-from thinkimg.image import Image, ImageDecodeError
+from thinkimg.image import Image
 
 LARGE_BYTES = 1024 * 1024
 """What is larger is decoded in a thread: it would hold up everybody else's requests."""
@@ -59,14 +59,10 @@ class Pictures:
 
     def check(self, data: bytes) -> Image:
         """Raises `Refusal`: 413 too large, 415 no picture that we accept."""
-        limit = self._limits.image_bytes
-        if len(data) > limit:
-            detail = f"The image has {len(data):,} bytes; at most {limit:,} are accepted."
-            raise Refusal(wire.Problem(413, "model", "refused", detail))
-        try:
-            return Image.from_bytes(data, limit, self._limits.image_pixels)
-        except ImageDecodeError as error:
-            raise Refusal(wire.Problem(415, "model", "refused", str(error))) from error
+        read = wire.read_image(data, self._limits.image_bytes, self._limits.image_pixels)
+        if isinstance(read, wire.Problem):
+            raise Refusal(read)
+        return read
 
     async def read(self, owner: str, text: str) -> Image:
         """A picture given as a handle, a data URL, base64, or an address.

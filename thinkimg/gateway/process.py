@@ -17,11 +17,11 @@ from thinkimg.gateway.app import create_app
 from thinkimg.gateway.config import GatewayConfig, read_config
 from thinkimg.gateway.core import Core
 from thinkimg.gateway.openai import ServedModel
-from thinkimg.serving.listening import Announcer, Server, bind, url_of
+from thinkimg.serving.listener import Announcer, Server, bind, url_of
 from thinkimg.serving.logs import configure_logging
 from thinkimg.serving.memory import give_memory_back, share_one_arena
-from thinkimg.serving.stalled import close_stalled
-from thinkimg.serving.supervised import read_start
+from thinkimg.serving.stalls import close_stalled
+from thinkimg.serving.start import read_start
 
 log = logging.getLogger(__name__)
 

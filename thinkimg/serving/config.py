@@ -123,11 +123,15 @@ def read_config(path: Path) -> ServerConfig:
     Raises:
         UserError: the file is missing or wrong; the field's path is named.
     """
+    return parse_config(read_document(path))
+
+
+def read_document(path: Path) -> Any:
+    """What a YAML or JSON file holds. Raises `UserError` if it cannot be read."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}", str(path)) from error
-    return parse_config(document)
 
 
 def parse_config(document: Any) -> ServerConfig:

@@ -13,13 +13,13 @@ import uvicorn
 from thinkimg.api.pod_contract import ExitCode
 from thinkimg.errors import UserError
 from thinkimg.serving.config import ServerConfig, read_config
-from thinkimg.serving.listening import Announcer, Server, bind, url_of
+from thinkimg.serving.listener import Announcer, Server, bind, url_of
 from thinkimg.serving.logs import configure_logging
 from thinkimg.serving.memory import give_memory_back, share_one_arena
 from thinkimg.serving.server import create_app
 from thinkimg.serving.service import ToolService
-from thinkimg.serving.stalled import close_stalled
-from thinkimg.serving.supervised import read_start
+from thinkimg.serving.stalls import close_stalled
+from thinkimg.serving.start import read_start
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from thinkimg import wire
 from thinkimg.cache import BoundedCache
 from thinkimg.errors import InfrastructureError, ModelError, UserError
-from thinkimg.image import Image, ImageDecodeError, keep_decoded_pictures
+from thinkimg.image import Image, keep_decoded_pictures
 from thinkimg.serving.batching import Batcher
 from thinkimg.serving.config import ServerConfig, ToolEntry
 from thinkimg.serving.metrics import ServerMetrics
@@ -238,14 +238,10 @@ class ToolService:
         return {name: image for name, image in found.items() if image is not None}
 
     def _decode(self, data: bytes) -> Image:
-        limit = self.config.max_image_bytes
-        if len(data) > limit:
-            detail = f"The image has {len(data):,} bytes; at most {limit:,} are accepted."
-            raise ProblemError(wire.Problem(413, "model", "refused", detail))
-        try:
-            return Image.from_bytes(data, limit, self.config.max_image_pixels)
-        except ImageDecodeError as error:
-            raise ProblemError(wire.Problem(415, "model", "refused", str(error))) from error
+        read = wire.read_image(data, self.config.max_image_bytes, self.config.max_image_pixels)
+        if isinstance(read, wire.Problem):
+            raise ProblemError(read)
+        return read
 
 
 class _Place:

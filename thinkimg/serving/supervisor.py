@@ -35,7 +35,7 @@ class ServerSpec:
     Attributes:
         name: unique; names the log file and the field in errors.
         env: added to this process's environment. The configuration's secrets are handed over here, not in a file.
-        module: what `python -m` runs; it takes the arguments of `thinkimg.serving.supervised`.
+        module: what `python -m` runs; it takes the arguments of `thinkimg.serving.start`.
     """
 
     name: str

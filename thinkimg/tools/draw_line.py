@@ -4,7 +4,7 @@ A model draws one to compare heights: which bars reach above it, which value of 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image as Pillow
@@ -44,13 +44,7 @@ def draw_horizontal_line_by_y(image: Image, y: Y) -> ToolResult:
         image: The image to draw on.
         y: Height of the line.
     """
-    rows = [percent_to_pixel(value, image.height) for value in y]
-    picture = image.pixels()
-    reach = line_width(*picture.size) // 2
-    boxes = [(0, row - reach, image.width - 1, row + reach) for row in rows]
-    color = _draw(picture, boxes)
-    data = {"y": y, "rows": rows, "color": list(color)}
-    return ToolResult(f"Drew a horizontal line at y={_listed(y)}.", data, (Image.from_pixels(picture),))
+    return _draw_lines(image, "y", y)
 
 
 @tool(name="DrawVerticalLineByX", version="1", read_param=_reader("x"))
@@ -61,13 +55,24 @@ def draw_vertical_line_by_x(image: Image, x: X) -> ToolResult:
         image: The image to draw on.
         x: Position of the line.
     """
-    columns = [percent_to_pixel(value, image.width) for value in x]
+    return _draw_lines(image, "x", x)
+
+
+def _draw_lines(image: Image, axis: Literal["x", "y"], values: list[float]) -> ToolResult:
+    """Lines across the picture where the axis has these values, in percent."""
+    kind, name, side = ("vertical", "columns", image.width) if axis == "x" else ("horizontal", "rows", image.height)
+    places = [percent_to_pixel(value, side) for value in values]
     picture = image.pixels()
     reach = line_width(*picture.size) // 2
-    boxes = [(column - reach, 0, column + reach, image.height - 1) for column in columns]
+    boxes = [
+        (place - reach, 0, place + reach, image.height - 1)
+        if axis == "x"
+        else (0, place - reach, image.width - 1, place + reach)
+        for place in places
+    ]
     color = _draw(picture, boxes)
-    data = {"x": x, "columns": columns, "color": list(color)}
-    return ToolResult(f"Drew a vertical line at x={_listed(x)}.", data, (Image.from_pixels(picture),))
+    data = {axis: values, name: places, "color": list(color)}
+    return ToolResult(f"Drew a {kind} line at {axis}={_listed(values)}.", data, (Image.from_pixels(picture),))
 
 
 def _draw(picture: Pillow.Image, boxes: list[tuple[int, int, int, int]]) -> Color:

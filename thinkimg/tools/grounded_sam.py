@@ -6,11 +6,11 @@ from typing import Any
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.arguments import Score, Text
-from thinkimg.tools.backends.detection import Detection, Query, read_phrases
+from thinkimg.tools.backends.detection import Detection
 from thinkimg.tools.backends.loading import load_detector, load_segmenter
 from thinkimg.tools.backends.options import DetectorOptions, SegmenterOptions
 from thinkimg.tools.backends.segmentation import Mask, Prompt
-from thinkimg.tools.grounding_dino import BOX_THRESHOLD, TEXT_THRESHOLD, as_data, describe, line
+from thinkimg.tools.grounding_dino import BOX_THRESHOLD, TEXT_THRESHOLD, as_data, describe, detect, line
 from thinkimg.tools.sam import masks_data
 from thinkimg.tools.tool import ToolOptions, ToolResult, only_result, tool
 from thinkimg.tools.vision.masks import overlay
@@ -58,18 +58,16 @@ class GroundedSAM:
         return only_result(self.run_batch([call]))
 
     def run_batch(self, calls: Sequence[Mapping[str, Any]]) -> list[ToolResult | ModelError]:
-        queries = [Query(read_phrases(call["query"]), call["box_threshold"], call["text_threshold"]) for call in calls]
-        images: list[Image] = [call["image"] for call in calls]
-        found = self.detector.detect(list(zip(images, queries, strict=True)))
+        found = detect(self.detector, calls)
         # A picture in which nothing was found is not encoded.
         asked = [
             (image, [Prompt(box=each.box) for each in boxes])
-            for image, boxes in zip(images, found, strict=True)
+            for image, _, boxes in found
             if isinstance(boxes, list) and boxes
         ]
         masks = iter(self.segmenter.segment(asked))
         results: list[ToolResult | ModelError] = []
-        for image, query, boxes in zip(images, queries, found, strict=True):
+        for image, query, boxes in found:
             if isinstance(boxes, ModelError):
                 results.append(boxes)
             elif not boxes:

@@ -6,7 +6,7 @@ from typing import Any
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.arguments import Score, Text
-from thinkimg.tools.backends.detection import Detection, Query, read_phrases
+from thinkimg.tools.backends.detection import Detection, Detector, Query, read_phrases
 from thinkimg.tools.backends.loading import load_detector
 from thinkimg.tools.backends.options import DetectorOptions
 from thinkimg.tools.crop import box_to_percent
@@ -42,12 +42,9 @@ class GroundingDINO:
         return only_result(self.run_batch([call]))
 
     def run_batch(self, calls: Sequence[Mapping[str, Any]]) -> list[ToolResult | ModelError]:
-        queries = [Query(read_phrases(call["query"]), call["box_threshold"], call["text_threshold"]) for call in calls]
-        images = [call["image"] for call in calls]
-        found = self.detector.detect(list(zip(images, queries, strict=True)))
         return [
-            each if isinstance(each, ModelError) else ToolResult(describe(each, image, query), as_data(each, image))
-            for each, image, query in zip(found, images, queries, strict=True)
+            found if isinstance(found, ModelError) else ToolResult(describe(found, image, query), as_data(found, image))
+            for image, query, found in detect(self.detector, calls)
         ]
 
 
@@ -58,6 +55,16 @@ grounding_dino = tool(
     options=DetectorOptions,
     read_param=lambda param: {"query": param},
 )(GroundingDINO)
+
+
+def detect(
+    detector: Detector, calls: Sequence[Mapping[str, Any]]
+) -> list[tuple[Image, Query, list[Detection] | ModelError]]:
+    """What each call searches, for what, and what was found there."""
+    queries = [Query(read_phrases(call["query"]), call["box_threshold"], call["text_threshold"]) for call in calls]
+    images: list[Image] = [call["image"] for call in calls]
+    found = detector.detect(list(zip(images, queries, strict=True)))
+    return list(zip(images, queries, found, strict=True))
 
 
 def as_data(found: Sequence[Detection], image: Image) -> dict[str, Any]:

@@ -335,7 +335,7 @@ class Operator:
         return self.process.wait(timeout=60)
 
     def stop(self) -> int:
-        """End it in order; its exit code. SIGKILL after 20 seconds, which fails the test."""
+        """End it in order; its exit code. SIGKILL after a minute, which fails the test."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
@@ -345,4 +345,4 @@ class Operator:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"the operator did not end within 20 s of SIGTERM; log: {self.log}") from None
+            raise AssertionError(f"the operator did not end within 60 s of SIGTERM; log: {self.log}") from None

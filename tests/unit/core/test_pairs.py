@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from thinkimg.cli.tool_call import Call, show
+from thinkimg.cli.tool_call import Call, run
 from thinkimg.errors import UserError
 from thinkimg.openthinkimg.evaluation import ModelArguments
 from thinkimg.pairs import read_pairs, split_pairs
@@ -95,8 +95,8 @@ def test_flags_of_the_original_s_trainer_are_numbers_where_a_manifest_has_number
 
 def test_a_tool_gets_the_value_that_was_read(chart: Path) -> None:
     with pytest.raises(UserError, match="box"):
-        show(Call("Crop", ["box=no"], [chart]), None)
-    assert "Cropped [0, 0, 50, 40]" in show(Call("Crop", ["box=[0, 0, 5e1, 40]"], [chart]), None)
+        run(Call("Crop", ["box=no"], [chart]))
+    assert "Cropped [0, 0, 50, 40]" in run(Call("Crop", ["box=[0, 0, 5e1, 40]"], [chart])).text
 
 
 @pytest.fixture

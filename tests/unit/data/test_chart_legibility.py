@@ -45,6 +45,7 @@ def panel_crops(chart: Chart) -> list[Image.Image]:
     return [crop.resize((crop.width * 2, crop.height * 2), Image.Resampling.BICUBIC) for crop in crops]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [1, 3])
 def test_ocr_reads_the_values_of_a_panel(ocr: Any, level: int) -> None:
     found = total = 0

@@ -39,6 +39,7 @@ def test_a_difference_that_is_there_is_found() -> None:
     assert found >= 80  # the power of this test is 0.89 by the normal approximation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partial", [False, True], ids=["right or wrong", "partial credit"])
 def test_it_agrees_with_an_independent_bootstrap_and_a_permutation_test(partial: bool) -> None:
     chance = np.random.default_rng(13)

@@ -113,6 +113,7 @@ def test_a_picture_of_any_size_fills_its_placeholders(name: str, width: int, hei
     assert built(name).family.feature_tokens(built(name).features([image])) == built(name).family.image_tokens(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_features_match_placeholders_on_2000_generated_trajectories(name: str) -> None:
     """10,000 over the five families: of any number of turns, pictures and sizes, with special tokens in the texts.

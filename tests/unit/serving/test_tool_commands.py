@@ -1,6 +1,5 @@
 """`thinkimg tools`: listing, schemas, and calls on files, here and at a server."""
 
-import json
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image as Pillow
 from rich.console import Console
 
-from thinkimg.cli.tool_call import Call, list_tools, schema_of, show
+from thinkimg.cli.tool_call import Call, listing, print_listing, run, schema_of
 from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.tools.drawing import draw_result
@@ -25,33 +24,34 @@ def chart(tmp_path: Path) -> Path:
     return path
 
 
-def listing(server: str | None = None) -> str:
+def printed(server: str | None = None) -> str:
     console = Console(record=True, width=300)
     with console.capture() as capture:
-        list_tools(console, server)
+        print_listing(listing(server), console)
     return capture.get()
 
 
 def test_every_tool_is_listed_with_its_backends() -> None:
-    text = listing()
+    text = printed()
     for declaration in TOOLS.values():
         assert f"{declaration.name} ({', '.join(declaration.backends)}): " in text
 
 
 def test_a_call_writes_the_tools_picture(chart: Path, tmp_path: Path) -> None:
     out = tmp_path / "corner.png"
-    assert "50" in show(Call("crop", ["box=[0, 0, 50, 50]"], [chart]), out)
+    assert "50" in run(Call("crop", ["box=[0, 0, 50, 50]"], [chart]), out).text
     assert Image.from_file(out).width == 100
     other = tmp_path / "corner.jpg"
-    show(Call("Crop", ["box=[0, 0, 50, 50]"], [chart]), other)
+    run(Call("Crop", ["box=[0, 0, 50, 50]"], [chart]), other)
     assert Image.from_file(other).media_type == "image/jpeg"
 
 
 def test_a_call_at_a_server_is_the_same(sample_url: str, chart: Path) -> None:
-    assert re.search(r"^Echo: Say the same again", listing(sample_url), re.MULTILINE)
+    assert re.search(r"^Echo: Say the same again", printed(sample_url), re.MULTILINE)
     assert schema_of("Echo", sample_url).name == "Echo"
-    there = show(Call("Crop", ["box=[0, 0, 50, 50]"], [chart], server=sample_url), None, as_json=True)
-    assert json.loads(there) == json.loads(show(Call("Crop", ["box=[0, 0, 50, 50]"], [chart]), None, as_json=True))
+    there = run(Call("Crop", ["box=[0, 0, 50, 50]"], [chart], server=sample_url))
+    here = run(Call("Crop", ["box=[0, 0, 50, 50]"], [chart]))
+    assert (there.text, there.data) == (here.text, here.data)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_call_at_a_server_is_the_same(sample_url: str, chart: Path) -> None:
 def test_a_wrong_call_is_refused_in_words(call: Call, said: str, chart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(chart.parent)
     with pytest.raises(UserError) as caught:
-        show(call, None)
+        run(call)
     assert said in str(caught.value)
 
 

@@ -14,14 +14,16 @@ from PIL import Image as Pillow
 from tests.support.models.endpoint import Answer, completion, serve
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import OpenThinkIMG
-from thinkimg.agent.replay import replay
+from thinkimg.agent.replay import Replayed, replay
 from thinkimg.data.sharegpt import conversation_of, write_sharegpt
 from thinkimg.errors import InfrastructureError, ModelError
 from thinkimg.evaluation.metrics import relaxed_match
 from thinkimg.evaluation.tasks import TASKS
 from thinkimg.image import Image
 from thinkimg.jobs.synthesis import Options, run_synthesis
+from thinkimg.jsonfile import read
 from thinkimg.models.api import ApiModel
+from thinkimg.results import SynthesisResults
 from thinkimg.synthesis.opinion import ModelOpinion
 from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, Synthesis, repeated, synthesize
@@ -67,6 +69,7 @@ def tools() -> RealTools:
     return RealTools()
 
 
+@pytest.mark.slow
 def make(tools: RealTools, store: Store | None = None, **options: Any) -> Synthesis:
     agent = Agent(ScriptedPlanner(OpenThinkIMG(), CHAINS), tools, Limits(rounds=4))
     return asyncio.run(synthesize(agent, TASKS_40, relaxed_match, Filters(), 5, store=store, **options))
@@ -83,22 +86,24 @@ def test_kept_trajectories_replay_to_the_same_and_every_drop_is_counted(tools: R
     kept = list(read_trajectories(tmp_path / "kept.jsonl"))  # what a training would read
     assert sum(len(one.tool_results) for one in kept) > 15
 
-    async def differences() -> list[str | None]:
+    async def replayed() -> list[Replayed]:
         healthy = RealTools(faults=False)
         return [await replay(one, healthy) for one in kept]
 
-    assert asyncio.run(differences()) == [None] * len(kept)
+    assert asyncio.run(replayed()) == [Replayed(len(one.tool_results), ()) for one in kept]
 
 
+@pytest.mark.slow
 def test_replay_notices_what_is_not_true(tools: RealTools) -> None:
     one = next(one for one in make(tools).kept if one.meta["chain"] == "zoom-ocr")
     healthy = RealTools(faults=False)
     changed = one.model_copy(deep=True)
     changed.tool_results[-1].text += " 7"
-    assert "then" in str(asyncio.run(replay(changed, healthy)))
+    (difference,) = asyncio.run(replay(changed, healthy)).differences
+    assert "then" in difference.what
     changed = one.model_copy(deep=True)
     changed.images["img_2"] = Image.from_pixels(Pillow.new("RGB", (9, 9)))
-    assert "another picture" in str(asyncio.run(replay(changed, healthy)))
+    assert asyncio.run(replay(changed, healthy)).differences[0].what == "another picture"
 
 
 def test_an_interrupted_synthesis_goes_on_and_tries_lost_ones_again(tools: RealTools, tmp_path: Path) -> None:
@@ -187,12 +192,12 @@ def test_a_planner_behind_an_endpoint_costs_what_it_costs(tmp_path: Path) -> Non
         asked = len(endpoint.bodies)
         assert run_synthesis(options) == found  # nothing is asked again
         assert len(endpoint.bodies) == asked == 15
-    assert found["kept"] + sum(found["dropped"].values()) == found["tasks"] == 15
-    assert found["cost"] == pytest.approx(15 * (1000 * 2 + 100 * 10) / 1e6)
+    assert found.kept + sum(found.dropped.values()) == found.tasks == 15
+    assert found.cost == pytest.approx(15 * (1000 * 2 + 100 * 10) / 1e6)
     kept = list(read_trajectories(tmp_path / "out" / "cold-start.jsonl"))
-    assert len(kept) == found["kept"] == len(json.loads((tmp_path / "out" / "sharegpt.json").read_text()))
-    assert json.loads((tmp_path / "out" / "synthesis.json").read_text()) == found
+    assert len(kept) == found.kept == len(json.loads((tmp_path / "out" / "sharegpt.json").read_text()))
+    assert read(tmp_path / "out" / "synthesis.json", SynthesisResults) == found
     dropped = [
         one.meta["dropped"] for one in read_trajectories(tmp_path / "out" / "attempts.jsonl") if "dropped" in one.meta
     ]
-    assert Counter(dropped) == found["dropped"]
+    assert Counter(dropped) == found.dropped

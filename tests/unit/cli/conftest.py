@@ -1,0 +1,3 @@
+from tests.support.serving.sample_servers import sample_url
+
+__all__ = ["sample_url"]
