@@ -5,7 +5,7 @@ STAMP := .venv/setup.stamp
 DEMO := manifests/toolrljob-cpu.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds check-viewer \
+.PHONY: help setup demo table check check-format check-lint check-types check-readers check-layers check-crds check-viewer \
 	viewer crds chart-docs cluster-binaries test test-fast coverage vllm-setup vllm-test chromium bench bench-dispatch \
 	bench-rollout bench-operator soak ablations gpu-check images images-test e2e e2e-full clean
 
@@ -24,7 +24,7 @@ demo: setup ## Train the small model from nothing and write its table and page t
 table: setup ## Repeat the demo with each seed of its manifest; means and intervals in runs/table (an hour on 2 cores)
 	$(BIN)/thinkimg table $(DEMO) --run runs/table
 
-check: check-format check-lint check-types check-layers check-crds check-viewer ## Format, lint, types, layers, CRDs, viewer: seconds, before every commit
+check: check-format check-lint check-types check-readers check-layers check-crds check-viewer ## Format, lint, types, layers, CRDs, viewer: seconds, before every commit
 
 check-format: setup
 	$(BIN)/ruff format --check .
@@ -34,6 +34,9 @@ check-lint: setup
 
 check-types: setup
 	$(BIN)/mypy
+
+check-readers: setup
+	$(BIN)/python hack/check_readers.py
 
 check-layers: setup
 	$(BIN)/lint-imports

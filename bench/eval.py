@@ -26,6 +26,7 @@ from thinkimg.evaluation.scorers import find_rule
 from thinkimg.evaluation.tasks import EvaluationTask
 from thinkimg.image import Image
 from thinkimg.models.chat import Reply, SamplingParameters
+from thinkimg.results import EvaluationResults, EvaluationSettings
 from thinkimg.tools.tool import ToolResult, ToolSchema
 from thinkimg.trajectory import Trajectory
 from thinkimg.trajectory.store import Store
@@ -84,7 +85,7 @@ def main(items: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         task = EvaluationTask("bench", str(write_questions(folder, items)))
-        output = Output(folder / "out", {"task": "bench", "name": "stub", "shards": 1})
+        output = Output(folder / "out", EvaluationSettings(task="bench", name="stub"))
         output.claim()
         memory: dict[int, float] = {}
         done = 0
@@ -95,7 +96,7 @@ def main(items: int) -> dict[str, Any]:
             if done in (FIRST, items):
                 memory[done] = resident_mb()
 
-        async def work() -> dict[str, Any] | None:
+        async def work() -> EvaluationResults | None:
             with Store(output.store) as store:
                 agent, settings = Agent(Stub(), Looking()), Settings("stub", "bench")
                 names = await evaluate(agent, task.tasks(), [find_rule("exact")], store, settings, progress=progress)
@@ -105,8 +106,8 @@ def main(items: int) -> dict[str, Any]:
         results = asyncio.run(work())
         seconds = time.monotonic() - began
         assert results is not None
-        assert results["n"] == items
-        assert results["tools"] == {"Look": items}
+        assert results.n == items
+        assert results.tools == {"Look": items}
     return {
         "benchmark": "eval",
         "items": items,
@@ -116,7 +117,7 @@ def main(items: int) -> dict[str, Any]:
         f"rss_mb_at_{items}": round(memory[items], 1),
         "rss_growth_mb": round(memory[items] - memory[FIRST], 1),
         "rss_mb_after_results": round(resident_mb(), 1),
-        "accuracy": results["accuracy"],
+        "accuracy": results.accuracy,
     }
 
 

@@ -32,8 +32,11 @@ from urllib.parse import urlsplit
 import yaml
 from local_http import serving
 
-from thinkimg.evaluation.report import write_table
+from thinkimg.evaluation.seeds import write_table
 from thinkimg.jobs.runner.run import JobRun, prepare
+from thinkimg.jsonfile import read
+from thinkimg.results import ToolCalls, read_done
+from thinkimg.training_log import GRPOLine, read_log
 from thinkimg.wire import Problem
 
 DEMO = Path(__file__).parent.parent / "manifests" / "toolrljob-cpu.yaml"
@@ -125,17 +128,18 @@ def flaky(url: str, fault: Problem, seed: str) -> Iterator[str]:
 
 def counts(run: Path, name: str) -> dict[str, Any]:
     """What a stage's log says of failures, resampling and refills, over all steps."""
-    lines = [json.loads(line) for line in (run / "stages" / name / "log.jsonl").read_text().splitlines()]
+    folder = run / "stages" / name
+    lines = [line for line in read_log(folder / "log.jsonl") if isinstance(line, GRPOLine)]
     errors: Counter[str] = Counter()
     masked: Counter[str] = Counter()
     for line in lines:
-        errors.update(line["errors"])
-        masked.update(line["masked_by"])
-    sums = {key: sum(line[key] for line in lines) for key in ("resampled", "flat", "refilled")}
-    seconds = (json.loads((run / "stages" / name / "done.json").read_text()))["seconds"]
-    tools = json.loads((run / "stages" / name / "tools.json").read_text())
-    failed = sum(tool["errors"]["infrastructure"] for tool in tools.values())
-    calls = sum(tool["http_calls"] for tool in tools.values())
+        errors.update(line.errors)
+        masked.update(line.masked_by)
+    sums = {key: sum(getattr(line, key) for line in lines) for key in ("resampled", "flat", "refilled")}
+    seconds = read_done(folder / "done.json").seconds
+    tools = read(folder / "tools.json", ToolCalls).tools.values()
+    failed = sum(tool.errors.infrastructure for tool in tools)
+    calls = sum(tool.http_calls for tool in tools)
     return {
         "seconds": seconds, "http_calls": calls, "infrastructure_errors": failed, "masked": dict(masked),
         "model_errors": dict(errors), **sums,
@@ -158,13 +162,15 @@ def main() -> None:
         runs.append(made.run.path)
     table = write_table(runs, options.run, PAIRS)
     print((options.run / "results.md").read_text())
-    models = table["mean"]["models"]
+    models = table.mean.models
     print(
         json.dumps(
             {
-                "accuracy": {name: round(models[name]["accuracy"], 4) for name in ("sft", *VARIANTS)},
-                "accuracy_sampled": {name: round(models[name]["accuracy_sampled"], 4) for name in ("sft", *VARIANTS)},
-                "differences": table["mean"]["differences"],
+                "accuracy": {name: round(models[name].accuracy or 0.0, 4) for name in ("sft", *VARIANTS)},
+                "accuracy_sampled": {
+                    name: round(models[name].accuracy_sampled or 0.0, 4) for name in ("sft", *VARIANTS)
+                },
+                "differences": [found.model_dump() for found in table.mean.differences],
                 "stages": {name: {run.name: counts(run, name) for run in runs} for name in VARIANTS},
             }
         )

@@ -11,10 +11,14 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from thinkimg.jsonfile import read
+from thinkimg.results import RunResults, ToolFigures
 
 DEMO = Path(__file__).parent.parent / "manifests" / "toolrljob-cpu.yaml"
 STAGES = ("cold-start", "sft", "v-toolrl")
@@ -30,11 +34,11 @@ def shortened(documents: list[dict[str, Any]], steps: int) -> list[dict[str, Any
     return documents
 
 
-def verdict(tools: dict[str, Any]) -> dict[str, Any]:
+def verdict(tools: Mapping[str, ToolFigures]) -> dict[str, Any]:
     """Sums over the tools of one stage, and whether they are what a soak wants."""
-    calls = sum(tool["http_calls"] for tool in tools.values())
-    hits = sum(tool["cache_hits"] for tool in tools.values())
-    failed = sum(tool["errors"]["infrastructure"] for tool in tools.values())
+    calls = sum(tool.http_calls for tool in tools.values())
+    hits = sum(tool.cache_hits for tool in tools.values())
+    failed = sum(tool.errors.infrastructure for tool in tools.values())
     passed = calls >= LEAST_CALLS and not hits and not failed
     return {"http_calls": calls, "cache_hits": hits, "infrastructure_errors": failed, "passed": passed}
 
@@ -50,7 +54,7 @@ def main() -> int:
     command = [sys.executable, "-m", "thinkimg.cli", "run", str(manifest), "--run", str(options.run), "--no-tool-cache"]
     if code := subprocess.run(command).returncode:
         return code
-    result = verdict(json.loads((options.run / "results.json").read_text())["tools_by_stage"]["v-toolrl"])
+    result = verdict(read(options.run / "results.json", RunResults).tools_by_stage["v-toolrl"])
     print(json.dumps(result))
     return 0 if result["passed"] else 1
 

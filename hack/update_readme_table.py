@@ -4,12 +4,15 @@ Run it after `make table`: `python hack/update_readme_table.py [runs/table]`. It
 a folder whose results.json has other seeds than the manifest: the README shows the whole table or none.
 """
 
-import json
 import re
 import sys
 from pathlib import Path
 
 import yaml
+
+from thinkimg.errors import UserError
+from thinkimg.jsonfile import read
+from thinkimg.results import TableResults
 
 ROOT = Path(__file__).parent.parent
 MANIFEST = ROOT / "manifests" / "toolrljob-cpu.yaml"
@@ -23,9 +26,9 @@ def table_of(folder: Path, seeds: list[int]) -> str:
         ValueError: it is not there, or not of these seeds.
     """
     try:
-        measured = [int(seed) for seed in json.loads((folder / "results.json").read_text(encoding="utf-8"))["seeds"]]
+        measured = [int(seed) for seed in read(folder / "results.json", TableResults).seeds]
         text = (folder / "results.md").read_text(encoding="utf-8")
-    except (OSError, KeyError, TypeError) as error:
+    except (OSError, UserError) as error:
         raise ValueError(f"{folder} holds no finished table ({error}): run `make table`") from error
     if measured != seeds:
         raise ValueError(f"{folder} has seeds {measured}, the manifest has {seeds}: run `make table`")

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from tests.support.engine.talkers import save_tiny
+from thinkimg.jsonfile import write
+from thinkimg.results import SFTDone
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +26,7 @@ def test_text_rl_of_the_demo_runs_on_vllm(tmp_path: Path) -> None:
     manifest.write_text(yaml.safe_dump_all(documents))
     trained = tmp_path / "run" / "stages" / rl["from"]
     save_tiny(trained / "model")
-    (trained / "done.json").write_text("{}")
+    write(trained / "done.json", SFTDone(seconds=1.0))
     command = [sys.executable, "-m", "thinkimg.cli", "stage", str(manifest), "text-rl", "--run", str(tmp_path / "run")]
     environment = os.environ | {"THINKIMG_ENGINE": "vllm", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)

@@ -127,7 +127,7 @@ def test_the_readmes_file_runs_and_goes_on_from_its_checkpoint(
     (second,) = run(entries, tmp_path, monkeypatch)
     assert second == first
     assert (tmp_path / CKPT).read_text().splitlines()[:4] == kept[:4]
-    assert [line["Acc"] for line in lines_of(tmp_path / RESULTS)] == [first["accuracy"]] * 2
+    assert [line["Acc"] for line in lines_of(tmp_path / RESULTS)] == [first.accuracy] * 2
 
 
 def test_every_entry_of_a_list_runs(endpoint: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_a_checkpoint_of_openthinkimg_itself_is_read(
     new = lines_of(tmp_path / "new.jsonl")
     assert [line["correct"] for line in new[:5]] == [True] * 5  # taken over, without the quotes, and scored
     assert [bool(line["turns"]) for line in new] == [False] * 5 + [True]
-    assert found["n"] == 6
+    assert found.n == 6
 
 
 def test_ranks_share_the_questions(endpoint: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ def test_ranks_share_the_questions(endpoint: str, data: str, tmp_path: Path, mon
         monkeypatch.setenv("RANK", rank)
         found += run(configured(endpoint, data), tmp_path, monkeypatch)
     (results,) = found
-    assert results["n"] == len(lines_of(tmp_path / CKPT)) == 6
+    assert results.n == len(lines_of(tmp_path / CKPT)) == 6
 
 
 @pytest.mark.parametrize(

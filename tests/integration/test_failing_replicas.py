@@ -17,6 +17,7 @@ from thinkimg.client import ToolClient
 from thinkimg.client.replica import Replica
 from thinkimg.errors import UserError
 from thinkimg.image import Image
+from thinkimg.results import ToolErrors
 from thinkimg.serving import Supervisor
 
 CALLERS = 12
@@ -66,7 +67,7 @@ async def load(client: ToolClient) -> AsyncIterator[Load]:
         await asyncio.gather(*callers)
     assert work.failures == []
     assert max(work.seconds) < DEADLINE_SECONDS
-    assert client.stats()["DrawHorizontalLineByY"]["errors"] == {"model": 0, "infrastructure": 0}
+    assert client.stats()["DrawHorizontalLineByY"].errors == ToolErrors(model=0, infrastructure=0)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -106,7 +107,7 @@ def test_a_replica_that_is_killed_under_load_costs_no_call(start: Start) -> None
             await until(lambda: not any(replica.set_aside for replica in client.replicas))
             before = killed.requests
             await until(lambda: killed.requests > before + 10)  # it works again
-        assert client.stats()["DrawHorizontalLineByY"]["retries"] > 0
+        assert client.stats()["DrawHorizontalLineByY"].retries > 0
 
     using(work, *supervisor.endpoints)
 
@@ -185,12 +186,12 @@ def test_a_hedged_call_is_answered_by_the_second_replica_and_hedging_is_off_unle
 
     async def hedged(client: ToolClient) -> None:
         await work(client)
-        assert client.stats()["Lag"]["hedges"] > 0
-        assert client.stats()["Lag"]["errors"]["infrastructure"] == 0
+        assert client.stats()["Lag"].hedges > 0
+        assert client.stats()["Lag"].errors.infrastructure == 0
 
     async def plain(client: ToolClient) -> None:
         await work(client)
-        assert client.stats()["Lag"]["hedges"] == 0
+        assert client.stats()["Lag"].hedges == 0
 
     using(hedged, *supervisor.endpoints, hedge_at=0.9)
     using(plain, *supervisor.endpoints)

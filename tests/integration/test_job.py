@@ -25,6 +25,7 @@ from thinkimg.cli import main
 from thinkimg.data.questions import load_questions
 from thinkimg.jobs.layout import Run
 from thinkimg.jobs.stages import tiny_preset
+from thinkimg.results import BaseDone
 from thinkimg.tools.registry import TOOLS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -99,7 +100,7 @@ def make_base(trip: Journey) -> None:
         patch.setattr(tiny_preset, "BATCH", 4)
         schemas = [TOOLS[tools[tool.name].spec.tool].schema for tool in spec.tools]
         tiny_preset.build_base(trip.run.base, spec.seed, schemas, get_format(spec.agent.format), lambda text: None)
-    trip.run.finish("base", {"seconds": 1.0})
+    trip.run.finish("base", BaseDone(seconds=1.0))
 
 
 def read(path: Path) -> Any:

@@ -24,7 +24,7 @@ from thinkimg.api.v1alpha1.stages import BASE, GRPO, Lora, Stage
 from thinkimg.api.v1alpha1.toolrljob import ToolRLJobSpec
 from thinkimg.api.v1alpha1.uris import scheme_of
 from thinkimg.api.v1alpha1.visiontool import CUSTOM, Batching, VisionToolSpec
-from thinkimg.api.v1alpha1.yamlsource import read_value
+from thinkimg.api.v1alpha1.yamlsource import read_value, read_yaml
 
 __all__ = [
     "API_VERSION",
@@ -62,6 +62,7 @@ __all__ = [
     "parse_manifest",
     "path_of",
     "read_value",
+    "read_yaml",
     "scheme_of",
     "suggestion",
 ]

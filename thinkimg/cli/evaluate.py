@@ -84,7 +84,7 @@ def evaluate(
     with stdout_kept(as_json):
         found = run_evaluation(options)
     if as_json:
-        print_json(found)
+        print_json([results.model_dump(mode="json") for results in found])
         return
     for results in found:
         show(results)

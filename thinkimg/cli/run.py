@@ -1,6 +1,5 @@
 """`thinkimg run`, `stage` and `table`: the stages of a ToolRLJob on this machine."""
 
-import json
 import os
 import sys
 import threading
@@ -30,6 +29,7 @@ def run(
 
     Its table and page are written into the run's folder. Run the same command again to go on after an interruption.
     """
+    from thinkimg.evaluation.report import read_results
     from thinkimg.jobs.runner.run import prepare
 
     job_run = prepare(manifest, folder, job, seed, tool_cache, secrets_dir)
@@ -38,7 +38,7 @@ def run(
     if not worked:
         notes.print(f"this run is finished: see {job_run.run.path}/report.html (delete the folder to run it again)")
     if as_json:
-        print_json(json.loads((job_run.run.path / "results.json").read_text(encoding="utf-8")))
+        print_json(read_results(job_run.run.path).model_dump(mode="json"))
 
 
 def stage(
@@ -120,7 +120,7 @@ def table(
 
     The seeds are spec.seeds; the table has means, intervals and paired differences.
     """
-    from thinkimg.evaluation.report import write_table
+    from thinkimg.evaluation.seeds import write_table
     from thinkimg.jobs.runner.run import prepare
 
     first = prepare(manifest, folder / "check", job, secrets=secrets_dir)
@@ -130,10 +130,10 @@ def table(
         with stdout_kept(as_json):
             job_run.execute()
         runs.append(job_run.run.path)
-    write_table(runs, folder)
+    made = write_table(runs, folder)
     notes.print((folder / "results.md").read_text(encoding="utf-8"))
     if as_json:
-        print_json(json.loads((folder / "results.json").read_text(encoding="utf-8")))
+        print_json(made.model_dump(mode="json"))
 
 
 COMMANDS = (

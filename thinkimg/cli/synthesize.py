@@ -12,6 +12,7 @@ from thinkimg.cli.command import TRAIN, Command
 from thinkimg.cli.options import AsJson, Format, Price, Prompt
 from thinkimg.cli.screen import print_json, stdout_kept
 from thinkimg.errors import UserError
+from thinkimg.results import SynthesisResults
 
 
 def synthesize(
@@ -71,7 +72,7 @@ def synthesize(
     with stdout_kept(as_json):
         found = run_synthesis(options)
     if as_json:
-        print_json(found)
+        print_json(found.model_dump(mode="json"))
     else:
         _show(found)
 
@@ -83,11 +84,11 @@ def _weights(given: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(weight) for name, weight in given.items()}
 
 
-def _show(found: Mapping[str, Any]) -> None:
-    print(f"kept {found['kept']} of {found['tasks']} trajectories")
-    for reason, count in found["dropped"].items():
+def _show(found: SynthesisResults) -> None:
+    print(f"kept {found.kept} of {found.tasks} trajectories")
+    for reason, count in found.dropped.items():
         print(f"  dropped {count}: {reason}")
-    print(f"  tokens: {found['prompt_tokens']} prompt, {found['completion_tokens']} completion; cost {found['cost']:g}")
+    print(f"  tokens: {found.prompt_tokens} prompt, {found.completion_tokens} completion; cost {found.cost or 0:g}")
 
 
 COMMANDS = (

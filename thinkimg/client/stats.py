@@ -1,4 +1,4 @@
-"""Counters and latencies per tool, JSON-ready and mergeable across processes and runs.
+"""Counters and latencies per tool, mergeable across processes and runs.
 
 Latencies are kept in buckets that are 5 % wide, so that percentiles of a merge are as true as those of one process.
 """
@@ -6,7 +6,8 @@ Latencies are kept in buckets that are 5 % wide, so that percentiles of a merge 
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+
+from thinkimg.results import ToolErrors, ToolFigures
 
 _SMALLEST_MS = 0.01
 _WIDTH = math.log(1.05)
@@ -42,41 +43,40 @@ class ToolStats:
         milliseconds = _percentile(self._buckets, share) if self._buckets.total() >= calls else None
         return None if milliseconds is None else milliseconds / 1000
 
-    def as_document(self) -> dict[str, Any]:
+    def figures(self) -> ToolFigures:
         counts = {name: getattr(self, name) for name in _COUNTS}
-        errors = {"model": self.model_errors, "infrastructure": self.infrastructure_errors}
-        return _document(counts, errors, self._buckets)
+        errors = ToolErrors(model=self.model_errors, infrastructure=self.infrastructure_errors)
+        return _figures(counts, errors, self._buckets)
 
 
 _COUNTS = ("http_calls", "retries", "hedges", "cache_hits")
 
 
-def merge_stats(*stats: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Add up what several `ToolClient.stats()` said. Percentiles are those of all calls together."""
+def merge_stats(*stats: Mapping[str, ToolFigures]) -> dict[str, ToolFigures]:
+    """Add up the figures of several clients, tool by tool. Percentiles are those of all calls together."""
     names = sorted({name for part in stats for name in part})
     return {name: _merge([part[name] for part in stats if name in part]) for name in names}
 
 
-def _merge(parts: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _merge(parts: list[ToolFigures]) -> ToolFigures:
     buckets: Counter[int] = Counter()
     for part in parts:
-        buckets.update({int(bucket): count for bucket, count in part.get("latency_buckets", {}).items()})
-    errors = {
-        family: sum(part.get("errors", {}).get(family, 0) for part in parts) for family in ("model", "infrastructure")
-    }
-    counts = {name: sum(part.get(name, 0) for part in parts) for name in _COUNTS}
-    return _document(counts, errors, buckets)
+        buckets.update(part.latency_buckets)
+    errors = ToolErrors(
+        model=sum(part.errors.model for part in parts), infrastructure=sum(part.errors.infrastructure for part in parts)
+    )
+    return _figures({name: sum(getattr(part, name) for part in parts) for name in _COUNTS}, errors, buckets)
 
 
-def _document(counts: dict[str, int], errors: dict[str, int], buckets: Counter[int]) -> dict[str, Any]:
-    return {
+def _figures(counts: Mapping[str, int], errors: ToolErrors, buckets: Counter[int]) -> ToolFigures:
+    return ToolFigures(
         **counts,
-        "errors": errors,
-        "p50_ms": _percentile(buckets, 0.50),
-        "p95_ms": _percentile(buckets, 0.95),
-        "p99_ms": _percentile(buckets, 0.99),
-        "latency_buckets": {str(bucket): count for bucket, count in sorted(buckets.items())},
-    }
+        errors=errors,
+        p50_ms=_percentile(buckets, 0.50),
+        p95_ms=_percentile(buckets, 0.95),
+        p99_ms=_percentile(buckets, 0.99),
+        latency_buckets=dict(sorted(buckets.items())),
+    )
 
 
 def _bucket(milliseconds: float) -> int:

@@ -21,6 +21,7 @@ from thinkimg.client.replica import Replica
 from thinkimg.client.stats import ToolStats
 from thinkimg.errors import InfrastructureError, ModelError
 from thinkimg.image import Image
+from thinkimg.results import ToolFigures
 from thinkimg.tools.tool import ToolResult, ToolSchema, normalise_name
 
 UNKNOWN_TOOL = "(unknown)"
@@ -133,12 +134,12 @@ class ToolClient:
         """Tool name -> schema, of all endpoints."""
         return MappingProxyType({name: service.schema for name, service in self._pool.services.items()})
 
-    def stats(self) -> dict[str, dict[str, Any]]:
-        """Tool name -> counters and latencies (see `merge_stats`) since this object was made, JSON-ready."""
+    def stats(self) -> dict[str, ToolFigures]:
+        """Tool name -> counters and latencies since this object was made; `merge_stats` adds up those of several."""
         names = dict.fromkeys((*self._pool.services, *self._stats))
-        stats = {name: self._stats.get(name, ToolStats()).as_document() for name in names}
+        stats = {name: self._stats.get(name, ToolStats()).figures() for name in names}
         if self._unknown.model_errors:
-            stats[UNKNOWN_TOOL] = self._unknown.as_document()
+            stats[UNKNOWN_TOOL] = self._unknown.figures()
         return stats
 
     # ---- calling ------------------------------------------------------------------------------------------------

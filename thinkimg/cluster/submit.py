@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
-from thinkimg.api import Manifest, ManifestError, Problem, load_manifest, scheme_of
+from thinkimg.api import Manifest, ManifestError, Problem, load_manifest, read_yaml, scheme_of
 from thinkimg.cluster.place import PLURALS, Place
 
 
@@ -19,8 +17,7 @@ def apply_manifest(place: Place, file: Path) -> list[str]:
     problems = list(_data_of_this_machine(manifest))
     if problems:
         raise ManifestError(problems, manifest.source)
-    documents = [document for document in yaml.safe_load_all(file.read_text(encoding="utf-8")) if document]
-    ours = [document for document in documents if document.get("kind") in PLURALS]
+    ours = [document for document in read_yaml(file) if document.get("kind") in PLURALS]
     ours.sort(key=lambda document: document["kind"] == "ToolRLJob")
     for document in ours:
         place.apply(document)

@@ -83,12 +83,10 @@ DIFFICULTIES = {
 }
 
 
-def make_charts(split: Split, count: int, seed: int, difficulty: int = 1) -> Iterator[Chart]:
-    """`count` different charts of one split, the same for the same arguments. About two in five have several panels."""
-    for index, chart in enumerate(_charts_of(split, seed, difficulty)):
-        if index == count:
-            return
-        yield chart
+def make_charts(split: Split, count: int | None, seed: int, difficulty: int = 1) -> Iterator[Chart]:
+    """`count` different charts of one split (None: without end), the same for the same arguments. About two in five
+    have several panels."""
+    return itertools.islice(_charts_of(split, seed, difficulty), count)
 
 
 def make_questions(
@@ -110,7 +108,7 @@ def make_questions(
     rng = _rng("questions", split, seed, difficulty)
     demand = _demand(count, mix, _difficulty(difficulty))
     questions: list[Question] = []
-    charts = _charts_of(split, seed, difficulty)
+    charts = make_charts(split, None, seed, difficulty)
     while demand.total():
         questions += _ask_about_best(list(itertools.islice(charts, 12)), demand, per_chart, rng)
     rng.shuffle(questions)

@@ -10,7 +10,6 @@ items.jsonl and results.json are the same however often the evaluation was inter
 writes trajectories.I-of-N.jsonl, and the last one to finish puts all together.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,26 +22,31 @@ from thinkimg import jsonl
 from thinkimg.errors import UserError
 from thinkimg.evaluation.evaluate import WHOLE, Shard
 from thinkimg.evaluation.summary import Summary, row_of
+from thinkimg.jsonfile import read, write
+from thinkimg.results import EvaluationCosts, EvaluationResults, EvaluationSettings, EvaluationShard, Percentiles
 from thinkimg.trajectory.store import Store, lock
 
 RESULTS, ITEMS, COSTS, SETTINGS = "results.json", "items.jsonl", "costs.json", "settings.json"
+TRAJECTORIES = "trajectories.jsonl"
 
 
 @dataclass(frozen=True)
 class Output:
-    """Attributes:
-    settings: all that an answer depends on, as JSON; `shards` among them.
-    file: of the trajectories, elsewhere than in the folder.
+    """The files of one model on one task.
+
+    Attributes:
+        settings: all that an answer depends on.
+        file: of the trajectories, elsewhere than in the folder.
     """
 
     folder: Path
-    settings: dict[str, Any]
+    settings: EvaluationSettings
     shard: Shard = WHOLE
     file: Path | None = None
 
     @property
     def trajectories(self) -> Path:
-        return self.file or self.folder / "trajectories.jsonl"
+        return self.file or self.folder / TRAJECTORIES
 
     def part(self, index: int) -> Path:
         return self.trajectories.with_name(f"{self.trajectories.stem}.{index}-of-{self.shard.count}.jsonl")
@@ -57,25 +61,22 @@ class Output:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / SETTINGS
         partial = self.folder / f"{SETTINGS}.{os.getpid()}.partial"
-        partial.write_text(json.dumps(self.settings, indent=1) + "\n", encoding="utf-8")
+        write(partial, self.settings)
         try:
             path.hardlink_to(partial)  # one of several processes is the first
         except FileExistsError:
-            self._compare(json.loads(path.read_text(encoding="utf-8")))
+            self._compare(read(path, EvaluationSettings))
         finally:
             partial.unlink()
 
-    def _compare(self, before: dict[str, Any]) -> None:
-        now = json.loads(json.dumps(self.settings))
-        for name in {**before, **now}:
-            if before.get(name) != now.get(name):
-                raise UserError(
-                    f"it was begun with {name} = {before.get(name)!r}, now it is {now.get(name)!r}; "
-                    "choose another output, or delete this one",
-                    str(self.folder),
-                )
+    def _compare(self, before: EvaluationSettings) -> None:
+        for name, (then, now) in before.differences(self.settings).items():
+            raise UserError(
+                f"it was begun with {name} = {then!r}, now it is {now!r}; choose another output, or delete this one",
+                str(self.folder),
+            )
 
-    def finish(self, store: Store, names: Sequence[str], seconds: float) -> dict[str, Any] | None:
+    def finish(self, store: Store, names: Sequence[str], seconds: float) -> EvaluationResults | None:
         """Put this process' answers in order; write the results, or None while other shards are missing.
 
         Args:
@@ -84,7 +85,7 @@ class Output:
         """
         store.put_in_order(names)
         if self.shard.count > 1:
-            _write_json(self._done(self.shard.index), {"questions": len(names), "seconds": seconds})
+            write(self._done(self.shard.index), EvaluationShard(questions=len(names), seconds=seconds))
             with lock(self.folder / "merge.lock", wait=True):
                 if not all(self._done(index).exists() for index in range(self.shard.count)):
                     return None
@@ -110,7 +111,7 @@ class Output:
                 file.close()
         partial.replace(self.trajectories)
 
-    def _write_results(self, seconds: float | None) -> dict[str, Any]:
+    def _write_results(self, seconds: float | None) -> EvaluationResults:
         summary, costs = Summary(), _Costs()
 
         def items() -> Iterator[dict[str, Any]]:
@@ -118,12 +119,12 @@ class Output:
                 row = row_of(record)
                 summary.add(row)
                 costs.add(record)
-                yield row.as_document()
+                yield row.model_dump(mode="json")
 
         jsonl.write(items(), self.folder / ITEMS)
-        results = {"task": self.settings["task"], "model": self.settings["name"], **summary.document()}
-        _write_json(self.folder / COSTS, costs.document(seconds))
-        _write_json(self.folder / RESULTS, results)
+        results = EvaluationResults(task=self.settings.task, model=self.settings.name, **dict(summary.figures()))
+        write(self.folder / COSTS, costs.totals(seconds))
+        write(self.folder / RESULTS, results)
         return results
 
 
@@ -133,7 +134,7 @@ class _Costs:
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self.tool_seconds: dict[str, list[float]] = {}
-        self.usage = {"prompt_tokens": 0, "completion_tokens": 0, "cost": 0.0}
+        self.usage = {"prompt_tokens": 0.0, "completion_tokens": 0.0, "cost": 0.0}
 
     def add(self, record: dict[str, Any]) -> None:
         self.seconds.append(record["seconds"])
@@ -144,24 +145,20 @@ class _Costs:
                 if block["type"] == "tool_result" and not block["cached"]:
                     self.tool_seconds.setdefault(block["name"], []).append(block["seconds"])
 
-    def document(self, seconds: float | None) -> dict[str, Any]:
-        """Wall time of the last run, if it is known; latency of a question; and of a tool's calls that were sent."""
-        return {
-            "wall_seconds": seconds,
-            "seconds_per_answer": _percentiles(self.seconds),
-            "tool_seconds": {name: _percentiles(values) for name, values in sorted(self.tool_seconds.items())},
-            **self.usage,
-        }
+    def totals(self, seconds: float | None) -> EvaluationCosts:
+        """`seconds` is the wall time of the last run, if it is known."""
+        return EvaluationCosts(
+            wall_seconds=seconds,
+            seconds_per_answer=_percentiles(self.seconds),
+            tool_seconds={name: _percentiles(values) for name, values in sorted(self.tool_seconds.items())},
+            prompt_tokens=int(self.usage["prompt_tokens"]),
+            completion_tokens=int(self.usage["completion_tokens"]),
+            cost=self.usage["cost"],
+        )
 
 
-def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
+def _percentiles(values: Sequence[float]) -> Percentiles | None:
     if not values:
         return None
     p50, p95 = np.quantile(values, (0.5, 0.95))
-    return {"mean": float(np.mean(values)), "p50": float(p50), "p95": float(p95)}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    return Percentiles(mean=float(np.mean(values)), p50=float(p50), p95=float(p95))

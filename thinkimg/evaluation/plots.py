@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thinkimg.evaluation.curves import Curve
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -12,11 +14,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 DASHES = ("-", "--", "-.", ":")
 MOST_LINES = 6
 
-Curve = Mapping[str, Any]
-
 
 def write_plots(curves: Sequence[Curve], folder: Path) -> list[Path]:
-    """Draw what `report.collect` calls `curves`; returns the files. None without matplotlib, or with nothing logged.
+    """Draw a run's curves; returns the files. None without matplotlib, or with nothing logged.
 
     Stages without rewards (SFT) have no curve here: their loss says nothing about the answers.
     """
@@ -24,23 +24,23 @@ def write_plots(curves: Sequence[Curve], folder: Path) -> list[Path]:
         import matplotlib.figure  # noqa: F401
     except ImportError:
         return []
-    learning = [curve for curve in curves if _known(curve["reward"])]
-    with_tools = [curve for curve in learning if curve["tools"]]
+    learning = [curve for curve in curves if curve.learns_by_reward]
+    with_tools = [curve for curve in learning if curve.tools]
     last = with_tools[-1] if with_tools else None
     plots: list[tuple[str, str, str, Mapping[str, tuple[Sequence[Any], Sequence[Any]]]]] = [
-        ("reward", "Reward", "mean reward", {c["label"]: (c["steps"], c["reward"]) for c in learning}),
+        ("reward", "Reward", "mean reward", {c.label: (c.steps, c.reward) for c in learning}),
         (
             "accuracy",
             "Accuracy while training",
             "share of answers right",
-            {c["label"]: (c["steps"], c["accuracy"]) for c in learning if _known(c["accuracy"])},
+            {c.label: (c.steps, c.accuracy) for c in learning if _known(c.accuracy)},
         ),
     ]
     if last is not None:
-        tools = {name: (last["steps"], values) for name, values in _largest(last["tools"]).items()}
-        plots.append(("tools", f"Tool use, {last['label']}", "calls per trajectory", tools))
-        chains = {name: (last["steps"], values) for name, values in _largest(last["chains"]).items()}
-        plots.append(("chains", f"Chains of tools, {last['label']}", "share of trajectories", chains))
+        tools = {name: (last.steps, values) for name, values in _largest(last.tools).items()}
+        plots.append(("tools", f"Tool use, {last.label}", "calls per trajectory", tools))
+        chains = {name: (last.steps, values) for name, values in _largest(last.chains).items()}
+        plots.append(("chains", f"Chains of tools, {last.label}", "share of trajectories", chains))
     drawn = [(name, title, unit, lines) for name, title, unit, lines in plots if lines]
     if drawn:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
+from thinkimg.results import EvaluationResults, EvaluationSettings
 
 if TYPE_CHECKING:
     from thinkimg.agent.agent import Agent
@@ -58,22 +59,28 @@ class Options:
     data_of: Mapping[str, str] = field(default_factory=dict)
     stop: str | None = None
 
-    def settings(self, task: str, tools: Sequence[str], shards: int) -> dict[str, Any]:
+    def settings(self, task: str, tools: Sequence[str], shards: int) -> EvaluationSettings:
         """All that an answer depends on. Scorers are not: answers can be scored again."""
-        kept = ("backend", "model", "format", "prompt", "max_rounds", "max_tokens", "temperature", "seed")
-        return {
-            "task": task,
-            "name": self.name or Path(self.model).name,
-            **{key: getattr(self, key) for key in kept},
-            "data": self.data_of.get(task, self.data),
-            "split": self.split,
-            "limit": self.limit,
-            "tools": sorted(tools),
-            "shards": shards,
-        }
+        return EvaluationSettings(
+            task=task,
+            name=self.name or Path(self.model).name,
+            backend=self.backend,
+            model=self.model,
+            format=self.format,
+            prompt=self.prompt,
+            max_rounds=self.max_rounds,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+            data=self.data_of.get(task, self.data),
+            split=self.split,
+            limit=self.limit,
+            tools=sorted(tools),
+            shards=shards,
+        )
 
 
-def run_evaluation(options: Options) -> list[dict[str, Any]]:
+def run_evaluation(options: Options) -> list[EvaluationResults]:
     """Evaluate on every task and write `OUT/<task>/`; what is finished there is not asked again.
 
     Returns:
@@ -95,7 +102,7 @@ def run_evaluation(options: Options) -> list[dict[str, Any]]:
     loaded = make_model(options.backend, options.model, options.model_args)
     model = Metered(loaded if options.stop is None else Stopped(loaded, options.stop), Prices(*options.price))
 
-    async def work() -> list[dict[str, Any]]:
+    async def work() -> list[EvaluationResults]:
         results = []
         async with _connected(options) as tools:
             agent = _agent(options, model, tools)
@@ -109,7 +116,7 @@ def run_evaluation(options: Options) -> list[dict[str, Any]]:
 
 async def _on_task(
     options: Options, agent: "Agent", task: Any, scorers: "Sequence[Scorer]", shard: Any
-) -> dict[str, Any] | None:
+) -> EvaluationResults | None:
     from thinkimg.evaluation.evaluate import Settings, evaluate
     from thinkimg.evaluation.output import Output
     from thinkimg.trajectory.store import Store
@@ -119,9 +126,9 @@ async def _on_task(
     output.claim()
     began = time.monotonic()
     with Store(output.store) as store, _progress() as progress:
-        bar = progress.add_task(f"{task.name}: {settings['name']}", total=options.limit)
-        chosen = Settings(settings["name"], task.name, options.temperature, options.seed, options.concurrency)
-        questions = task.tasks(settings["data"], options.split, options.limit, options.seed)
+        bar = progress.add_task(f"{task.name}: {settings.name}", total=options.limit)
+        chosen = Settings(settings.name, task.name, options.temperature, options.seed, options.concurrency)
+        questions = task.tasks(settings.data, options.split, options.limit, options.seed)
         names = await evaluate(agent, questions, scorers, store, chosen, shard, lambda *_: progress.advance(bar))
         return output.finish(store, names, time.monotonic() - began)
 
@@ -183,13 +190,13 @@ class _connected:
             await self.client.close()
 
 
-def show(results: Mapping[str, Any]) -> None:
+def show(results: EvaluationResults) -> None:
     """The figures of one task on standard output."""
-    from thinkimg.figures import interval, percent
+    from thinkimg.figures import interval, percent, rate
 
-    print(f"{results['task']}: {results['model']}, {results['n']} questions")
-    for scorer, value in results["scores"].items():
-        print(f"  {scorer}: {percent(value['mean'])} (95 %: {interval(value['ci95'])})")
-    print(f"  tool calls per answer: {results['tool_calls_per_answer']:.2f}; errors: {results['errors'] or 'none'}")
-    if results["infrastructure"]:
-        print(f"  {results['infrastructure']} answers were lost to the infrastructure; run again to ask them again")
+    print(f"{results.task}: {results.model}, {results.n} questions")
+    for scorer, score in results.scores.items():
+        print(f"  {scorer}: {percent(score.mean)} (95 %: {interval(score.ci95)})")
+    print(f"  tool calls per answer: {rate(results.tool_calls_per_answer)}; errors: {results.errors or 'none'}")
+    if results.infrastructure:
+        print(f"  {results.infrastructure} answers were lost to the infrastructure; run again to ask them again")

@@ -3,18 +3,19 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from thinkimg import jsonl
 from thinkimg.errors import UserError
 from thinkimg.evaluation.compare import Difference, paired_bootstrap
+from thinkimg.evaluation.markdown import markdown_rows
 from thinkimg.evaluation.metrics import Interval, bootstrap_interval, wilson_interval
 from thinkimg.evaluation.output import COSTS, ITEMS, RESULTS
-from thinkimg.evaluation.report import markdown_rows
-from thinkimg.figures import duration, interval, percent
+from thinkimg.figures import duration, interval, percent, rate
+from thinkimg.jsonfile import read, reasons
+from thinkimg.results import AnswerRow, EvaluationCosts, EvaluationResults, Percentiles
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Entry:
     mean: float
     ci95: Interval
     lost: int
-    tool_calls: float
+    tool_calls: float | None
     errors: float
     p50: float | None
     p95: float | None
@@ -100,41 +101,47 @@ def _task_folders(folder: Path) -> list[Path]:
 
 
 def _read(folder: Path, scorer: str | None) -> Entry:
-    results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-    costs = json.loads((folder / COSTS).read_text(encoding="utf-8"))
-    scores: dict[str, float] = {}
-    for item in jsonl.read(folder / ITEMS):
-        if item["status"] != "infrastructure":
-            scores[item["id"]] = _score(item, scorer, folder)
+    results = read(folder / RESULTS, EvaluationResults)
+    costs = read(folder / COSTS, EvaluationCosts)
+    scores = {row.id: _score(row, scorer, folder) for row in _rows(folder / ITEMS) if row.status != "infrastructure"}
     if not scores:
         raise UserError("no answer counts: all were lost to the infrastructure", str(folder))
     n, values = len(scores), list(scores.values())
     binary = set(values) <= {0.0, 1.0}
-    seconds = costs["seconds_per_answer"] or {}
+    seconds = costs.seconds_per_answer or Percentiles()
     return Entry(
-        task=results["task"],
-        model=results["model"],
+        task=results.task,
+        model=results.model,
         scores=scores,
         mean=sum(values) / n,
         ci95=wilson_interval(round(sum(values)), n) if binary else bootstrap_interval([values]),
-        lost=results["infrastructure"],
-        tool_calls=results["tool_calls_per_answer"],
-        errors=(sum(results["errors"].values()) + results["malformed"]) / n,
-        p50=seconds.get("p50"),
-        p95=seconds.get("p95"),
-        cost=costs["cost"],
+        lost=results.infrastructure,
+        tool_calls=results.tool_calls_per_answer,
+        errors=(sum(results.errors.values()) + results.malformed) / n,
+        p50=seconds.p50,
+        p95=seconds.p95,
+        cost=costs.cost or 0.0,
     )
 
 
-def _score(item: Mapping[str, Any], scorer: str | None, folder: Path) -> float:
+def _rows(path: Path) -> Iterator[AnswerRow]:
+    for line in jsonl.lines(path):
+        try:
+            yield AnswerRow.model_validate(jsonl.parse(line.text))
+        except ValueError as error:
+            raise UserError(f"line {line.number} is not an answer's row: {reasons(error)}", str(path)) from error
+
+
+def _score(row: AnswerRow, scorer: str | None, folder: Path) -> float:
     if scorer is None:
-        return float(item["correct"])
-    if scorer not in item["scores"]:
-        known = ", ".join(item["scores"]) or "none"
+        return float(row.correct)
+    value = row.scores.get(scorer)
+    if value is None:
+        known = ", ".join(row.scores) or "none"
         raise UserError(
             f"no score {scorer!r}, there are {known}; run `thinkimg eval` again with --scorer {scorer}", str(folder)
         )
-    return float(item["scores"][scorer])
+    return value
 
 
 def _pair(entry: Entry, baseline: Entry, resamples: int) -> Pair:
@@ -158,7 +165,7 @@ def _cells(entry: Entry) -> tuple[str, ...]:
         f"{len(entry.scores):,}",
         percent(entry.mean),
         interval(entry.ci95),
-        f"{entry.tool_calls:.2f}",
+        rate(entry.tool_calls),
         f"{entry.errors:.2f}",
         duration(entry.p50),
         duration(entry.p95),

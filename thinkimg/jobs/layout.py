@@ -1,18 +1,21 @@
 """Where a run's files are. Runner, stages, report and export agree by this file alone.
 
 RUN/manifest.yaml            the file that was run
+RUN/run.json                 whose run this is; a run of another manifest, job or seed is refused
 RUN/lock                     held while a process works on the run
 RUN/base/                    the model before any stage (a made preset; downloaded models stay in their cache)
 RUN/stages/NAME/             one stage: output.log, log.jsonl, trajectories/, model/, tools.json
 RUN/stages/NAME/done.json    written last: a stage is finished exactly if this file exists
 RUN/results.json, results.md, report.html, plots/
+
+What stands in the JSON files: `thinkimg.results`.
 """
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from thinkimg.jsonfile import read, write
+from thinkimg.results import AnyDone, ToolCalls, ToolFigures, read_done
 
 BASE = "base"
 
@@ -36,17 +39,30 @@ class Run:
         """The folder of a trained stage's model, or of the base."""
         return self.base if name == BASE else self.stage(name) / "model"
 
-    def done(self, name: str) -> dict[str, Any] | None:
-        """What a finished stage left, None if it is not finished."""
+    @property
+    def marker(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.json"
+
+    def done(self, name: str) -> AnyDone | None:
+        """What a finished stage left, None if it is not finished.
+
+        Raises:
+            UserError: the file is there and cannot be read.
+        """
         path = self.stage(name) / "done.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_done(path, base=name == BASE) if path.exists() else None
 
-    def finish(self, name: str, record: dict[str, Any]) -> None:
-        write_json(self.stage(name) / "done.json", record)
+    def finish(self, name: str, done: AnyDone) -> None:
+        write(self.stage(name) / "done.json", done)
 
-
-def write_json(path: Path, value: Any) -> None:
-    """Atomically: a reader sees the old file or the new one."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    partial.replace(path)
+    def tools(self) -> dict[str, dict[str, ToolFigures]]:
+        """Tool calls by stage (`v-toolrl`) and, for an Evaluate stage, by stage and model (`table/v-toolrl`)."""
+        stages = self.path / "stages"
+        return {
+            path.parent.relative_to(stages).as_posix(): read(path, ToolCalls).tools
+            for path in sorted(stages.glob("**/tools.json"))
+        }

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from thinkimg.errors import UserError
+from thinkimg.jsonfile import write
+from thinkimg.results import SynthesisResults
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,9 @@ class Options:
     concurrency: int = 16
 
 
-def run_synthesis(options: Options) -> dict[str, Any]:
+def run_synthesis(options: Options) -> SynthesisResults:
     """Write `OUT/attempts.jsonl` (every trajectory, the dropped ones with their reason), `OUT/cold-start.jsonl` (those
-    that are kept), `OUT/sharegpt.json` if asked for, and `OUT/synthesis.json`, which is returned: `{"tasks", "kept",
-    "dropped": {reason: count}, "prompt_tokens", "completion_tokens", "cost"}`.
+    that are kept), `OUT/sharegpt.json` if asked for, and `OUT/synthesis.json`, which is returned.
 
     Raises:
         UserError: wrong options; another process works on the folder.
@@ -52,7 +53,6 @@ def run_synthesis(options: Options) -> dict[str, Any]:
     from thinkimg.data.sharegpt import write_sharegpt
     from thinkimg.evaluation.scorers import find_rule
     from thinkimg.evaluation.tasks import find_task
-    from thinkimg.jobs.layout import write_json
     from thinkimg.jobs.stages.questions import TRAJECTORIES
     from thinkimg.models.backends import Metered, Prices
     from thinkimg.synthesis.opinion import ModelOpinion
@@ -76,7 +76,7 @@ def run_synthesis(options: Options) -> dict[str, Any]:
     limits = Limits(rounds=options.max_rounds, tokens_per_turn=options.max_tokens)
     client = ToolClient(options.servers, cache=ResultCache()) if options.servers else None
 
-    async def work() -> dict[str, Any]:
+    async def work() -> SynthesisResults:
         if client is not None:
             await client.connect()
         try:
@@ -94,10 +94,12 @@ def run_synthesis(options: Options) -> dict[str, Any]:
         if options.sharegpt:
             write_sharegpt(made.kept, options.out / "sharegpt.json")
         totals = {key: sum(one.get(key, 0) for one in usage) for key in ("prompt_tokens", "completion_tokens", "cost")}
-        return {"tasks": len(tasks), "kept": len(made.kept), "dropped": dict(made.dropped.most_common()), **totals}
+        return SynthesisResults(
+            tasks=len(tasks), kept=len(made.kept), dropped=dict(made.dropped.most_common()), **totals
+        )
 
     found = asyncio.run(work())
-    write_json(options.out / "synthesis.json", found)
+    write(options.out / "synthesis.json", found)
     return found
 
 

@@ -4,22 +4,29 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from thinkimg.api.pod_contract import ResultRow, State, TerminationMessage, Variable
+from thinkimg.results import ModelFigures
+
+
+@dataclass
+class LastWords:
+    """What the stage adds to its message: the models that it evaluated become the rows of the table."""
+
+    models: Mapping[str, ModelFigures] = field(default_factory=dict)
 
 
 @contextmanager
-def last_words(stage: str, rank: int = 0) -> Iterator[dict[str, Any]]:
-    """Write the message when the block ends, however it ends. The block fills the record that it is given: `models`,
-    as in `results.json`, becomes the rows of the table."""
+def last_words(stage: str, rank: int = 0) -> Iterator[LastWords]:
+    """Write the message when the block ends, however it ends. The block fills in what it is given."""
     began = time.monotonic()
-    record: dict[str, Any] = {}
+    words = LastWords()
     state: State = "Failed"
     reason = ""
     try:
-        yield record
+        yield words
         state = "Succeeded"
     except KeyboardInterrupt:
         state = "Interrupted"
@@ -31,15 +38,15 @@ def last_words(stage: str, rank: int = 0) -> Iterator[dict[str, Any]]:
         path = os.environ.get(Variable.TERMINATION_LOG)
         if path and rank == 0:
             seconds = round(time.monotonic() - began, 1)
-            rows = [_row(name, entry) for name, entry in record.get("models", {}).items()]
-            words = TerminationMessage(stage, state, seconds, reason, rows)
-            Path(path).write_text(words.format(), encoding="utf-8")
+            rows = [_row(name, figures) for name, figures in words.models.items()]
+            message = TerminationMessage(stage, state, seconds, reason, rows)
+            Path(path).write_text(message.format(), encoding="utf-8")
 
 
-def _row(model: str, entry: Mapping[str, Any]) -> ResultRow:
+def _row(model: str, figures: ModelFigures) -> ResultRow:
     return ResultRow(
         model=model,
-        accuracy=f"{entry['accuracy'] or 0:.3f}",
-        ci95=[f"{value:.3f}" for value in entry["ci95"]],
-        tool_calls_per_answer=f"{entry['tool_calls_per_answer']:.2f}",
+        accuracy=f"{figures.accuracy or 0:.3f}",
+        ci95=[f"{value:.3f}" for value in figures.ci95 or ()],
+        tool_calls_per_answer=f"{figures.tool_calls_per_answer or 0:.2f}",
     )

@@ -13,15 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from thinkimg import jsonl
 from thinkimg.errors import UserError
-from thinkimg.evaluation.output import Output
+from thinkimg.evaluation.output import TRAJECTORIES
 from thinkimg.evaluation.run import Options, run_evaluation, show
 from thinkimg.image import Image
 from thinkimg.pairs import split_pairs
+from thinkimg.results import EvaluationResults
+from thinkimg.serving.config import read_document
 from thinkimg.trajectory import Trajectory
 from thinkimg.trajectory.store import ITEM, Store
 
@@ -107,13 +108,13 @@ class Entry(_Arguments):
     script_args: ScriptArguments = Field(default_factory=ScriptArguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def main(arguments: Sequence[str] | None = None) -> list[EvaluationResults]:
     """Run every entry. Raises `UserError` before the first one starts if any is wrong."""
     flags = vars(_parser().parse_args(arguments))
     config = flags.pop("config")
     entries = _from_file(Path(config)) if config else [_entry(_grouped(flags), "flags")]
     options = [_options(entry) for entry in entries]
-    results = []
+    results: list[EvaluationResults] = []
     for entry, chosen in zip(entries, options, strict=True):
         logging.basicConfig(level=entry.script_args.verbosity.upper(), force=True)
         results += _run(entry, chosen)
@@ -150,10 +151,7 @@ def _grouped(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_file(path: Path) -> list[Entry]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", str(path)) from error
+    document = read_document(path)
     entries = document if isinstance(document, list) else [document]
     return [_entry(one, f"{path}[{number}]") for number, one in enumerate(entries)]
 
@@ -201,7 +199,7 @@ def _options(entry: Entry) -> Options:
     )
 
 
-def _run(entry: Entry, options: Options) -> list[dict[str, Any]]:
+def _run(entry: Entry, options: Options) -> list[EvaluationResults]:
     for task, ckpt in entry.task_args.resume_from_ckpt.items():
         target = options.stores.get(task) or _default_store(options, task)
         if ckpt.exists() and ckpt.resolve() != target.resolve():
@@ -211,13 +209,13 @@ def _run(entry: Entry, options: Options) -> list[dict[str, Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for found in results:
         show(found)
-        line = {"task_name": found["task"], "model_name": options.model, "Acc": found["accuracy"], **found}
-        jsonl.append(line, path)
+        figures = found.model_dump(mode="json", exclude={"kind", "version"})
+        jsonl.append({"task_name": found.task, "model_name": options.model, "Acc": found.accuracy, **figures}, path)
     return results
 
 
 def _default_store(options: Options, task: str) -> Path:
-    return Output(options.out / task, {}).trajectories
+    return options.out / task / TRAJECTORIES
 
 
 def adopt(source: Path, target: Path) -> int:

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from thinkimg.api import read_yaml
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
@@ -129,9 +129,12 @@ def read_config(path: Path) -> ServerConfig:
 def read_document(path: Path) -> Any:
     """What a YAML or JSON file holds. Raises `UserError` if it cannot be read."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        document, *further = read_yaml(path) or [None]
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot be read: {error}", str(path)) from error
+    if further:
+        raise UserError("it has several documents; one is expected", str(path))
+    return document
 
 
 def parse_config(document: Any) -> ServerConfig:

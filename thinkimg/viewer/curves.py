@@ -1,11 +1,12 @@
 """Learning curves as inline SVG: drawn here because the page must be one file without a charting library."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
+
+from thinkimg.evaluation.curves import Curve
 
 WIDTH, HEIGHT = 520, 260
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 14, 40
@@ -37,25 +38,25 @@ class Chart:
     svg: Markup
 
 
-def learning_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Reward, accuracy, tools and chains of a report's `curves`; only those that have something to show."""
-    learning = [curve for curve in curves if any(value is not None for value in curve["reward"])]
+def learning_charts(curves: Sequence[Curve]) -> list[Chart]:
+    """Reward, accuracy, tools and chains of a run's curves; only those that have something to show."""
+    learning = [curve for curve in curves if curve.learns_by_reward]
     charts = [
-        ("Reward", "mean reward per trajectory", [Line(c["label"], c["steps"], c["reward"]) for c in learning]),
+        ("Reward", "mean reward per trajectory", [Line(c.label, c.steps, c.reward) for c in learning]),
         (
             "Accuracy while training",
             "share of sampled answers that are right",
-            [Line(c["label"], c["steps"], c["accuracy"]) for c in learning],
+            [Line(c.label, c.steps, c.accuracy) for c in learning],
         ),
     ]
-    for curve in [curve for curve in learning if curve["tools"]][-1:]:
-        for title, unit, field in (
-            ("Tool use", "calls per trajectory", "tools"),
-            ("Chains of tools", "share of trajectories", "chains"),
+    for curve in [curve for curve in learning if curve.tools][-1:]:
+        for title, unit, columns in (
+            ("Tool use", "calls per trajectory", curve.tools),
+            ("Chains of tools", "share of trajectories", curve.chains),
         ):
-            ranked = sorted(curve[field].items(), key=lambda item: -sum(item[1]))[:MOST_LINES]
-            lines = [Line(name, curve["steps"], values) for name, values in ranked]
-            charts.append((f"{title}, {curve['label']}", unit, lines))
+            ranked = sorted(columns.items(), key=lambda item: -sum(item[1]))[:MOST_LINES]
+            lines = [Line(name, curve.steps, values) for name, values in ranked]
+            charts.append((f"{title}, {curve.label}", unit, lines))
     return [
         Chart(title, unit, shown, draw(title, unit, shown))
         for title, unit, lines in charts

@@ -7,14 +7,15 @@ the page as JSON and is shown as text, never as markup, and a content security p
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from thinkimg.figures import duration, interval, milliseconds, percent
+from thinkimg.evaluation.report import Report
+from thinkimg.figures import duration, interval, milliseconds, percent, rate
 from thinkimg.trajectory import Trajectory
 from thinkimg.viewer.curves import learning_charts
 from thinkimg.viewer.pictures import data_uri
@@ -29,7 +30,7 @@ _MODES = {"greedy": "greedy", "sampled": "sampled", "training": "while training"
 
 def write_page(
     run: Path,
-    report: Mapping[str, Any],
+    report: Report,
     out: Path | None = None,
     max_bytes: int = MAX_BYTES,
     max_trajectories: int = MAX_TRAJECTORIES,
@@ -39,8 +40,7 @@ def write_page(
 
     Args:
         run: a finished run; its trajectories are found below `stages/`.
-        report: what `thinkimg.evaluation.report.collect` (or `write_report`) returned: name, rows, tools, seconds,
-            curves.
+        report: what `thinkimg.evaluation.report.collect` (or `write_report`) returned.
         max_bytes: of trajectories and pictures together; what does not fit is left out, evenly, and the page says so.
         max_trajectories: at most this many, whatever their size.
         decode: text of a token id, for the token view; without it ids are shown.
@@ -104,9 +104,9 @@ class _Content:
         return self._by_source.get(id(source), [])
 
 
-def _with_table_order(sources: list[Source], report: Mapping[str, Any]) -> list[Source]:
+def _with_table_order(sources: list[Source], report: Report) -> list[Source]:
     """The last row of the table first: it is what a reader came to see."""
-    order = [row["model"] for row in report["rows"]][::-1]
+    order = [row.model for row in report.rows][::-1]
     modes = list(_MODES)
     return sorted(
         sources,
@@ -118,11 +118,8 @@ def _with_table_order(sources: list[Source], report: Mapping[str, Any]) -> list[
     )
 
 
-def _render(
-    report: Mapping[str, Any], sources: list[Source], content: _Content, decode: Callable[[int], str] | None
-) -> str:
-    labels = {row["model"]: row["label"] for row in report["rows"]}
-    labels |= {curve["stage"]: curve["label"] for curve in report["curves"]}
+def _render(report: Report, sources: list[Source], content: _Content, decode: Callable[[int], str] | None) -> str:
+    labels = {row.model: row.label for row in report.rows} | {curve.stage: curve.label for curve in report.curves}
     described = [
         {
             "label": f"{labels.get(source.model, source.model)} · {_MODES[source.mode]}",
@@ -143,16 +140,10 @@ def _render(
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "percent": percent,
-        "duration": duration,
-        "milliseconds": milliseconds,
-        "interval": interval,
-    }
+    environment.filters |= {one.__name__: one for one in (percent, interval, rate, milliseconds, duration)}
     return environment.get_template("report.html.j2").render(
         report=report,
-        charts=learning_charts(report["curves"]),
-        kinds=sorted({kind for row in report["rows"] for kind in row.get("by_kind") or {}}),
+        charts=learning_charts(report.curves),
         shown=content.count,
         total=sum(source.total for source in sources),
         script=Markup(script),

@@ -6,11 +6,11 @@ import sqlite3
 import threading
 from array import array
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
 from thinkimg.cache import BoundedCache
+from thinkimg.training_log import read_log
 from thinkimg.viewer.index import Index
 from thinkimg.viewer.selection import Selection
 
@@ -197,7 +197,7 @@ class Queries:
             curve
             for run in self.index.runs
             for log in run.logs()
-            if (curve := _curve(run.name, log.parent.name, read_log(log)))
+            if (curve := _curve(run.name, log.parent.name, _logged(log)))
         ]
         known = {(curve["run"], curve["stage"]) for curve in logged}
         return logged + [curve for curve in self._seen_curves() if (curve["run"], curve["stage"]) not in known]
@@ -248,18 +248,9 @@ def _counts(rows: list[sqlite3.Row]) -> list[dict[str, Any]]:
     return [{"name": row[0], "count": row[1]} for row in rows]
 
 
-def read_log(path: Any) -> list[dict[str, Any]]:
-    """One record per step, in order; of a step logged twice (after a resume) the later. A line still being written, or
-    broken, is passed over."""
-    steps: dict[int, dict[str, Any]] = {}
-    with open(path, "rb") as file:
-        for line in file:
-            try:
-                record = from_json(line)
-                steps[int(record["step"])] = record
-            except (ValueError, TypeError, KeyError):
-                continue
-    return [steps[number] for number in sorted(steps)]
+def _logged(log: Path) -> list[dict[str, Any]]:
+    """What each step logged, and no more: a field that a log does not have has no curve."""
+    return [line.model_dump(exclude_unset=True) for line in read_log(log, live=True)]
 
 
 def _curve(run: str, stage: str, records: list[dict[str, Any]]) -> dict[str, Any] | None:

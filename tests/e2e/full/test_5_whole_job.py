@@ -113,7 +113,7 @@ def test_tools_that_are_killed_are_not_the_models_fault(applied: Cluster) -> Non
     applied.wait("the end of v-toolrl", lambda: stage(the_job(applied, JOB), "v-toolrl")["state"] == "Succeeded", 2400)
     assert stage(the_job(applied, JOB), "v-toolrl")["attempt"] == 1
     lines = [json.loads(line) for line in claim_text(applied, JOB, "stages/v-toolrl/log.jsonl").splitlines()]
-    counted = json.loads(claim_text(applied, JOB, "stages/v-toolrl/tools.json"))
+    counted = json.loads(claim_text(applied, JOB, "stages/v-toolrl/tools.json"))["tools"]
     infrastructure = sum(tool["errors"]["infrastructure"] for tool in counted.values())
     masked = sum(line["masked_by"].get("infrastructure", 0) for line in lines)
     retried = sum(tool["retries"] for tool in counted.values())

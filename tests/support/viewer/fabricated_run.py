@@ -12,10 +12,11 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 from thinkimg.evaluation.metrics import relaxed_match
-from thinkimg.evaluation.report import summarise
-from thinkimg.evaluation.summary import Row, row_of
+from thinkimg.evaluation.summary import row_of, summarise
 from thinkimg.image import Image
+from thinkimg.jsonfile import write
 from thinkimg.message import ImageBlock, Message, TextBlock, ToolCallBlock, ToolResultBlock
+from thinkimg.results import AnswerRow, RunResults, ToolErrors, ToolFigures
 from thinkimg.trajectory import Trajectory, Turn, write_trajectories
 
 HOSTILE = '<script>window.hacked = true</script><img src=x onerror="window.hacked=1"></script><!-- ‮'
@@ -139,7 +140,7 @@ def observe(one: Trajectory, result: ToolResultBlock, *images: Image) -> None:
     one.add("tool", result, *(ImageBlock(handle=one.add_image(image)) for image in images))
 
 
-def rows(answers: list[Trajectory]) -> list[Row]:
+def rows(answers: list[Trajectory]) -> list[AnswerRow]:
     return [row_of(one.model_dump(exclude={"images": True})) for one in answers]
 
 
@@ -171,19 +172,14 @@ def write_run(
     examples = [trajectory("cold-start", f"t{seed}-{n}", 1.0, chance) for n in range(12)]
     write_trajectories(examples, run / "stages" / "cold-start" / "trajectories" / "cold-start.jsonl")
     tools = {
-        name: {
-            "http_calls": calls,
-            "errors": {"model": calls // 90, "infrastructure": 0},
-            "cache_hits": calls * 9,
-            "p50_ms": p50,
-            "p95_ms": 3 * p50,
-        }
+        name: ToolFigures(
+            http_calls=calls, errors=ToolErrors(model=calls // 90), cache_hits=calls * 9, p50_ms=p50, p95_ms=3 * p50
+        )
         for name, calls, p50 in (("OCR", 1873, 184.0), ("ZoominSubplot", 912, 12.4), ("Point", 204, 8.3))
     }
     stages = ("setup", "cold-start", "text-sft", "sft", "sft-long", "text-rl", "v-toolrl", "table")
     seconds = {stage: chance.uniform(15, 190) for stage in stages}
-    results = {"models": entries, "tools": tools, "seconds": seconds, "seed": seed}
-    (run / "results.json").write_text(json.dumps(results))
+    write(run / "results.json", RunResults(models=entries, tools=tools, seconds=seconds, seed=seed))
     return run
 
 

@@ -22,6 +22,7 @@ from thinkimg.client.dispatch import INLINE_BYTES
 from thinkimg.client.tool_client import UNKNOWN_TOOL
 from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image
+from thinkimg.results import ToolErrors
 from thinkimg.serving import Supervisor
 from thinkimg.tools.tool import ToolResult, ToolSchema
 
@@ -53,7 +54,7 @@ def test_a_call_over_http(sample_url: str) -> None:
         assert (outcome.result.images[0].width, outcome.cached) == (30, False)
         assert 0 < outcome.seconds < 10
         assert client.schemas["Crop"].image_parameters == ("image",)
-        assert client.stats()["Crop"]["http_calls"] == 1
+        assert client.stats()["Crop"].http_calls == 1
 
     using(work, sample_url)
 
@@ -80,7 +81,7 @@ def test_the_models_mistakes_are_told_to_the_model(
             await client.call(tool, arguments, {"img_1": noise()})
         assert caught.value.kind == kind
         assert said in str(caught.value) or cached
-        assert client.stats()[UNKNOWN_TOOL if kind == "unknown_tool" else tool]["errors"]["model"] == 1
+        assert client.stats()[UNKNOWN_TOOL if kind == "unknown_tool" else tool].errors.model == 1
 
     using(work, sample_url, cache=ResultCache() if cached else None)
 
@@ -90,7 +91,7 @@ def test_a_bug_of_a_tool_is_retried_and_then_the_infrastructures(sample_url: str
         with pytest.raises(InfrastructureError, match="2 attempts"):
             await client.call("Fail", {"how": "bug"}, {})
         stats = client.stats()["Fail"]
-        assert (stats["http_calls"], stats["retries"], stats["errors"]) == (1, 1, {"model": 0, "infrastructure": 1})
+        assert (stats.http_calls, stats.retries, stats.errors) == (1, 1, ToolErrors(model=0, infrastructure=1))
 
     using(work, sample_url, retries=1)
 
@@ -117,7 +118,7 @@ def test_a_closed_client_says_so(sample_url: str) -> None:
             await pending
         async with client:  # and can be opened again
             assert (await client.call("Echo", {"text": "a"}, {})).result.text == "a"
-        assert client.stats()["Sleep"]["http_calls"] == 1
+        assert client.stats()["Sleep"].http_calls == 1
 
     asyncio.run(work())
 
@@ -131,7 +132,7 @@ def test_one_client_serves_one_event_loop_after_another(sample_url: str) -> None
 
     asyncio.run(work())
     asyncio.run(work())
-    assert client.stats()["Echo"]["http_calls"] == 600
+    assert client.stats()["Echo"].http_calls == 600
 
 
 # ---- connecting ------------------------------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ def test_a_picture_that_the_server_dropped_is_sent_again(start: Start) -> None:
         for _ in range(3):
             assert (await client.call("Size", {"image": "i"}, {"i": image})).result.text == "50x50"
             assert (await client.call("Size", {"image": "i"}, {"i": other})).result.text == "51x51"
-        assert client.stats()["Size"]["retries"] == 0
+        assert client.stats()["Size"].retries == 0
 
     using(work, url)
 
@@ -255,7 +256,7 @@ def test_the_same_call_is_made_once(sample_url: str) -> None:
         second = await client.call("count", {"key": "cache"}, {})
         assert (first.result, first.cached, second.cached) == (second.result, False, True)
         stats = client.stats()["Count"]
-        assert (stats["http_calls"], stats["cache_hits"]) == (1, 1)
+        assert (stats.http_calls, stats.cache_hits) == (1, 1)
 
     using(work, sample_url, cache=ResultCache())
 
@@ -264,7 +265,7 @@ def test_without_a_cache_every_call_is_made(sample_url: str) -> None:
     async def work(client: ToolClient) -> None:
         outcomes = await asyncio.gather(*(client.call("Count", {"key": "no cache"}, {}) for _ in range(5)))
         assert sorted(outcome.result.text for outcome in outcomes) == ["1", "2", "3", "4", "5"]
-        assert client.stats()["Count"]["http_calls"] == 5
+        assert client.stats()["Count"].http_calls == 5
 
     using(work, sample_url)
 
@@ -274,7 +275,7 @@ def test_identical_calls_at_once_share_one_request(sample_url: str) -> None:
         outcomes = await asyncio.gather(*(client.call("Sleep", {"seconds": 0.2}, {}) for _ in range(8)))
         assert sorted(outcome.cached for outcome in outcomes) == [False] + [True] * 7
         stats = client.stats()["Sleep"]
-        assert (stats["http_calls"], stats["cache_hits"]) == (1, 7)
+        assert (stats.http_calls, stats.cache_hits) == (1, 7)
 
     using(work, sample_url, cache=ResultCache())
 
@@ -305,8 +306,8 @@ def test_the_models_errors_are_kept_and_the_infrastructures_are_not(sample_url: 
                 with pytest.raises(error):
                     await client.call("Fail", {"how": how}, {})
         stats = client.stats()["Fail"]
-        assert (stats["http_calls"], stats["cache_hits"]) == (3, 1)
-        assert stats["errors"] == {"model": 2, "infrastructure": 2}
+        assert (stats.http_calls, stats.cache_hits) == (3, 1)
+        assert stats.errors == ToolErrors(model=2, infrastructure=2)
 
     using(work, sample_url, cache=ResultCache(), retries=0)
 
@@ -315,7 +316,7 @@ def test_results_on_disk_serve_the_next_run(sample_url: str, tmp_path: Path) -> 
     def run() -> tuple[ToolResult, bool, int]:
         async def work(client: ToolClient) -> tuple[ToolResult, bool, int]:
             outcome = await client.call("Crop", {"image": "img_1", "box": [0, 0, 50, 50]}, {"img_1": noise_image})
-            return outcome.result, outcome.cached, client.stats()["Crop"]["http_calls"]
+            return outcome.result, outcome.cached, client.stats()["Crop"].http_calls
 
         return using(work, sample_url, cache=ResultCache(folder=tmp_path))
 
@@ -350,7 +351,7 @@ def test_a_busy_server_is_waited_for(start: Start) -> None:
 
     async def work(client: ToolClient) -> None:
         await asyncio.gather(*(client.call("Sleep", {"seconds": 0.02}, {}) for _ in range(8)))
-        assert client.stats()["Sleep"]["errors"]["infrastructure"] == 0
+        assert client.stats()["Sleep"].errors.infrastructure == 0
 
     using(work, url, retries=0)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from thinkimg import jsonl
-from thinkimg.evaluation.report import _read_steps
+from thinkimg.training_log import read_log
 from thinkimg.trajectory import Task, Trajectory, read_trajectories, write_trajectories
 from thinkimg.trajectory.store import ITEM, Store
 from thinkimg.viewer.page import embed_json
@@ -123,4 +123,4 @@ def test_after_a_resume_a_training_log_forgets_the_steps_that_are_done_again(tmp
 def test_a_report_reads_the_log_of_a_stage(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text("\n\n".join(json.dumps(step(number), ensure_ascii=False) for number in (1, 2, 2)), encoding="utf-8")
-    assert _read_steps(path) == [step(1), step(2)]
+    assert [line.model_dump(exclude_unset=True) for line in read_log(path)] == [step(1), step(2)]

@@ -185,5 +185,8 @@ def test_every_answer_has_the_id_of_its_request(keyed: Keyed) -> None:
     gateway, _ = keyed
     answer = post(keyed, "/v1/tools/Echo", {"arguments": {"text": "a"}}, **{"x-request-id": "mine-1"})
     assert answer.headers["x-request-id"] == "mine-1"
-    assert any(json.loads(line).get("request_id") == "mine-1" for line in gateway.log.splitlines())
+    deadline = time.monotonic() + 20  # the line is written behind the answer
+    while not any(json.loads(line).get("request_id") == "mine-1" for line in gateway.log.splitlines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert len(post(keyed, "/v1/tools/Echo", {}, **{"x-request-id": "no/good"}).headers["x-request-id"]) == 32

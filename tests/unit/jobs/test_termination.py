@@ -9,8 +9,9 @@ import pytest
 from thinkimg.api.pod_contract import MOST_BYTES, VERSION, ResultRow, TerminationMessage
 from thinkimg.errors import UserError
 from thinkimg.jobs.termination import last_words
+from thinkimg.results import ModelFigures
 
-ENTRY = {"accuracy": 2 / 3, "ci95": [0.5, 0.8], "tool_calls_per_answer": 1.23456}
+ENTRY = ModelFigures(accuracy=2 / 3, ci95=(0.5, 0.8), tool_calls_per_answer=1.23456)
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def said(file: Path) -> dict[str, Any]:
 
 def test_figures_are_strings(file: Path) -> None:
     with last_words("table") as words:
-        words["models"] = {"sft": ENTRY}
+        words.models = {"sft": ENTRY}
     row = {"model": "sft", "accuracy": "0.667", "ci95": ["0.500", "0.800"], "toolCallsPerAnswer": "1.23"}
     assert said(file) == {"stage": "table", "state": "Succeeded", "results": [row]}
 

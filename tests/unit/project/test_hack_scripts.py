@@ -1,7 +1,6 @@
 """Scripts of `hack/`: the soak's manifest and verdict, the README's table, the ablations."""
 
 import asyncio
-import json
 from pathlib import Path
 
 import ablations
@@ -17,6 +16,8 @@ from thinkimg.api.v1alpha1 import check_local, parse_manifest
 from thinkimg.client import ToolClient
 from thinkimg.errors import InfrastructureError, ModelError
 from thinkimg.image import Image
+from thinkimg.jsonfile import write
+from thinkimg.results import RunResults, SeedsMean, TableResults, ToolErrors, ToolFigures
 from thinkimg.serving import ServerConfig, ServerSpec, Supervisor
 
 ROOT = Path(__file__).parents[3]
@@ -32,9 +33,9 @@ def test_the_soaks_manifest_is_a_valid_short_demo():
 
 
 def test_the_soak_wants_a_thousand_calls_over_http():
-    def tools(calls: int, hits: int = 0, failed: int = 0) -> dict:
-        ocr = {"http_calls": calls, "cache_hits": hits, "errors": {"model": 3, "infrastructure": failed}}
-        return {"OCR": ocr, "Crop": {"http_calls": 1, "cache_hits": 0, "errors": {"model": 0, "infrastructure": 0}}}
+    def tools(calls: int, hits: int = 0, failed: int = 0) -> dict[str, ToolFigures]:
+        ocr = ToolFigures(http_calls=calls, cache_hits=hits, errors=ToolErrors(model=3, infrastructure=failed))
+        return {"OCR": ocr, "Crop": ToolFigures(http_calls=1)}
 
     assert soak.verdict(tools(999))["passed"]
     assert not soak.verdict(tools(998))["passed"]
@@ -44,7 +45,8 @@ def test_the_soak_wants_a_thousand_calls_over_http():
 
 @pytest.fixture
 def measured(tmp_path):
-    (tmp_path / "results.json").write_text(json.dumps({"seeds": {"0": {}, "1": {}, "2": {}}}))
+    seeds = {str(seed): RunResults(models={}, seed=seed) for seed in range(3)}
+    write(tmp_path / "results.json", TableResults(seeds=seeds, mean=SeedsMean(models={})))
     (tmp_path / "results.md").write_text("| Model |\n|---|\n| V-ToolRL \\1 |\n")
     return tmp_path
 

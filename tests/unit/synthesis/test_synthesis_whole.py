@@ -21,7 +21,9 @@ from thinkimg.evaluation.metrics import relaxed_match
 from thinkimg.evaluation.tasks import TASKS
 from thinkimg.image import Image
 from thinkimg.jobs.synthesis import Options, run_synthesis
+from thinkimg.jsonfile import read
 from thinkimg.models.api import ApiModel
+from thinkimg.results import SynthesisResults
 from thinkimg.synthesis.opinion import ModelOpinion
 from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, Synthesis, repeated, synthesize
@@ -190,12 +192,12 @@ def test_a_planner_behind_an_endpoint_costs_what_it_costs(tmp_path: Path) -> Non
         asked = len(endpoint.bodies)
         assert run_synthesis(options) == found  # nothing is asked again
         assert len(endpoint.bodies) == asked == 15
-    assert found["kept"] + sum(found["dropped"].values()) == found["tasks"] == 15
-    assert found["cost"] == pytest.approx(15 * (1000 * 2 + 100 * 10) / 1e6)
+    assert found.kept + sum(found.dropped.values()) == found.tasks == 15
+    assert found.cost == pytest.approx(15 * (1000 * 2 + 100 * 10) / 1e6)
     kept = list(read_trajectories(tmp_path / "out" / "cold-start.jsonl"))
-    assert len(kept) == found["kept"] == len(json.loads((tmp_path / "out" / "sharegpt.json").read_text()))
-    assert json.loads((tmp_path / "out" / "synthesis.json").read_text()) == found
+    assert len(kept) == found.kept == len(json.loads((tmp_path / "out" / "sharegpt.json").read_text()))
+    assert read(tmp_path / "out" / "synthesis.json", SynthesisResults) == found
     dropped = [
         one.meta["dropped"] for one in read_trajectories(tmp_path / "out" / "attempts.jsonl") if "dropped" in one.meta
     ]
-    assert Counter(dropped) == found["dropped"]
+    assert Counter(dropped) == found.dropped

@@ -3,6 +3,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -90,7 +91,7 @@ def test_json_cannot_leave_its_element(text):
 
 
 def test_names_from_the_manifest_are_escaped(run, tmp_path):
-    report = collect(run) | {"name": HOSTILE}
+    report = replace(collect(run), name=HOSTILE)
     text = write_page(run, report, tmp_path / "page.html").read_text(encoding="utf-8")
     assert HOSTILE not in text
     assert "&lt;script&gt;" in text
@@ -180,7 +181,7 @@ def test_axis_ticks_are_few_and_enclose_the_values(low, span):
 
 
 def test_curves_say_their_values_to_those_who_do_not_see_them(run):
-    charts = learning_charts(collect(run)["curves"])
+    charts = learning_charts(collect(run).curves)
     assert [chart.title for chart in charts] == [
         "Reward",
         "Accuracy while training",

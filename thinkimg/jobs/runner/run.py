@@ -5,7 +5,6 @@ long as the stage, so that each begins with empty caches and none outlives the r
 """
 
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -16,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,12 +26,15 @@ from thinkimg.api import Manifest, ManifestError, Problem, ToolRLJob, check_loca
 from thinkimg.api.pod_contract import ExitCode, ProgressLine, Variable, stage_arguments
 from thinkimg.client import merge_stats
 from thinkimg.errors import UserError
+from thinkimg.evaluation.origins import origins_of_stages
 from thinkimg.evaluation.report import terminal_table, write_report
 from thinkimg.jobs.cores import available_cores
 from thinkimg.jobs.environment import environment_of_stage
-from thinkimg.jobs.layout import BASE, Run, write_json
+from thinkimg.jobs.layout import BASE, Run
 from thinkimg.jobs.runner.ports import free_port
 from thinkimg.jobs.stages.questions import UnaskedModel, load_tasks, load_trajectories
+from thinkimg.jsonfile import read, write
+from thinkimg.results import AnyDone, BaseDone, EvaluateDone, RunMarker, RunResults, SFTDone, SynthesizeDone
 from thinkimg.serving import ServerSpec, Supervisor
 from thinkimg.serving.vision_tools import server_of
 from thinkimg.synthesis.planner import CHAINS
@@ -90,16 +91,16 @@ class JobRun:
 
     def _claim_folder(self) -> None:
         text = Path(self.manifest.source).read_text()
-        marker = {"manifest": text, "job": self.job.name, "seed": self.seed}
-        path = self.run.path / "run.json"
-        if path.exists() and json.loads(path.read_text()) != marker:
-            raise UserError(
-                "this folder holds a run of another manifest, job or seed; name another folder, or delete it",
-                f"--run {self.run.path}",
-            )
-        if not path.exists():
+        marker = RunMarker(manifest=text, job=self.job.name, seed=self.seed)
+        if self.run.marker.exists():
+            if not read(self.run.marker, RunMarker).same_run(marker):
+                raise UserError(
+                    "this folder holds a run of another manifest, job or seed; name another folder, or delete it",
+                    f"--run {self.run.path}",
+                )
+        else:
             self._check_files()
-        write_json(path, marker)
+        write(self.run.marker, marker)
         self.run.manifest.write_text(text)
 
     def _check_files(self) -> None:
@@ -161,35 +162,32 @@ class JobRun:
     # ---- results --------------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        records = {stage.name: self.run.done(stage.name) or {} for stage in self.job.spec.stages}
-        models: dict[str, Any] = {}
-        for record in records.values():
-            models |= record.get("models", {})
-        seconds = {name: record["seconds"] for name, record in records.items() if "seconds" in record}
-        seconds[BASE] = (self.run.done(BASE) or {}).get("seconds", 0.0)
-        if setup := os.environ.get("THINKIMG_SETUP_SECONDS"):
-            seconds["setup"] = float(setup)
-        stats = [json.loads(path.read_text()) for path in sorted(self.run.path.glob("stages/**/tools.json"))]
-        write_json(
-            self.run.path / "results.json",
-            {
-                "job": self.job.name,
-                "seed": self.seed,
-                "models": models,
-                "tools": merge_stats(*stats) if stats else {},
-                "tools_by_stage": {
-                    path.parent.name: json.loads(path.read_text())
-                    for path in sorted(self.run.path.glob("stages/**/tools.json"))
-                },
-                "seconds": seconds,
-            },
-        )
-        if not models:
+        results = self._results()
+        write(self.run.results, results)
+        if not results.models:
             return
         report = write_report(self.run.path)
         page = write_page(self.run.path, report)
-        self.console.print(terminal_table(json.loads((self.run.path / "results.json").read_text())))
+        self.console.print(terminal_table(report))
         self.console.print(f"every trajectory: [bold]{page}[/]")
+
+    def _results(self) -> RunResults:
+        stages = self.job.spec.stages
+        finished = {name: self.run.done(name) for name in (*(stage.name for stage in stages), BASE)}
+        evaluated = [done for done in finished.values() if isinstance(done, EvaluateDone)]
+        seconds = {name: done.seconds or 0.0 for name, done in finished.items() if done is not None}
+        if setup := os.environ.get("THINKIMG_SETUP_SECONDS"):
+            seconds["setup"] = float(setup)
+        tools = self.run.tools()
+        return RunResults(
+            job=self.job.name,
+            seed=self.seed,
+            models={model: figures for done in evaluated for model, figures in done.models.items()},
+            stages=origins_of_stages(stages),
+            tools=merge_stats(*tools.values()),
+            tools_by_stage=tools,
+            seconds=dict(seconds),
+        )
 
 
 def servers_of(manifest: Manifest, job: ToolRLJob, secrets: Path | None = None) -> list[ServerSpec]:
@@ -199,9 +197,9 @@ def servers_of(manifest: Manifest, job: ToolRLJob, secrets: Path | None = None) 
 
 def job_of(manifest: Manifest, run: Run) -> ToolRLJob:
     """The job that made this run, with its seed."""
-    marker = json.loads((run.path / "run.json").read_text())
-    job = manifest.job(marker["job"])
-    job.spec.seed = marker["seed"]
+    marker = read(run.marker, RunMarker)
+    job = manifest.job(marker.job)
+    job.spec.seed = marker.seed
     return job
 
 
@@ -338,5 +336,11 @@ def _show(progress: Progress, task: TaskID, line: str) -> None:
         progress.update(task, note=note, completed=said.step, total=said.total_steps)
 
 
-def _summary(done: dict[str, Any]) -> str:
-    return " ".join(f"{key} {done[key]:.3g}" for key in ("kept", "gate_accuracy", "loss") if key in done)
+def _summary(done: AnyDone) -> str:
+    """What a finished stage found, in a few words."""
+    if isinstance(done, SynthesizeDone):
+        return f"kept {done.kept}"
+    figures = {"gate_accuracy": done.gate_accuracy, "loss": done.loss} if isinstance(done, SFTDone) else {}
+    if isinstance(done, BaseDone):
+        figures = {"loss": done.loss}
+    return " ".join(f"{name} {value:.3g}" for name, value in figures.items() if value is not None)

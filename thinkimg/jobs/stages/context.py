@@ -14,10 +14,12 @@ from thinkimg.client import ResultCache, ToolClient
 from thinkimg.errors import UserError
 from thinkimg.jobs.attempt import check_attempt
 from thinkimg.jobs.environment import mounted_path
-from thinkimg.jobs.layout import BASE, Run, write_json
+from thinkimg.jobs.layout import BASE, Run
 from thinkimg.jobs.stages.questions import load_tasks
+from thinkimg.jsonfile import write
 from thinkimg.models.chat import ChatModel
 from thinkimg.models.pretrained import LoadedModel, load_model
+from thinkimg.results import ToolCalls
 from thinkimg.trajectory import Task
 
 TINY = "preset://tiny"
@@ -141,4 +143,4 @@ class StageTools:
         if self.client is not None:
             await self.client.close()
             if self.context.rank == 0:
-                write_json(self.path, self.client.stats())
+                write(self.path, ToolCalls(tools=self.client.stats()))

@@ -8,12 +8,13 @@ from thinkimg.agent.tools import LimitedTools, NoTools
 from thinkimg.api import GRPO, Reward
 from thinkimg.client import ToolClient
 from thinkimg.evaluation.metrics import relaxed_match
-from thinkimg.jobs.layout import write_json
 from thinkimg.jobs.stages.context import Context
 from thinkimg.jobs.stages.saving import Progress, checkpoints
 from thinkimg.jobs.stages.sft import lora_settings
+from thinkimg.jsonfile import write
 from thinkimg.models.chat import TokenModel
 from thinkimg.models.vllm.generator import VLLMGenerator
+from thinkimg.results import GRPODone, ToolCalls
 from thinkimg.training.adapters import lora_config
 from thinkimg.training.colocated import chosen_engine
 from thinkimg.training.configs import zero_config
@@ -21,7 +22,7 @@ from thinkimg.training.grpo import GRPOSettings, ImportanceCorrection, train_grp
 from thinkimg.training.rewards import RewardSpec, make_rewards
 
 
-def run_grpo(context: Context, name: str) -> dict[str, Any]:
+def run_grpo(context: Context, name: str) -> GRPODone:
     stage = context.job.spec.stage(name)
     grpo = stage.grpo
     assert grpo is not None
@@ -75,9 +76,9 @@ def run_grpo(context: Context, name: str) -> dict[str, Any]:
             )  # fmt: skip
     finally:
         if client is not None and context.rank == 0:
-            write_json(folder / "tools.json", client.stats())
+            write(folder / "tools.json", ToolCalls(tools=client.stats()))
     context.save(name, loaded)
-    return {}
+    return GRPODone()
 
 
 async def _read_schemas(client: ToolClient) -> None:

@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from thinkimg.agent.tools import NoTools
 from thinkimg.api import Lora
 from thinkimg.errors import UserError
-from thinkimg.jobs.layout import write_json
-from thinkimg.jobs.stages.answers import answers
+from thinkimg.jobs.stages.answers import Asking, answers
 from thinkimg.jobs.stages.context import Context
 from thinkimg.jobs.stages.questions import TRAJECTORIES, UnaskedModel, load_trajectories
 from thinkimg.jobs.stages.saving import Progress, checkpoints
+from thinkimg.jsonfile import write
 from thinkimg.models.pretrained import LoadedModel
+from thinkimg.results import BrokenSamples, SFTDone
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
 from thinkimg.training.adapters import LoraSettings
 from thinkimg.training.collator import encode_samples
@@ -30,14 +30,14 @@ class GateClosed(UserError):
     """The cold start is too weak for RL: the run ends here, with the reason."""
 
 
-def run_sft(context: Context, name: str) -> dict[str, Any]:
+def run_sft(context: Context, name: str) -> SFTDone:
     stage = context.job.spec.stage(name)
     settings = stage.sft
     assert settings is not None
     loaded = context.load(stage.from_)
     trajectories, broken = cold_start(context, name)
     if broken and context.rank == 0:
-        write_json(context.run.stage(name) / "broken.json", broken)
+        write(context.run.stage(name) / "broken.json", BrokenSamples(samples=broken))
         sample, reason = next(iter(broken.items()))
         context.progress(name, message=f"{len(broken)} samples are left out, see broken.json; {sample}: {reason}")
     if settings.tool_use == "Disabled":
@@ -45,7 +45,7 @@ def run_sft(context: Context, name: str) -> dict[str, Any]:
     samples, dropped = encode_samples(loaded.family, trajectories)
     seconds = None
     if settings.max_seconds is not None:
-        seconds = (context.run.done(settings.max_seconds.from_stage) or {})["seconds"]
+        seconds = _seconds_of(context, settings.max_seconds.from_stage)
     options = SFTSettings(
         settings.learning_rate,
         settings.batch_per_process(context.world_size) * context.world_size,  # times the passes that `args` may say
@@ -59,11 +59,11 @@ def run_sft(context: Context, name: str) -> dict[str, Any]:
         report_to=context.job.spec.report_to,
     )
     folder = context.run.stage(name)
-    gate, record, closed = settings.gate, {"samples": len(samples), "dropped": dropped, "broken": len(broken)}, None
+    gate, done, closed = settings.gate, SFTDone(samples=len(samples), dropped=dropped, broken=len(broken)), None
     for attempt in range(2 if gate and gate.extend_once else 1):
         output = folder / EXTENDED if attempt else folder
         with checkpoints(context, name, output) as saving:
-            record["loss"] = train_sft(
+            done.loss = train_sft(
                 loaded.model, loaded.processor, loaded.family, samples, replace(options, save_steps=saving.every),
                 output, folder / "log.jsonl", [*saving.callbacks, Progress(context, name, saving)], saving.resume_from,
             )  # fmt: skip
@@ -71,7 +71,7 @@ def run_sft(context: Context, name: str) -> dict[str, Any]:
             break
         asked = folder / f"gate-{attempt + 1}.jsonl"
         accuracy = _gate_accuracy(context, name, asked, loaded, gate.questions, settings.tool_use == "Enabled")
-        record |= {"gate_accuracy": accuracy, "extended": attempt}
+        done.gate_accuracy, done.extended = accuracy, attempt
         closed = accuracy < gate.min_sampled_accuracy
         context.progress(name, message=f"cold start: {accuracy:.1%} of sampled answers right on validation questions")
         if not closed:
@@ -79,12 +79,20 @@ def run_sft(context: Context, name: str) -> dict[str, Any]:
     context.save(name, loaded)
     if gate and closed:
         raise GateClosed(
-            f"after SFT only {record['gate_accuracy']:.1%} of sampled answers are right on validation questions, "
+            f"after SFT only {done.gate_accuracy:.1%} of sampled answers are right on validation questions, "
             f"{gate.min_sampled_accuracy:.0%} are needed for RL to find good tool use; "
             "give SFT more steps or better trajectories",
             f"{name}.sft.gate",
         )
-    return record
+    return done
+
+
+def _seconds_of(context: Context, name: str) -> float:
+    """How long an earlier stage took."""
+    done = context.run.done(name)
+    if done is None or done.seconds is None:
+        raise UserError(f"stage {name} has not said how long it took; it must be finished first", "sft.maxSeconds")
+    return done.seconds
 
 
 def lora_settings(lora: Lora | None) -> LoraSettings | None:
@@ -126,7 +134,7 @@ def _gate_accuracy(context: Context, name: str, asked: Path, loaded: LoadedModel
     accuracy = 0.0
     if context.rank == 0:
         asked.unlink(missing_ok=True)  # of an attempt that may have ended with other weights
-        rows = answers(context, asked, name, loaded.chat, context.tasks("validation", questions), 1.0, tools)
+        rows = answers(context, loaded.chat, context.tasks("validation", questions), Asking(asked, name, 1.0, tools))
         accuracy = sum(row.correct for row in rows) / len(rows)
     if context.world_size > 1:
         shared = [accuracy]

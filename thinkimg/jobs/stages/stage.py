@@ -5,14 +5,12 @@ started. Progress goes to standard output as JSON lines.
 """
 
 import asyncio
-import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,18 +18,20 @@ from thinkimg.agent.formats import get_format
 from thinkimg.api import ToolRLJob
 from thinkimg.api.pod_contract import Variable
 from thinkimg.evaluation.metrics import relaxed_match
-from thinkimg.evaluation.report import summarise
+from thinkimg.evaluation.summary import summarise
 from thinkimg.jobs.attempt import begin_attempt, check_attempt
 from thinkimg.jobs.cores import available_cores
 from thinkimg.jobs.layout import BASE
-from thinkimg.jobs.stages.answers import answers
+from thinkimg.jobs.stages.answers import Asking, answers
 from thinkimg.jobs.stages.context import TINY, Context, StageTools
 from thinkimg.jobs.stages.grpo import run_grpo
 from thinkimg.jobs.stages.questions import TRAJECTORIES
 from thinkimg.jobs.stages.sft import EXTENDED, run_sft
 from thinkimg.jobs.stages.tiny_preset import cached_base
 from thinkimg.jobs.termination import last_words
+from thinkimg.jsonfile import read
 from thinkimg.models.chat import ChatModel
+from thinkimg.results import AnyDone, BaseDone, BasePretraining, EvaluateDone, ModelFigures, SynthesizeDone
 from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
@@ -50,18 +50,24 @@ def run_stage(context: Context, name: str) -> None:
     began = time.monotonic()
     with last_words(name, context.rank) as words:
         if (done := context.run.done(name)) is not None:
-            words |= done  # an earlier attempt finished it, and its end went unnoticed
+            words.models = _evaluated(done)  # an earlier attempt finished it, and its end went unnoticed
             return
         _take_over(context, name)
         threads = os.environ.get("OMP_NUM_THREADS", "")
         torch.set_num_threads(int(threads) if threads.isdigit() else _fair_share(context.world_size))
-        record = _base(context) if name == BASE else _work_of(context, name)(context, name)
-        words |= record
+        done = _base(context) if name == BASE else _work_of(context, name)(context, name)
+        words.models = _evaluated(done)
         if context.rank == 0:
             check_attempt(context.run.stage(name))
-            context.run.finish(name, {"seconds": round(time.monotonic() - began, 1)} | record)
+            if done.seconds is None:
+                done.seconds = round(time.monotonic() - began, 1)
+            context.run.finish(name, done)
             for folder in (context.run.stage(name), context.run.stage(name) / EXTENDED):
                 remove_checkpoints(folder)
+
+
+def _evaluated(done: AnyDone) -> dict[str, ModelFigures]:
+    return done.models if isinstance(done, EvaluateDone) else {}
 
 
 def _take_over(context: Context, name: str) -> None:
@@ -80,15 +86,20 @@ def _fair_share(world_size: int) -> int:
     return max(1, available_cores() // (int(here) if here.isdigit() else world_size))
 
 
-def _work_of(context: Context, name: str) -> Callable[[Context, str], dict[str, Any]]:
-    kinds = {"Synthesize": _synthesize, "SFT": run_sft, "GRPO": run_grpo, "Evaluate": _evaluate}
+def _work_of(context: Context, name: str) -> Callable[[Context, str], AnyDone]:
+    kinds: dict[str, Callable[[Context, str], AnyDone]] = {
+        "Synthesize": _synthesize,
+        "SFT": run_sft,
+        "GRPO": run_grpo,
+        "Evaluate": _evaluate,
+    }
     return kinds[context.job.spec.stage(name).type]
 
 
-def _base(context: Context) -> dict[str, Any]:
+def _base(context: Context) -> BaseDone:
     """The preset's base model, made or taken from the cache; nothing for a model that is downloaded."""
     if context.job.spec.model.uri != TINY:
-        return {}
+        return BaseDone()
     agent = context.job.spec.agent
     tools = [find_tool(name).schema for name in context.tools if name in TOOLS or name in own_tools()]
     source = cached_base(
@@ -100,7 +111,8 @@ def _base(context: Context) -> dict[str, Any]:
     )
     for file in source.iterdir():
         _link_or_copy(file, context.run.base / file.name)
-    return json.loads((source / "base.json").read_text())
+    made = read(source / "base.json", BasePretraining)
+    return BaseDone(seconds=made.seconds, loss=made.loss, seed=made.seed)
 
 
 def _link_or_copy(file: Path, target: Path) -> None:
@@ -115,7 +127,7 @@ def _link_or_copy(file: Path, target: Path) -> None:
 # ---- Synthesize -----------------------------------------------------------------------------------------------------
 
 
-def _synthesize(context: Context, name: str) -> dict[str, Any]:
+def _synthesize(context: Context, name: str) -> SynthesizeDone:
     settings = context.job.spec.stage(name).synthesize
     assert settings is not None
     tasks = list(repeated(context.tasks("train"), settings.trajectories))
@@ -125,14 +137,14 @@ def _synthesize(context: Context, name: str) -> dict[str, Any]:
         if done % 100 == 0 or done == len(tasks):
             context.progress(name, step=done, total_steps=len(tasks))
 
-    async def work() -> dict[str, Any]:
+    async def work() -> SynthesizeDone:
         async with StageTools(context, settings.tool_use == "Enabled", name) as tools:
             agent = context.agent(_planner(context, name), tools, rounds=settings.max_rounds)
             made = await synthesize(
                 agent, tasks, relaxed_match, filters, context.job.spec.seed, settings.concurrency, progress
             )
         write_trajectories(made.kept, context.run.stage(name) / "trajectories" / TRAJECTORIES)
-        return {"kept": len(made.kept), "dropped": dict(made.dropped)}
+        return SynthesizeDone(kept=len(made.kept), dropped=dict(made.dropped))
 
     return asyncio.run(work())
 
@@ -150,7 +162,7 @@ def _planner(context: Context, name: str) -> ChatModel:
 # ---- Evaluate -------------------------------------------------------------------------------------------------------
 
 
-def _evaluate(context: Context, name: str) -> dict[str, Any]:
+def _evaluate(context: Context, name: str) -> EvaluateDone:
     settings = context.job.spec.stage(name).evaluate
     assert settings is not None
     tasks = context.tasks(settings.split, settings.questions)
@@ -165,14 +177,16 @@ def _evaluate(context: Context, name: str) -> dict[str, Any]:
         modes = {"greedy": 0.0} | ({"sampled": settings.temperature} if settings.sampled else {})
         rows = {
             mode: answers(
-                context, folder / f"{mode}.jsonl", f"{name}/{model}", loaded.chat, tasks, temperature, tools,
-                settings.concurrency,
+                context,
+                loaded.chat,
+                tasks,
+                Asking(folder / f"{mode}.jsonl", name, temperature, tools, model, settings.concurrency),
             )
             for mode, temperature in modes.items()
-        }  # fmt: skip
+        }
         seconds = round(time.monotonic() - began, 1)
         entries[model] = summarise(rows["greedy"], rows.get("sampled", ()), seconds)
-    return {"models": entries}
+    return EvaluateDone(models=entries)
 
 
 def trained_with_tools(job: ToolRLJob, model: str) -> bool:

@@ -17,10 +17,12 @@ from thinkimg.agent.formats import Format, Parsed
 from thinkimg.agent.prompts import system_prompt
 from thinkimg.data import charts
 from thinkimg.data.chart_drawing import PALETTES
+from thinkimg.jsonfile import write
 from thinkimg.message import Message, TextBlock
 from thinkimg.models import tiny
 from thinkimg.models.families.qwen_vl import QwenVL
 from thinkimg.models.image_features import ImageFeatures
+from thinkimg.results import BasePretraining
 from thinkimg.synthesis.planner import evidence, scripted_texts
 from thinkimg.tools.tool import ToolSchema
 from thinkimg.training import pretraining
@@ -83,7 +85,7 @@ def build_base(
 
     loss = pretraining.pretrain(model, collator, documents.batches(), STEPS, progress=report)
     tiny.save(folder, model, processor)
-    (folder / "base.json").write_text(json.dumps({"seconds": time.monotonic() - began, "loss": loss, "seed": seed}))
+    write(folder / "base.json", BasePretraining(seconds=time.monotonic() - began, loss=loss, seed=seed))
 
 
 def _words() -> Iterable[str]:
