@@ -61,17 +61,17 @@ cluster-binaries: setup ## Build etcd, API server, controllers, scheduler and KW
 	@$(BIN)/python hack/cluster/cluster binaries || [ "$$CI" != true ]
 
 # Side by side: how, and what is fast, is in docs/guides/tests.md.
-FAST := tests/unit tests/contracts -m "not slow"
+FAST := -n logical tests/unit tests/contracts -m "not slow"
 
 test: setup chromium cluster-binaries ## All tests; the page is opened in Chromium, the operator meets a real API server
 	$(BIN)/pytest -n auto
 
 test-fast: setup ## The tests of one process and of single servers, without the slow ones: before every commit
-	$(BIN)/pytest -n auto $(FAST)
+	$(BIN)/pytest $(FAST)
 
 coverage: setup chromium cluster-binaries ## Lines that all tests reach and that test-fast reaches, processes that they start included
 	rm -f .coverage*
-	COVERAGE_FILE=.coverage-fast $(BIN)/pytest -n auto $(FAST) --cov --cov-report=
+	COVERAGE_FILE=.coverage-fast $(BIN)/pytest $(FAST) --cov --cov-report=
 	COVERAGE_FILE=.coverage-whole $(BIN)/pytest -n auto --cov --cov-report=
 	$(BIN)/python hack/compare_coverage.py .coverage-fast .coverage-whole
 

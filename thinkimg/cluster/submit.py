@@ -14,7 +14,7 @@ def apply_manifest(place: Place, file: Path) -> list[str]:
         ManifestError: the file, with every problem in it; data that only this machine has.
     """
     manifest = load_manifest(file)
-    problems = list(_data_of_this_machine(manifest))
+    problems = [*_data_of_this_machine(manifest), *_models_of_this_machine(manifest)]
     if problems:
         raise ManifestError(problems, manifest.source)
     ours = [document for document in read_yaml(file) if document.get("kind") in PLURALS]
@@ -37,4 +37,14 @@ def _data_of_this_machine(manifest: Manifest) -> Iterator[Problem]:
             yield manifest.problem(
                 f"ToolRLJob/{job.name}", ("spec", "data", split, "uri"),
                 f'"{source.uri}" is a path of this machine, and pods do not see it', remedy,
+            )  # fmt: skip
+
+
+def _models_of_this_machine(manifest: Manifest) -> Iterator[Problem]:
+    for job in manifest.jobs:
+        if not scheme_of(job.spec.model.uri):
+            remedy = "Put it on a claim and name it as pvc://CLAIM/PATH, or on the hub as hf://OWNER/NAME."
+            yield manifest.problem(
+                f"ToolRLJob/{job.name}", ("spec", "model", "uri"),
+                f'"{job.spec.model.uri}" is a path of this machine, and pods do not see it', remedy,
             )  # fmt: skip

@@ -77,9 +77,9 @@ JOB_REFUSALS: list[tuple[str, Change, str]] = [
         'spec.model.uri: there is no preset "tinny". Did you mean "tiny"?',
     ),
     (
-        "a model by path",
-        setting("spec.model.uri", "/models/x"),
-        'spec.model.uri: "/models/x" is not understood. Write hf://org/name, pvc://claim/path or preset://tiny.',
+        "a model over https",
+        setting("spec.model.uri", "https://host/v1#x"),
+        'spec.model.uri: "https://host/v1#x" is not understood. Write hf://org/name, pvc://claim/path or preset://tiny',
     ),
     (
         "a model made of charts",

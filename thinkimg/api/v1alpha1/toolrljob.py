@@ -51,7 +51,8 @@ class Model(Block):
     )
 
     uri: Annotated[str, MODEL_URI]
-    """`hf://org/name`, `pvc://claim/path`, or `preset://tiny`: a small model made from scratch."""
+    """`hf://org/name`, `pvc://claim/path`, or `preset://tiny`: a small model made from scratch. A local run also takes
+    a folder or a stage of another run, relative to the manifest's folder; a cluster refuses it."""
     revision: str | None = None
     """Commit, tag or branch of a hub repository; pin a commit to be reproducible. Default: the main branch."""
     min_pixels: Pixels | None = None

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from thinkimg.agent.formats import get_format
-from thinkimg.api import ToolRLJob
 from thinkimg.api.pod_contract import Variable
 from thinkimg.evaluation.metrics import relaxed_match
 from thinkimg.evaluation.summary import summarise
@@ -31,6 +30,7 @@ from thinkimg.jobs.stages.tiny_preset import cached_base
 from thinkimg.jobs.termination import last_words
 from thinkimg.jsonfile import read
 from thinkimg.models.chat import ChatModel
+from thinkimg.models.trained import trained_with_tools
 from thinkimg.results import AnyDone, BaseDone, BasePretraining, EvaluateDone, ModelFigures, SynthesizeDone
 from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
@@ -187,14 +187,6 @@ def _evaluate(context: Context, name: str) -> EvaluateDone:
         seconds = round(time.monotonic() - began, 1)
         entries[model] = summarise(rows["greedy"], rows.get("sampled", ()), seconds)
     return EvaluateDone(models=entries)
-
-
-def trained_with_tools(job: ToolRLJob, model: str) -> bool:
-    if model == BASE:
-        return bool(job.spec.tools)
-    stage = job.spec.stage(model)
-    block = stage.sft or stage.grpo
-    return block is not None and block.tool_use == "Enabled"
 
 
 @contextmanager
