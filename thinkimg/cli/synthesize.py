@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,7 +24,9 @@ from thinkimg.cli.options import (
 )
 from thinkimg.cli.screen import print_json, stdout_kept
 from thinkimg.errors import UserError
-from thinkimg.results import SynthesisResults
+
+if TYPE_CHECKING:
+    from thinkimg.results import SynthesisResults
 
 
 def synthesize(
@@ -109,7 +111,7 @@ def _weights(given: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(weight) for name, weight in given.items()}
 
 
-def _show(found: SynthesisResults) -> None:
+def _show(found: "SynthesisResults") -> None:
     print(f"kept {found.kept} of {found.tasks} trajectories")
     for reason, count in found.dropped.items():
         print(f"  dropped {count}: {reason}")
