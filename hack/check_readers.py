@@ -38,7 +38,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "thinkimg/jsonl.py": "it is the reader and writer of JSON lines",
         "thinkimg/api/pod_contract.py": "a pod's termination message of one line; thinkimg.api stands alone",
         "thinkimg/training/checkpoints.py": "a document, not a file of lines",
-        "operator/thinkimg_operator/cluster.py": "lines of a watch's stream, from the API server; knows no runtime",
+        "operator/thinkimg_operator/reading.py": "lines of a watch's stream, from the API server; knows no runtime",
     },
     "YAML": {
         "thinkimg/tools/backends/paddleocr.py": "a file of PaddleOCR's models, which it reads with PyYAML itself",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,7 +24,9 @@ from thinkimg.cli.options import (
 )
 from thinkimg.cli.screen import print_json, stdout_kept
 from thinkimg.errors import UserError
-from thinkimg.results import SynthesisResults
+
+if TYPE_CHECKING:
+    from thinkimg.results import SynthesisResults
 
 
 def synthesize(
@@ -52,8 +54,8 @@ def synthesize(
     max_rounds: MaxRounds = None,
     max_tokens: MaxTokens = None,
     any_answer: Annotated[bool, typer.Option("--any-answer", help="Keep wrong answers, too.")] = False,
-    max_tool_errors: Annotated[int, typer.Option(help="Keep those with at most so many failed calls.")] = 0,
-    min_tool_calls: Annotated[int, typer.Option(help="Keep those with at least so many calls.")] = 0,
+    max_tool_errors: Annotated[int, typer.Option(min=0, help="Keep those with at most so many failed calls.")] = 0,
+    min_tool_calls: Annotated[int, typer.Option(min=0, help="Keep those with at least so many calls.")] = 0,
     refuse_repeats: Annotated[bool, typer.Option("--refuse-repeats", help="Drop those that repeat a call.")] = False,
     sharegpt: Annotated[bool, typer.Option("--sharegpt", help="Also write sharegpt.json.")] = False,
     price: Price = (0.0, 0.0),
@@ -109,7 +111,7 @@ def _weights(given: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(weight) for name, weight in given.items()}
 
 
-def _show(found: SynthesisResults) -> None:
+def _show(found: "SynthesisResults") -> None:
     print(f"kept {found.kept} of {found.tasks} trajectories")
     for reason, count in found.dropped.items():
         print(f"  dropped {count}: {reason}")
