@@ -5,7 +5,7 @@ STAMP := .venv/setup.stamp
 DEMO := manifests/toolrljob-cpu.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table check check-format check-lint check-types check-layers check-crds check-viewer \
+.PHONY: help setup demo table check check-format check-lint check-types check-readers check-layers check-crds check-viewer \
 	viewer crds chart-docs cluster-binaries test test-fast coverage vllm-setup vllm-test chromium bench bench-dispatch \
 	bench-rollout bench-operator soak ablations gpu-check images images-test e2e e2e-full clean
 
@@ -24,7 +24,7 @@ demo: setup ## Train the small model from nothing and write its table and page t
 table: setup ## Repeat the demo with each seed of its manifest; means and intervals in runs/table (an hour on 2 cores)
 	$(BIN)/thinkimg table $(DEMO) --run runs/table
 
-check: check-format check-lint check-types check-layers check-crds check-viewer ## Format, lint, types, layers, CRDs, viewer: seconds, before every commit
+check: check-format check-lint check-types check-readers check-layers check-crds check-viewer ## Format, lint, types, layers, CRDs, viewer: seconds, before every commit
 
 check-format: setup
 	$(BIN)/ruff format --check .
@@ -34,6 +34,9 @@ check-lint: setup
 
 check-types: setup
 	$(BIN)/mypy
+
+check-readers: setup
+	$(BIN)/python hack/check_readers.py
 
 check-layers: setup
 	$(BIN)/lint-imports
@@ -58,17 +61,17 @@ cluster-binaries: setup ## Build etcd, API server, controllers, scheduler and KW
 	@$(BIN)/python hack/cluster/cluster binaries || [ "$$CI" != true ]
 
 # Side by side: how, and what is fast, is in docs/guides/tests.md.
-FAST := tests/unit tests/contracts -m "not slow"
+FAST := -n logical tests/unit tests/contracts -m "not slow"
 
 test: setup chromium cluster-binaries ## All tests; the page is opened in Chromium, the operator meets a real API server
 	$(BIN)/pytest -n auto
 
 test-fast: setup ## The tests of one process and of single servers, without the slow ones: before every commit
-	$(BIN)/pytest -n auto $(FAST)
+	$(BIN)/pytest $(FAST)
 
 coverage: setup chromium cluster-binaries ## Lines that all tests reach and that test-fast reaches, processes that they start included
 	rm -f .coverage*
-	COVERAGE_FILE=.coverage-fast $(BIN)/pytest -n auto $(FAST) --cov --cov-report=
+	COVERAGE_FILE=.coverage-fast $(BIN)/pytest $(FAST) --cov --cov-report=
 	COVERAGE_FILE=.coverage-whole $(BIN)/pytest -n auto --cov --cov-report=
 	$(BIN)/python hack/compare_coverage.py .coverage-fast .coverage-whole
 

@@ -48,8 +48,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path += [str(REPOSITORY / "hack" / "cluster"), str(REPOSITORY)]
 
 import controlplane  # noqa: E402
-from thinkimg_operator.cluster import stamp  # noqa: E402
 from thinkimg_operator.kinds import KINDS, Body, key_of  # noqa: E402
+from thinkimg_operator.ownership import stamp  # noqa: E402
 from thinkimg_operator.settings import Settings  # noqa: E402
 from thinkimg_operator.visiontool.reconcile import parse  # noqa: E402
 from thinkimg_operator.visiontool.render import render  # noqa: E402

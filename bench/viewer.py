@@ -31,6 +31,8 @@ from typing import Any
 import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from thinkimg import jsonl
+
 sys.path.append(str(Path(__file__).parents[1]))
 
 STEPS = 100
@@ -54,7 +56,8 @@ def write_many(place: Path, count: int) -> Path:
 
     source, run = write_executed_run(place / "source", questions=8), place / "run"
     lines = {
-        name: (source / f"stages/table/{name}/greedy.jsonl").read_text().splitlines() for name in ("sft", "v-toolrl")
+        name: [line.text for line in jsonl.lines(source / f"stages/table/{name}/greedy.jsonl")]
+        for name in ("sft", "v-toolrl")
     }
     number = 0
     for name in lines:
@@ -72,7 +75,7 @@ def write_many(place: Path, count: int) -> Path:
 def write_copies(path: Path, lines: list[str], start: int, count: int) -> int:
     patterns = []
     for line in lines:
-        record = json.loads(line)
+        record = jsonl.parse(line)
         patterns.append((line, json.dumps(record["id"]), json.dumps(record["question"])))
     with path.open("w") as file:
         for number in range(start, start + count):

@@ -26,9 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores: much of the suite waits, for processes, pods and clocks."""
-    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) + 1)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """`-n logical`: as many as there are cores. `-n auto`: one more, as much of the whole suite waits, for processes,
+    pods and clocks."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # which pytest-xdist reads
+    cores = len(os.sched_getaffinity(0))
+    return min(MOST_WORKERS, cores if config.option.numprocesses == "logical" else cores + 1)
 
 
 @pytest.hookimpl(optionalhook=True)

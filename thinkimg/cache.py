@@ -4,11 +4,13 @@ It is written here because the libraries lack what is needed together: cachetool
 no counters, and raises for a value that is too large; functools' `lru_cache` counts calls, not bytes.
 """
 
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -56,6 +58,7 @@ class BoundedCache(Generic[K, V]):
         self._by_owner: dict[Hashable, int] = {}
         self._making: dict[K, _Making[V]] = {}
         self._lock = threading.Lock()
+        _caches.add(self)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -127,7 +130,7 @@ class BoundedCache(Generic[K, V]):
             return value
         finally:
             with self._lock:
-                del self._making[key]
+                self._making.pop(key, None)  # a process forked by `make` has forgotten it
             mine.done.set()
 
     def drop(self, key: K) -> None:
@@ -154,6 +157,13 @@ class BoundedCache(Generic[K, V]):
         with self._lock:
             return dict(self._by_owner)
 
+    def _begin_in_child(self) -> None:
+        """After a fork: the threads that make values, or that held the lock, are not in this process."""
+        if self._lock.locked():  # one was at work on the entries
+            self._entries, self._by_owner, self.bytes = OrderedDict(), {}, 0
+        self._lock = threading.Lock()
+        self._making = {}
+
     # ---- with the lock held -----------------------------------------------------------------------------------------
 
     def _used(self, key: K) -> _Entry[V] | None:
@@ -176,3 +186,14 @@ class BoundedCache(Generic[K, V]):
 
     def _too_many(self) -> bool:
         return self.bytes > self.max_bytes or (self.max_entries is not None and len(self._entries) > self.max_entries)
+
+
+_caches: "weakref.WeakSet[BoundedCache[Any, Any]]" = weakref.WeakSet()
+
+
+def _begin_in_child() -> None:
+    for cache in list(_caches):
+        cache._begin_in_child()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)

@@ -27,6 +27,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "paddleocr": ("paddleocr",),
     "peft": ("train",),
     "prometheus_client": ("serving", "gateway", "tools"),
+    "pyarrow": ("evaluation", "train"),
     "rapidocr": ("tools",),
     "safetensors": ("segment-anything",),
     "segment_anything": ("segment-anything",),
@@ -59,14 +60,26 @@ def naming_the_extra(who: str, preferred: Sequence[str] = (), needs: Sequence[st
         UserError: a package is missing.
     """
     try:
-        for package in needs:
-            if find_spec(package) is None:
-                raise ModuleNotFoundError(name=package)
+        require(needs, who, preferred)
         yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name not in EXTRAS:
             raise
         raise missing(error.name, who, preferred) from error
+
+
+def require(packages: Sequence[str], who: str, preferred: Sequence[str] = ()) -> None:
+    """Look for packages without importing them. Raises `UserError`: the first that is missing."""
+    for package in packages:
+        if not _is_there(package):
+            raise missing(package, who, preferred)
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def missing(package: str, who: str, preferred: Sequence[str] = ()) -> UserError:

@@ -80,7 +80,8 @@ class Image:
         except ImageDecodeError:
             raise
         except _BROKEN as error:
-            raise ImageDecodeError(f"not a readable image ({', '.join(FORMATS)} are accepted): {error}") from error
+            reason = "" if isinstance(error, Pillow.UnidentifiedImageError) else f": {error}"  # it names our buffer
+            raise ImageDecodeError(f"not a readable image ({', '.join(FORMATS)} are accepted){reason}") from error
         return cls(data, hashlib.sha256(data).hexdigest(), width, height, media_type)
 
     @classmethod

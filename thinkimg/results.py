@@ -161,6 +161,8 @@ class RunMarker(File):
     """The text of the manifest."""
     job: str
     seed: int
+    folder: str | None = None
+    """Of the file that was run: what the path of a local model is relative to."""
 
     def same_run(self, other: "RunMarker") -> bool:
         return (self.manifest, self.job, self.seed) == (other.manifest, other.job, other.seed)

@@ -7,7 +7,7 @@ import thinkimg_operator.main  # the whole program imports
 from thinkimg_operator.settings import Settings
 from thinkimg_operator.visiontool.render import render
 
-from thinkimg.api.v1alpha1 import VisionTool
+from thinkimg.api import VisionTool
 
 tool = VisionTool.model_validate({"metadata": {"name": "ocr", "namespace": "default"}, "spec": {"tool": "OCR"}})
 kinds = [child["kind"] for child in render(tool, Settings())]

@@ -89,7 +89,7 @@ class Cache:
         return True
 
     def applied(self, body: Body) -> Seen:
-        """Take note of the API server's answer to an apply: what others own now does not contradict us."""
+        """Take note of the API server's answer to an apply. Fields that others own at that moment agree with ours."""
         key = key_of(body)
         seen = self._look(key.kind, body)
         before = self.get(key)

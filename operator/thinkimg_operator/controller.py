@@ -7,11 +7,13 @@ import logging
 import time
 from collections.abc import Sequence
 
+from .apierrors import ApiError, NotLeadingError
 from .cache import Cache
-from .cluster import SELECT_OURS, ApiError, Cluster, NotLeadingError
+from .cluster import Cluster
 from .conditions import is_true
 from .kinds import KINDS, Body, Key, key_of, owner_of
 from .metrics import Metrics
+from .ownership import SELECT_OURS
 from .workqueue import Priority, Reconciler, Requeue, WorkQueue
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class Controller:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def failed_worker(self) -> BaseException | None:
-        """What ended a worker that should have gone on; None while all is well."""
+        """The exception that ended a worker; None while all workers run."""
         for task in self._tasks:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 return task.exception()
@@ -105,7 +107,7 @@ class Controller:
 
 
 def is_ending(type_: str | None, body: Body) -> bool:
-    """Whether a child is deleted, or fails: that does not wait behind what only starts."""
+    """Whether a child is deleted or fails. Such news has priority over children that start."""
     return (
         type_ == "DELETED"
         or "deletionTimestamp" in body["metadata"]
@@ -115,7 +117,7 @@ def is_ending(type_: str | None, body: Body) -> bool:
 
 
 class Hub:
-    """Takes what watches and lists show to the controllers that care."""
+    """Passes news from watches and lists to the controllers of the kinds concerned."""
 
     def __init__(self, cluster: Cluster, controllers: Sequence[Controller], metrics: Metrics) -> None:
         self.controllers = {controller.kind: controller for controller in controllers}
@@ -147,7 +149,7 @@ class Hub:
             self._tell_interested(body, priority)
 
     def _priority(self, type_: str | None, body: Body) -> Priority:
-        """What nobody has looked at yet is a change also when a list shows it."""
+        """An object without a status has not been looked at yet: it counts as changed, also when a list shows it."""
         if type_ is None and body.get("status"):
             return Priority.RESYNC
         return Priority.CHANGE if body["kind"] in self.controllers or is_ending(type_, body) else Priority.NEWS
@@ -238,7 +240,7 @@ class Hub:
             self.unseen[key] = (version, time.monotonic())
 
     def stop_expecting(self, kind: str, listed: Sequence[Key]) -> None:
-        """What is gone shows no more versions: a watch that reconnects does not tell of deletions in between."""
+        """Expect no more versions of deleted objects: a watch that reconnects does not report deletions in between."""
         shown = set(listed)
         self.unseen = {key: seen for key, seen in self.unseen.items() if key.kind != kind or key in shown}
 

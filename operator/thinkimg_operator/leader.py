@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from .cluster import ApiError, Cluster
+from .apierrors import ApiError
+from .cluster import Cluster
 from .kinds import KINDS, Body, Key
 from .metrics import Metrics
 
@@ -88,11 +89,11 @@ class Leader:
         while True:
             await asyncio.sleep(pause)
             left = self._valid_until - self._clock()
-            if left <= 0:
+            if left <= 0 or self._lease is None:
                 raise LeadershipLostError("the lease was not renewed in time")
             try:
                 async with asyncio.timeout(left):
-                    await self._renew()
+                    await self._renew(self._lease)
                 pause = self._renew_every
             except (ApiError, TimeoutError) as error:
                 log.warning("the lease was not renewed: %s", error or "timeout")
@@ -145,20 +146,19 @@ class Leader:
         lease = await self._cluster.get(self._key) if applied.created else None
         return lease if lease and lease["spec"].get("holderIdentity") == self.identity else None
 
-    async def _renew(self) -> None:
-        assert self._lease is not None
+    async def _renew(self, lease: Body) -> None:
         asked = self._clock()
-        spec = {**self._lease["spec"], "renewTime": _micro_time()}
+        spec = {**lease["spec"], "renewTime": _micro_time()}
         try:
-            self._hold(await self._cluster.replace({**self._lease, "spec": spec}), asked)
+            self._hold(await self._cluster.replace({**lease, "spec": spec}), asked)
         except ApiError as error:
             if not error.conflict and not error.not_found:
                 raise
-            lease = await self._cluster.get(self._key)
-            if lease is None or lease["spec"].get("holderIdentity") != self.identity:
+            current = await self._cluster.get(self._key)
+            if current is None or current["spec"].get("holderIdentity") != self.identity:
                 self._valid_until = float("-inf")
                 raise LeadershipLostError("another process holds the lease") from error
-            self._lease = lease  # somebody labelled it; or our own last renewal landed without an answer
+            self._lease = current  # somebody labelled it; or our own last renewal landed without an answer
 
     def _spec(self, acquired: str, transitions: int) -> Body:
         return {

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import logging
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -21,13 +21,16 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from thinkimg.api.pod_contract import Label
 
-from .cluster import SELECT_OURS, ApiError, Cluster, read_credentials
+from .apierrors import ApiError
+from .cluster import Cluster
 from .controller import Controller, Hub
+from .credentials import read_credentials
 from .fence import fenced_client
 from .kinds import KINDS
 from .leader import Leader, LeadershipLostError
 from .logs import configure_logging
 from .metrics import Metrics
+from .ownership import SELECT_OURS
 from .probes import Probes
 from .settings import VERSION, Settings, parse_settings
 from .toolrljob.reconcile import ToolRLJobReconciler
@@ -63,8 +66,7 @@ async def run(settings: Settings) -> int:
             loop.add_signal_handler(number, stopping.set)
 
     listen_to_signals()
-    process = Process(settings)
-    async with process:
+    async with start_process(settings) as process:
         work = asyncio.create_task(process.work(after_kopf_is_up=listen_to_signals))
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -79,54 +81,36 @@ async def run(settings: Settings) -> int:
 
 
 class Process:
-    """One operator process and all its parts."""
+    """One operator process and all its parts. `start_process` makes one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        configuration: Configuration,
+        cluster: Cluster,
+        leader: Leader | None,
+        metrics: Metrics,
+    ) -> None:
         self._settings = settings
-        self._metrics = Metrics()
-        self._stack = contextlib.AsyncExitStack()
-        self._controllers: list[Controller] = []
-        self._leader: Leader | None = None
-        self._hub: Hub | None = None
+        self._configuration = configuration
+        self._cluster = cluster
+        self._leader = leader
+        self._controllers = [
+            Controller(reconciler, cluster, metrics, settings.workers)
+            for reconciler in reconcilers(cluster, settings, metrics)
+        ]
+        self.hub = Hub(cluster, self._controllers, metrics)
         self._working = False
         """Leads, and its cache is filled."""
         self._waiting = False
         """Waits to lead."""
 
-    async def __aenter__(self) -> Process:
-        settings = self._settings
-        self._configuration = await read_credentials(settings.kubeconfig, settings.context)
-        if settings.leader_election:
-            election = Cluster(self._client(), metrics=self._metrics, request_seconds=3.0)
-            self._leader = Leader(election, settings.lease_namespace, settings.identity, metrics=self._metrics)
-        may_write = self._leader.holds if self._leader else lambda: True
-        self._cluster = Cluster(
-            self._client(may_write), metrics=self._metrics, namespaces=settings.namespaces, may_write=may_write
-        )
-        self._controllers = [
-            Controller(reconciler, self._cluster, self._metrics, settings.workers)
-            for reconciler in reconcilers(self._cluster, settings, self._metrics)
-        ]
-        self._hub = Hub(self._cluster, self._controllers, self._metrics)
-        probes = Probes(settings.listen, self._metrics, self._hub.sick, lambda: self._working or self._waiting)
-        await probes.start()
-        self._stack.push_async_callback(probes.stop)
-        log.info("probes and metrics at %s", probes.address)
-        return self
-
-    def _client(self, may_send: Callable[[], bool] | None = None) -> ApiClient:
-        """A client that is closed with this process."""
-        api = fenced_client(self._configuration, may_send) if may_send else ApiClient(self._configuration)
-        api.user_agent = f"thinkimg-operator/{VERSION} ({self._settings.identity})"
-        self._stack.push_async_callback(api.close)
-        return api
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+    def is_up(self) -> bool:
+        """Works, or waits to lead."""
+        return self._working or self._waiting
 
     async def work(self, after_kopf_is_up: Any) -> None:
         """Lead, and work until something ends it with an exception."""
-        assert self._hub is not None
         if self._leader is not None:
             self._waiting = True
             await self._leader.acquire()
@@ -139,7 +123,7 @@ class Process:
             self._working = True
             tasks.create_task(self._watch_resources(after_kopf_is_up))
             for namespace, (kind, labels) in itertools.product(self._settings.namespaces or (None,), CHILDREN.items()):
-                changed = partial(self._hub.event, kind)
+                changed = partial(self.hub.event, kind)
                 tasks.create_task(watch_for_ever(self._cluster, kind, namespace, labels, changed))
             tasks.create_task(self._resync_for_ever())
             tasks.create_task(self._mind_workers())
@@ -152,10 +136,9 @@ class Process:
             await self._leader.release()
 
     async def _learn(self) -> None:
-        assert self._hub is not None
         while True:
             try:
-                await self._hub.learn()
+                await self.hub.learn()
                 return
             except ApiError as error:
                 hint = " (are the custom resources installed? See charts/thinkimg-crds)" if error.not_found else ""
@@ -163,11 +146,10 @@ class Process:
                 await asyncio.sleep(1)
 
     async def _resync_for_ever(self) -> None:
-        assert self._hub is not None
         while True:
             await asyncio.sleep(self._settings.resync_seconds)
             try:
-                await self._hub.resync()
+                await self.hub.resync()
             except ApiError as error:
                 log.warning("resync ended early: %s", error)
 
@@ -180,12 +162,11 @@ class Process:
                     raise failure
 
     async def _watch_resources(self, after_kopf_is_up: Any) -> None:
-        assert self._hub is not None
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(partial(_login, self._configuration))
         kopf.on.startup(registry=registry)(_configure)
         for kind in RESOURCES:
-            _watch_kind(registry, self._hub, kind)
+            _watch_kind(registry, self.hub, kind)
         existing = asyncio.all_tasks()
         identity: Any = self._settings.identity  # kopf would ask for the user's name, and the image's user has none
         tasks = await kopf.spawn_tasks(
@@ -198,6 +179,32 @@ class Process:
         after_kopf_is_up()  # kopf has taken the signals for itself
         await kopf.run_tasks(tasks, ignored=existing)
         raise RuntimeError("kopf has ended")
+
+
+@contextlib.asynccontextmanager
+async def start_process(settings: Settings) -> AsyncIterator[Process]:
+    """A process with its probes up. Its clients are closed at the end."""
+    metrics, configuration = Metrics(), await read_credentials(settings.kubeconfig, settings.context)
+    async with contextlib.AsyncExitStack() as stack:
+
+        def client(may_send: Callable[[], bool] | None = None) -> ApiClient:
+            api = fenced_client(configuration, may_send) if may_send else ApiClient(configuration)
+            api.user_agent = f"thinkimg-operator/{VERSION} ({settings.identity})"
+            stack.push_async_callback(api.close)
+            return api
+
+        leader = None
+        if settings.leader_election:
+            election = Cluster(client(), metrics=metrics, request_seconds=3.0)
+            leader = Leader(election, settings.lease_namespace, settings.identity, metrics=metrics)
+        may_write = leader.holds if leader else lambda: True
+        cluster = Cluster(client(may_write), metrics=metrics, namespaces=settings.namespaces, may_write=may_write)
+        process = Process(settings, configuration, cluster, leader, metrics)
+        probes = Probes(settings.listen, metrics, process.hub.sick, process.is_up)
+        await probes.start()
+        stack.push_async_callback(probes.stop)
+        log.info("probes and metrics at %s", probes.address)
+        yield process
 
 
 def reconcilers(cluster: Cluster, settings: Settings, metrics: Metrics) -> Sequence[Reconciler]:

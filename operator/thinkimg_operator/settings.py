@@ -19,7 +19,7 @@ FIRST_BACKENDS: Mapping[str, str] = {
     "GroundedSAM": "transformers",
     "EstimateDepth": "transformers",
 }
-"""What tools with weights run when they name no backend."""
+"""Default backend of each tool with weights."""
 BACKENDS_WITH_IMAGES = {"transformers", "segment-anything", "groundingdino", "paddleocr"}
 """Backends whose packages are in an image of their own, `tool-BACKEND`; the image `tool` has those of all others."""
 

@@ -111,7 +111,7 @@ def _in_order(merged: dict[Any, Value], patched: list[Any], original: list[Any])
 
 
 def _added(value: Any) -> Any:
-    """What the original does not have: the patch's value, without directives and nulls."""
+    """The patch's value where the original has none: without directives and nulls."""
     if isinstance(value, dict):
         return {
             name: _added(inner)

@@ -12,7 +12,8 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from .cluster import ApiError, Cluster
+from .apierrors import ApiError
+from .cluster import Cluster
 from .kinds import KINDS, Body
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ async def watch_for_ever(
                     since, pauses = int(body["metadata"]["resourceVersion"]), backoffs()
                     if type_ != "BOOKMARK":
                         deliver(type_, {"apiVersion": KINDS[kind].api_version, "kind": kind, **body})
-            await asyncio.sleep(0.1)  # it ended as watches do; one that ends at once must not keep us busy
+            await asyncio.sleep(0.1)  # one that ends at once, again and again, must not become a busy loop
         except ApiError as error:
             if error.status == 410:  # too long ago: begin anew
                 since = 0

@@ -141,7 +141,7 @@ class WorkQueue:
             self._available.release()
 
     def add_after(self, key: Key, seconds: float, priority: Priority = Priority.CHANGE) -> None:
-        """Have the key worked on in `seconds`, unless it is before that: the outcome then says what is next."""
+        """Work on the key in `seconds`. If it is worked on earlier, the next time follows from that outcome."""
         if seconds <= 0:
             self.add(key, priority)
             return

@@ -36,7 +36,7 @@ SERVER_SAYS = {
     "a long job name": "metadata.name: it is not a valid name. Use 1 to 30 of a-z, 0-9 and '-'",
     "the reserved stage name": '"base" is reserved: it names the model before any stage. Use another name.',
     "two stages of one name": 'spec.stages[1]: Duplicate value: {"name":"cold"}',
-    "a model by path": "it is not understood. Write hf://org/name, pvc://claim/path or preset://tiny.",
+    "a model over https": "it is not understood. Write hf://org/name, pvc://claim/path or preset://tiny.",
     "data outside the storage root": "it leaves the storage root. Name a path below the storage root, without '..'.",
     "thirteen stages": "Too many: 13: must have at most 12 items",
     "a stage that starts from a later one": "stages[].from names no earlier stage that trains a model.",
@@ -51,6 +51,7 @@ SERVER_SAYS = {
     "SFT with nothing to learn from": "an SFT stage has no trajectories to learn from",
     "a batch that two processes cannot share": "sft.batchSize cannot be shared equally",
     "groups that would straddle processes": "grpo.promptsPerStep cannot be shared equally",
+    "passes that do not divide a process's rollouts": "grpo.microBatch does not divide the rollouts of a process.",
     "a row without a stage": "evaluate.models names something that is no earlier stage with a model.",
     "a split without data": "a stage evaluates a split that spec.data does not have.",
     "tools wanted and none given": "a stage calls tools, but there are none.",
@@ -143,6 +144,15 @@ def test_the_server_refuses_what_the_loader_refuses(place: Namespace, text: str,
     assert status in (400, 422), f"the server takes it: {answer}"
     if name in SERVER_SAYS:
         assert SERVER_SAYS[name] in answer["message"]
+
+
+@pytest.mark.parametrize("uri", ["/models/x", "models/x", "runs/demo/v-toolrl", "Qwen/Qwen2-VL-2B-Instruct"])
+def test_the_server_refuses_a_model_by_path_which_a_local_run_takes(place: Namespace, uri: str) -> None:
+    document = yaml.safe_load(changed(JOB, setting("spec.model.uri", uri)))
+    assert ToolRLJob.model_validate(document, by_alias=True, by_name=False).spec.model.uri == uri
+    status, answer = create(place, document)
+    assert status == 422
+    assert "it is not understood. Write hf://org/name, pvc://claim/path or preset://tiny." in answer["message"]
 
 
 def test_no_expectation_is_for_a_case_that_is_gone() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.engine.talkers import picture, save_tiny
 from thinkimg.errors import UserError
-from thinkimg.models.backends import make_model
+from thinkimg.models.backends import find_model, make_model
 
 QUESTIONS = 6
 
@@ -56,4 +56,4 @@ def test_both_backends_give_the_same_answers(folder: Path) -> None:
 
 def test_an_option_that_the_engine_does_not_have_is_the_users_error(folder: Path) -> None:
     with pytest.raises(UserError, match=r"--model-args: vLLM can load no model .*'wings'"):
-        make_model("vllm", str(folder / "model"), {"wings": 2})
+        make_model(find_model(str(folder / "model"), "vllm"), "vllm", {"wings": 2})

@@ -1,5 +1,7 @@
 """`thinkimg eval` and `thinkimg compare`."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +9,22 @@ import typer
 
 from thinkimg.cli import completion
 from thinkimg.cli.command import EVALUATE, Command
-from thinkimg.cli.options import AsJson, Format, Price, Prompt
+from thinkimg.cli.options import (
+    AsJson,
+    Backend,
+    Format,
+    MaxRounds,
+    MaxSeconds,
+    MaxTokens,
+    ModelArguments,
+    NoTools,
+    Price,
+    Prompt,
+    Secrets,
+    ToolServers,
+    chosen_servers,
+    known_prompt,
+)
 from thinkimg.cli.screen import print_json, stdout_kept
 from thinkimg.errors import UserError
 
@@ -19,14 +36,19 @@ def evaluate(
             help="Benchmarks (chartqa, charxiv, vstar …) or files of your own.", autocompletion=completion.tasks
         ),
     ],
-    model: Annotated[str, typer.Option(help="A folder or the hub's name; of openai, the endpoint's name.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A stage (runs/demo/v-toolrl), a folder, the hub's name, https://host/v1#NAME …",
+            autocompletion=completion.models,
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write; run again to go on.")],
-    backend: Annotated[str, typer.Option(help="transformers, vllm or openai.")] = "transformers",
-    model_args: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE of the backend; of openai: base_url=…, requests_per_minute=…")
-    ] = None,
+    backend: Backend = None,
+    model_args: ModelArguments = None,
     name: Annotated[str | None, typer.Option(help="What the model is called in tables. Default: its own name.")] = None,
-    server: Annotated[list[str] | None, typer.Option(help="A tool server or gateway; none: without tools.")] = None,
+    server: ToolServers = None,
+    no_tools: NoTools = False,
     tool: Annotated[list[str] | None, typer.Option(help="Offer this tool only; may be given several times.")] = None,
     data: Annotated[str | None, typer.Option(help="Instead of the task's: hf://…, a folder, a .jsonl file.")] = None,
     split: Annotated[str | None, typer.Option(help="Instead of the task's.")] = None,
@@ -35,17 +57,20 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Instead of the task's; several: the first decides.", autocompletion=completion.scorers),
     ] = None,
-    judge: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: base_url=…, model=…, api_key_variable=…")] = None,
-    format: Format = "openthinkimg",
-    prompt: Prompt = "full",
-    max_rounds: Annotated[int, typer.Option(min=1, help="How often the model may speak.")] = 6,
-    max_tokens: Annotated[int, typer.Option(min=1, help="New tokens of a turn.")] = 512,
-    max_seconds: Annotated[float, typer.Option(help="Of one question.")] = 600.0,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE: model=… as of --model, base_url=…, api_key_variable=…")
+    ] = None,
+    format: Format = None,
+    prompt: Prompt = None,
+    max_rounds: MaxRounds = None,
+    max_tokens: MaxTokens = None,
+    max_seconds: MaxSeconds = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of sampling, and of synthetic charts.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions under way at once.")] = 64,
     price: Price = (0.0, 0.0),
     shard: Annotated[str, typer.Option(help="I/N: this process is number I of N, counted from 0.")] = "0/1",
+    secrets_dir: Secrets = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a model on benchmarks, with tools or without.
@@ -54,6 +79,8 @@ def evaluate(
     THINKIMG_TOOL_API_KEY.
     """
     from thinkimg.evaluation.run import Options, run_evaluation, show
+    from thinkimg.jobs.model_tools import ready
+    from thinkimg.models.backends import find_model
     from thinkimg.pairs import read_pairs
 
     options = Options(
@@ -63,10 +90,10 @@ def evaluate(
         backend=backend,
         model_args=read_pairs(model_args or (), "--model-args"),
         name=name,
-        servers=server or (),
+        servers=chosen_servers(server, no_tools),
         tools=tool or (),
         format=format,
-        prompt="compact" if prompt == "compact" else "full",
+        prompt=known_prompt(prompt),
         max_rounds=max_rounds,
         max_tokens=max_tokens,
         max_seconds=max_seconds,
@@ -81,13 +108,15 @@ def evaluate(
         price=price,
         shard=shard,
     )
-    with stdout_kept(as_json):
-        found = run_evaluation(options)
+    found = find_model(model, backend, options.model_args)
+    print(found, file=sys.stderr)
+    with stdout_kept(as_json), ready(found, options.servers, secrets_dir) as (made, servers):
+        results = run_evaluation(replace(options, source=made, servers=servers))
     if as_json:
-        print_json([results.model_dump(mode="json") for results in found])
+        print_json([one.model_dump(mode="json") for one in results])
         return
-    for results in found:
-        show(results)
+    for one in results:
+        show(one)
 
 
 def compare(

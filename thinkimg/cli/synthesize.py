@@ -3,16 +3,30 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from thinkimg.cli import completion
 from thinkimg.cli.command import TRAIN, Command
-from thinkimg.cli.options import AsJson, Format, Price, Prompt
+from thinkimg.cli.options import (
+    AsJson,
+    Format,
+    MaxRounds,
+    MaxTokens,
+    NoTools,
+    Price,
+    Prompt,
+    Secrets,
+    ToolServers,
+    chosen_servers,
+    known_prompt,
+)
 from thinkimg.cli.screen import print_json, stdout_kept
 from thinkimg.errors import UserError
-from thinkimg.results import SynthesisResults
+
+if TYPE_CHECKING:
+    from thinkimg.results import SynthesisResults
 
 
 def synthesize(
@@ -20,24 +34,34 @@ def synthesize(
         str, typer.Argument(help="Whose questions: a built-in task, or a Python file.", autocompletion=completion.tasks)
     ],
     out: Annotated[Path, typer.Option(help="The folder to write; run again to go on.")],
-    server: Annotated[list[str] | None, typer.Option(help="A tool server or gateway.")] = None,
-    planner: Annotated[str, typer.Option(help="scripted, openai, transformers or vllm.")] = "scripted",
-    planner_args: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: model=…, base_url=…")] = None,
+    server: ToolServers = None,
+    no_tools: NoTools = False,
+    planner: Annotated[
+        str | None, typer.Option(help="scripted, or a backend as of eval. Default: by --planner-args, else scripted.")
+    ] = None,
+    planner_args: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE: model=… as of eval --model, base_url=…")
+    ] = None,
     chain: Annotated[list[str] | None, typer.Option(help="NAME=WEIGHT of the scripted planner.")] = None,
-    judge: Annotated[list[str] | None, typer.Option(help="A model that filters: base_url=…, model=…")] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="A model that filters: model=… as of eval --model, base_url=…")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Instead of the task's.")] = None,
     split: Annotated[str | None, typer.Option(help="Default: train.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Trajectories to try; questions are used again.")] = None,
-    format: Format = "openthinkimg",
-    prompt: Prompt = "full",
+    format: Format = None,
+    prompt: Prompt = None,
+    max_rounds: MaxRounds = None,
+    max_tokens: MaxTokens = None,
     any_answer: Annotated[bool, typer.Option("--any-answer", help="Keep wrong answers, too.")] = False,
-    max_tool_errors: Annotated[int, typer.Option(help="Keep those with at most so many failed calls.")] = 0,
-    min_tool_calls: Annotated[int, typer.Option(help="Keep those with at least so many calls.")] = 0,
+    max_tool_errors: Annotated[int, typer.Option(min=0, help="Keep those with at most so many failed calls.")] = 0,
+    min_tool_calls: Annotated[int, typer.Option(min=0, help="Keep those with at least so many calls.")] = 0,
     refuse_repeats: Annotated[bool, typer.Option("--refuse-repeats", help="Drop those that repeat a call.")] = False,
     sharegpt: Annotated[bool, typer.Option("--sharegpt", help="Also write sharegpt.json.")] = False,
     price: Price = (0.0, 0.0),
     seed: Annotated[int, typer.Option(help="Of plans, and of synthetic charts.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="Trajectories under way at once.")] = 16,
+    secrets_dir: Secrets = None,
     as_json: AsJson = False,
 ) -> None:
     """Make cold-start trajectories from any questions.
@@ -50,7 +74,7 @@ def synthesize(
     options = Options(
         task=task,
         out=out,
-        servers=server or (),
+        servers=chosen_servers(server, no_tools),
         planner=planner,
         planner_args=read_pairs(planner_args or (), "--planner-args"),
         chains=_weights(read_pairs(chain or (), "--chain")),
@@ -59,7 +83,10 @@ def synthesize(
         split=split,
         count=count,
         format=format,
-        prompt=prompt,
+        prompt=known_prompt(prompt),
+        max_rounds=max_rounds,
+        max_tokens=max_tokens,
+        secrets=secrets_dir,
         any_answer=any_answer,
         max_tool_errors=max_tool_errors,
         min_tool_calls=min_tool_calls,
@@ -84,7 +111,7 @@ def _weights(given: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(weight) for name, weight in given.items()}
 
 
-def _show(found: SynthesisResults) -> None:
+def _show(found: "SynthesisResults") -> None:
     print(f"kept {found.kept} of {found.tasks} trajectories")
     for reason, count in found.dropped.items():
         print(f"  dropped {count}: {reason}")

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
-from thinkimg.api import Manifest, ManifestError, Problem, load_manifest, scheme_of
+from thinkimg.api import Manifest, ManifestError, Problem, load_manifest, read_yaml, scheme_of
 from thinkimg.cluster.place import PLURALS, Place
 
 
@@ -16,11 +14,10 @@ def apply_manifest(place: Place, file: Path) -> list[str]:
         ManifestError: the file, with every problem in it; data that only this machine has.
     """
     manifest = load_manifest(file)
-    problems = list(_data_of_this_machine(manifest))
+    problems = [*_data_of_this_machine(manifest), *_models_of_this_machine(manifest)]
     if problems:
         raise ManifestError(problems, manifest.source)
-    documents = [document for document in yaml.safe_load_all(file.read_text(encoding="utf-8")) if document]
-    ours = [document for document in documents if document.get("kind") in PLURALS]
+    ours = [document for document in read_yaml(file) if document.get("kind") in PLURALS]
     ours.sort(key=lambda document: document["kind"] == "ToolRLJob")
     for document in ours:
         place.apply(document)
@@ -40,4 +37,14 @@ def _data_of_this_machine(manifest: Manifest) -> Iterator[Problem]:
             yield manifest.problem(
                 f"ToolRLJob/{job.name}", ("spec", "data", split, "uri"),
                 f'"{source.uri}" is a path of this machine, and pods do not see it', remedy,
+            )  # fmt: skip
+
+
+def _models_of_this_machine(manifest: Manifest) -> Iterator[Problem]:
+    for job in manifest.jobs:
+        if not scheme_of(job.spec.model.uri):
+            remedy = "Put it on a claim and name it as pvc://CLAIM/PATH, or on the hub as hf://OWNER/NAME."
+            yield manifest.problem(
+                f"ToolRLJob/{job.name}", ("spec", "model", "uri"),
+                f'"{job.spec.model.uri}" is a path of this machine, and pods do not see it', remedy,
             )  # fmt: skip

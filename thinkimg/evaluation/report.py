@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import yaml
 from rich.table import Table
 
+from thinkimg.api import read_yaml
 from thinkimg.evaluation.curves import Curve, read_curve
 from thinkimg.evaluation.markdown import markdown_rows
 from thinkimg.evaluation.origins import display_name, ordered_models, origins_of_run, trained_models
@@ -103,8 +103,8 @@ def _rows(results: RunResults, run: Path) -> list[ReportRow]:
 
 def _job_name(run: Path) -> str:
     try:
-        documents = list(yaml.safe_load_all((run / "manifest.yaml").read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError):
+        documents = read_yaml(run / "manifest.yaml")
+    except (OSError, ValueError):
         return run.resolve().name
     for document in documents:
         if isinstance(document, dict) and document.get("kind") == "ToolRLJob":

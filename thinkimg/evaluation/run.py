@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from thinkimg.client import ToolClient
     from thinkimg.evaluation.scorers import Scorer
     from thinkimg.models.chat import ChatModel
+    from thinkimg.models.reference import Model
+    from thinkimg.models.trained import Asking
 
 console = Console(stderr=True)
 
@@ -29,22 +32,30 @@ console = Console(stderr=True)
 class Options:
     """One model on one or several tasks; each attribute is an option of `thinkimg eval`.
 
-    The last three are OpenThinkIMG's: task -> file of its trajectories; task -> data; a text that ends a reply.
+    What is None is as the model was trained, where a run or a file says it, else as `Asking` says.
+
+    Attributes:
+        model: see `thinkimg.models.reference`; of `openai` with `base_url`, the endpoint's own name of it.
+        backend: None: `openai` for an endpoint, else `transformers`.
+        servers: of tools; none at all evaluates without tools. None is right for a model that was trained without.
+        tools: offered of those that the servers have; none named: those that the model was trained with, else all.
+        source: what `model` means, if that has been found already.
+        stores, data_of, stop: OpenThinkIMG's: task -> file of its trajectories; task -> data; a text that ends a reply.
     """
 
     tasks: Sequence[str]
     model: str
     out: Path
-    backend: str = "transformers"
+    backend: str | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
-    servers: Sequence[str] = ()
+    servers: Sequence[str] | None = None
     tools: Sequence[str] = ()
-    format: str = "openthinkimg"
-    prompt: Literal["full", "compact"] = "full"
-    max_rounds: int = 6
-    max_tokens: int = 512
-    max_seconds: float = 600.0
+    format: str | None = None
+    prompt: Literal["full", "compact"] | None = None
+    max_rounds: int | None = None
+    max_tokens: int | None = None
+    max_seconds: float | None = None
     temperature: float = 0.0
     seed: int = 0
     concurrency: int = 64
@@ -58,23 +69,36 @@ class Options:
     stores: Mapping[str, Path] = field(default_factory=dict)
     data_of: Mapping[str, str] = field(default_factory=dict)
     stop: str | None = None
+    source: "Model | None" = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The options, the model that they mean, and how it is asked."""
+
+    options: Options
+    model: "Model"
+    asking: "Asking"
 
     def settings(self, task: str, tools: Sequence[str], shards: int) -> EvaluationSettings:
         """All that an answer depends on. Scorers are not: answers can be scored again."""
+        from thinkimg.models.backends import backend_of
+
+        given, asked = self.options, self.asking
         return EvaluationSettings(
             task=task,
-            name=self.name or Path(self.model).name,
-            backend=self.backend,
-            model=self.model,
-            format=self.format,
-            prompt=self.prompt,
-            max_rounds=self.max_rounds,
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            seed=self.seed,
-            data=self.data_of.get(task, self.data),
-            split=self.split,
-            limit=self.limit,
+            name=given.name or self.model.name,
+            backend=backend_of(self.model, given.backend),
+            model=given.model,
+            format=asked.format,
+            prompt=asked.prompt,
+            max_rounds=asked.max_rounds,
+            max_tokens=asked.max_tokens,
+            temperature=given.temperature,
+            seed=given.seed,
+            data=given.data_of.get(task, given.data),
+            split=given.split,
+            limit=given.limit,
             tools=sorted(tools),
             shards=shards,
         )
@@ -99,37 +123,66 @@ def run_evaluation(options: Options) -> list[EvaluationResults]:
         raise UserError("--data and --split speak of one task; name one", "--data")
     scorers = {task.name: _scorers(options, task.scorer) for task in tasks}
     shard = Shard.parse(options.shard)
-    loaded = make_model(options.backend, options.model, options.model_args)
+    chosen = _chosen(options)
+    loaded = make_model(chosen.model, options.backend, options.model_args)
     model = Metered(loaded if options.stop is None else Stopped(loaded, options.stop), Prices(*options.price))
 
     async def work() -> list[EvaluationResults]:
         results = []
-        async with _connected(options) as tools:
-            agent = _agent(options, model, tools)
+        async with _connected(chosen) as tools:
+            agent = _agent(chosen.asking, model, tools)
             for task in tasks:
-                found = await _on_task(options, agent, task, scorers[task.name], shard)
+                found = await _on_task(chosen, agent, task, scorers[task.name], shard)
                 results += [found] if found is not None else []
         return results
 
     return asyncio.run(work())
 
 
+def _chosen(options: Options) -> Chosen:
+    """Raises `UserError`: no such model, or one that was trained with tools and is given no server."""
+    from thinkimg.models.backends import find_model
+    from thinkimg.models.trained import asking
+
+    model = options.source
+    if model is None:
+        model = find_model(options.model, options.backend, options.model_args)
+        print(model, file=sys.stderr)
+    if options.servers is None and model.trained is not None and model.trained.tools:
+        names = " ".join(tool.spec.tool for tool in model.trained.tools)
+        raise UserError(
+            f"{options.model} was trained with tools: start them (`thinkimg serve {names}`) and name the servers, or "
+            "say that it is evaluated without any",
+            "servers",
+        )
+    asked = asking(
+        model.trained,
+        format=options.format,
+        prompt=options.prompt,
+        max_rounds=options.max_rounds,
+        max_tokens=options.max_tokens,
+        max_seconds=options.max_seconds,
+    )
+    return Chosen(options, model, asked)
+
+
 async def _on_task(
-    options: Options, agent: "Agent", task: Any, scorers: "Sequence[Scorer]", shard: Any
+    chosen: Chosen, agent: "Agent", task: Any, scorers: "Sequence[Scorer]", shard: Any
 ) -> EvaluationResults | None:
     from thinkimg.evaluation.evaluate import Settings, evaluate
     from thinkimg.evaluation.output import Output
     from thinkimg.trajectory.store import Store
 
-    settings = options.settings(task.name, list(agent.tools.schemas), shard.count)
+    options = chosen.options
+    settings = chosen.settings(task.name, list(agent.tools.schemas), shard.count)
     output = Output(options.out / task.name, settings, shard, options.stores.get(task.name))
     output.claim()
     began = time.monotonic()
     with Store(output.store) as store, _progress() as progress:
         bar = progress.add_task(f"{task.name}: {settings.name}", total=options.limit)
-        chosen = Settings(settings.name, task.name, options.temperature, options.seed, options.concurrency)
+        asked = Settings(settings.name, task.name, options.temperature, options.seed, options.concurrency)
         questions = task.tasks(settings.data, options.split, options.limit, options.seed)
-        names = await evaluate(agent, questions, scorers, store, chosen, shard, lambda *_: progress.advance(bar))
+        names = await evaluate(agent, questions, scorers, store, asked, shard, lambda *_: progress.advance(bar))
         return output.finish(store, names, time.monotonic() - began)
 
 
@@ -139,12 +192,12 @@ def _progress() -> Progress:
     )
 
 
-def _agent(options: Options, model: "ChatModel", tools: "Tools") -> "Agent":
+def _agent(asking: "Asking", model: "ChatModel", tools: "Tools") -> "Agent":
     from thinkimg.agent.agent import Agent, Limits
     from thinkimg.agent.formats import get_format
 
-    limits = Limits(rounds=options.max_rounds, tokens_per_turn=options.max_tokens, seconds=options.max_seconds)
-    return Agent(model, tools, limits, get_format(options.format), options.prompt)
+    limits = Limits(rounds=asking.max_rounds, tokens_per_turn=asking.max_tokens, seconds=asking.max_seconds)
+    return Agent(model, tools, limits, get_format(asking.format), asking.prompt)
 
 
 def _scorers(options: Options, default: str) -> "list[Scorer]":
@@ -156,34 +209,38 @@ def _scorers(options: Options, default: str) -> "list[Scorer]":
 
 
 def _judge(options: Options) -> "ChatModel":
-    from thinkimg.models.backends import make_model
+    from thinkimg.models.backends import model_of
 
-    arguments = dict(options.judge)
-    if "base_url" not in arguments or "model" not in arguments:
-        raise UserError("the judge needs base_url=… and model=…", "--judge")
-    return make_model("openai", str(arguments.pop("model")), arguments)
+    return model_of(options.judge, None, "--judge")[1]
 
 
 class _connected:
     """A tool client's tools while the block lasts, or none without servers."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    def __init__(self, chosen: Chosen) -> None:
+        self.options = chosen.options
+        self.trained = chosen.model.trained
         self.client: ToolClient | None = None
 
     async def __aenter__(self) -> "Tools":
         from thinkimg.agent.tools import NoTools, only
         from thinkimg.client import ResultCache, ToolClient
 
-        servers = self.options.servers
+        servers = self.options.servers or ()
         if not servers:
             if self.options.tools:
                 raise UserError("tools need a server: start one with `thinkimg serve`, and give --server URL", "--tool")
             return NoTools()
         key = os.environ.get(Variable.API_KEY)
-        self.client = ToolClient(servers, dict.fromkeys(servers, key) if key else None, cache=ResultCache())
+        self.client = ToolClient(
+            servers,
+            dict.fromkeys(servers, key) if key else None,
+            timeout_seconds=self.trained.call_seconds if self.trained else 30,
+            cache=ResultCache(),
+        )
         await self.client.connect()
-        return only(self.client, self.options.tools) if self.options.tools else self.client
+        names = self.options.tools or (self.trained.tool_names if self.trained else None)
+        return only(self.client, names) if names else self.client
 
     async def __aexit__(self, *_: object) -> None:
         if self.client is not None:

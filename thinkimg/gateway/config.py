@@ -1,6 +1,7 @@
 """Configuration of a gateway."""
 
 import ipaddress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
+from thinkimg.models.reference import absolute
 from thinkimg.serving.config import ProcessConfig, first_fault, read_document
 
 
@@ -30,23 +32,36 @@ class Upstream(BaseModel):
 
     Attributes:
         name: what callers write as `model`.
-        base_url: an OpenAI-compatible endpoint, up to and without `/chat/completions`.
-        model: the endpoint's name of the model; None: the same as `name`.
+        base_url: an OpenAI-compatible endpoint, up to and without `/chat/completions`; of the backend `vllm-server` its
+            address. None: `model` says where the model is.
+        model: with `base_url` the endpoint's name of the model, else a model as `thinkimg.models.reference` reads it (a
+            stage of a run, a folder, the hub's name, `https://host/v1#NAME`), relative to the file. None: as `name`.
+        backend: None: `openai` for an endpoint, else `transformers`, in this process.
+        model_args: of the backend, as in `thinkimg eval`.
         api_key_variable: name of the environment variable that holds the endpoint's key.
-        format: the syntax in which the model writes calls.
-        tools: the tools that it is offered; None: all.
-        extra: further fields of each request, stronger than ours; null leaves one out.
+        format, prompt: the syntax in which the model writes calls, and the wording of its system prompt; None: as it
+            was trained, else openthinkimg and full.
+        tools: the tools that it is offered; None: those that it was trained with, all if that is not known.
+        extra: further fields of each request to an endpoint, stronger than ours; null leaves one out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, max_length=200)
-    base_url: str
+    base_url: str | None = None
     model: str | None = None
+    backend: Literal["openai", "transformers", "vllm", "vllm-server"] | None = None
+    model_args: dict[str, Any] = Field(default_factory=dict)
     api_key_variable: str | None = None
-    format: Literal["openthinkimg", "hermes"] = "openthinkimg"
+    format: Literal["openthinkimg", "hermes"] | None = None
+    prompt: Literal["full", "compact"] | None = None
     tools: tuple[str, ...] | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether `base_url` alone says where the model is."""
+        return self.base_url is not None and self.backend in (None, "openai")
 
 
 class Limits(BaseModel):
@@ -142,9 +157,25 @@ def read_config(path: Path, **overrides: Any) -> GatewayConfig:
     document = read_document(path)
     if not isinstance(document, dict):
         raise UserError("must be a mapping with at least `servers`", str(path))
-    if document.get("keys_file"):  # relative to the file that names it
-        document["keys_file"] = path.parent / str(document["keys_file"])
-    return parse_config({**document, **overrides})
+    return parse_config({**below(document, path.parent), **overrides})
+
+
+def below(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The document with its paths below `folder`, where the file is that names them."""
+    found = dict(document)
+    if found.get("keys_file"):
+        found["keys_file"] = folder / str(found["keys_file"])
+    models = found.get("models")
+    if isinstance(models, list):
+        found["models"] = [_model_below(model, folder) if isinstance(model, dict) else model for model in models]
+    return found
+
+
+def _model_below(model: dict[str, Any], folder: Path) -> dict[str, Any]:
+    if model.get("base_url") and model.get("backend") in (None, "openai"):
+        return model
+    written = model.get("model") or model.get("name")
+    return {**model, "model": absolute(written, folder)} if isinstance(written, str) else model
 
 
 def parse_config(document: Any) -> GatewayConfig:

@@ -10,7 +10,7 @@ from typing import Any
 
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
-from thinkimg.gateway.config import GatewayConfig, is_loopback, parse_config
+from thinkimg.gateway.config import GatewayConfig, below, is_loopback, parse_config
 from thinkimg.serving.fleet import Plan
 from thinkimg.serving.supervisor import ServerSpec
 
@@ -34,9 +34,7 @@ def with_gateway(plan: Plan, folder: Path, keys_file: Path | None = None, allow_
         return plan
     if any(server.name == NAME for server in plan.servers):
         raise UserError(f"a service cannot be called {NAME!r} where there is a gateway", "services")
-    settings = dict(plan.gateway)
-    if settings.get("keys_file"):
-        settings["keys_file"] = (folder / str(settings["keys_file"])).resolve()
+    settings = below(plan.gateway, folder.resolve())
     if keys_file:
         settings["keys_file"] = keys_file.resolve()
     if allow_anonymous:

@@ -1,46 +1,62 @@
-"""One question to a trained model, about the user's own pictures, with live tools."""
+"""One question to a model, about the user's own pictures, with live tools."""
 
 import asyncio
-import tempfile
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from thinkimg.agent.tools import NoTools
-from thinkimg.api import load_manifest
+from thinkimg.agent.agent import Agent, Limits
+from thinkimg.agent.formats import get_format
 from thinkimg.errors import UserError
 from thinkimg.image import Image, ImageDecodeError
-from thinkimg.jobs.export import find_model
-from thinkimg.jobs.runner.run import job_of, servers_of
-from thinkimg.jobs.stages.context import Context, call_seconds_of
-from thinkimg.jobs.stages.stage import trained_with_tools
-from thinkimg.serving import Supervisor
-from thinkimg.tools.registry import own_tools
+from thinkimg.jobs.model_tools import ready, tools_of_servers
+from thinkimg.models.backends import find_model, make_model
+from thinkimg.models.trained import asking
 from thinkimg.trajectory import Task, Trajectory, write_trajectories
 
 
-def ask_model(
-    path: Path, images: Sequence[Path], question: str, out: Path | None, secrets: Path | None = None
-) -> Trajectory:
-    """Run the agent greedily; what it said, with the answer.
+@dataclass(frozen=True)
+class Question:
+    """Each attribute is an option of `thinkimg ask`; None: as the model was trained, else the default of `Asking`.
+
+    Attributes:
+        servers: of tools; None: those that the model was trained with are started.
+        secrets: where a manifest's secrets are files, `NAME/KEY`.
+    """
+
+    text: str
+    images: Sequence[Path]
+    model: str
+    backend: str | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    servers: Sequence[str] | None = None
+    format: str | None = None
+    prompt: str | None = None
+    secrets: Path | None = None
+
+
+def ask_model(question: Question, out: Path | None) -> Trajectory:
+    """Run the agent greedily; what it said, with the answer. Which model is taken stands on standard error.
 
     Raises:
         UserError: no such model; a picture that cannot be read.
     """
-    run, name = find_model(path)
-    manifest = load_manifest(run.manifest, own_tools())
-    job = job_of(manifest, run)
-    task = Task("question", question, tuple(_read(image) for image in images))
-    with tempfile.TemporaryDirectory() as logs:
-        tools = trained_with_tools(job, name)
-        with Supervisor(servers_of(manifest, job, secrets) if tools else [], Path(logs)) as servers:
-            context = Context(
-                job,
-                run,
-                endpoints=servers.endpoints,
-                call_seconds=call_seconds_of(manifest, job),
-                data_folder=manifest.folder,
-            )
-            trajectory = asyncio.run(_answer(context, name, task, tools))
+    found = find_model(question.model, question.backend, question.model_args)
+    print(found, file=sys.stderr)
+    task = Task("question", question.text, tuple(_read(image) for image in question.images))
+    asked = asking(found.trained, format=question.format, prompt=question.prompt)
+    limits = Limits(rounds=asked.max_rounds, tokens_per_turn=asked.max_tokens, seconds=asked.max_seconds)
+    with ready(found, question.servers, question.secrets) as (found, endpoints):
+        model = make_model(found, question.backend, question.model_args)
+
+        async def answer() -> Trajectory:
+            async with tools_of_servers(endpoints, found.trained) as tools:
+                agent = Agent(model, tools, limits, get_format(asked.format), asked.prompt)
+                return await agent.run(task, temperature=0.0)
+
+        trajectory = asyncio.run(answer())
     if out is not None:
         write_trajectories([trajectory], out)
     return trajectory
@@ -53,9 +69,3 @@ def _read(path: Path) -> Image:
         return image
     except (OSError, ImageDecodeError) as error:
         raise UserError(str(error), f"--image {path}") from error
-
-
-async def _answer(context: Context, name: str, task: Task, tools: bool) -> Trajectory:
-    model = context.load(name).chat
-    async with context.client() as client:
-        return await context.agent(model, client if tools else NoTools()).run(task, temperature=0.0)

@@ -32,6 +32,12 @@ def tool_keys(endpoints: Sequence[str], environment: Mapping[str, str]) -> dict[
     return {endpoint: environment[name] for endpoint, name in names.items() if environment.get(name)}
 
 
+def claims_folder() -> Path | None:
+    """Below which claims are mounted; None outside of pods."""
+    root = os.environ.get(Variable.CLAIMS)
+    return None if root is None else Path(root)
+
+
 def mounted_path(uri: str, field: str) -> Path:
     """Where `pvc://claim/path` is in this pod. Raises `UserError` anywhere else."""
     root = os.environ.get(Variable.CLAIMS)

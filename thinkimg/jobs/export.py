@@ -1,50 +1,65 @@
-"""A trained stage as a model folder that plain transformers loads, with a card that says what it can do."""
+"""A model as a folder that plain transformers loads, with a card that says what it can do."""
 
 import shutil
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from thinkimg.errors import UserError
-from thinkimg.jobs.layout import Run
+from thinkimg.jobs.model_tools import made
+from thinkimg.models.backends import find_model
+from thinkimg.models.checkpoint import check_checkpoint
+from thinkimg.models.loading import loading_of
+from thinkimg.models.reference import Endpoint, Folder, Model
+from thinkimg.models.trained import write_trained
+
+_OF_TRAINING = (
+    "checkpoint-*", "complete.json", "optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "global_step*",
+    "trainer_state.json", "training_args.bin", "base.json", "done.json", "output.log", "servers",
+)  # fmt: skip
 
 
-def find_model(path: Path) -> tuple[Run, str]:
-    """The run and the stage of `runs/demo/stages/v-toolrl`, or in short `runs/demo/v-toolrl`.
+def export_model(written: str, out: Path, model_args: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Write weights, processor, README.md, and what the model was trained to be asked with (`thinkimg_config.json`).
+    Adapters are merged. `out` must not hold anything yet.
+
+    Args:
+        model_args: `revision`, `base` (of an adapter), `trust_remote_code`.
 
     Raises:
-        UserError: no finished model is there; the stages that have one are named.
+        UserError: no such model, or one without weights here.
     """
-    path = path.resolve()
-    folder = path.parent.parent if path.parent.name == "stages" else path.parent
-    run = Run(folder)
-    if (run.model(path.name) / "config.json").exists():
-        return run, path.name
-    known = sorted(found.parent.parent.name for found in folder.glob("stages/*/model/config.json"))
-    hint = f"{folder} has {', '.join(known)}" if known else f"{folder} is not a run with trained models"
-    raise UserError(f"there is no trained model; {hint}", str(path))
-
-
-def export_model(path: Path, out: Path) -> None:
-    """Copy weights and processor, write README.md. `out` must not hold anything yet."""
-    run, name = find_model(path)
-    if out.exists() and any(out.iterdir()):
+    model = find_model(written, None, model_args)
+    print(model, file=sys.stderr)
+    if isinstance(model.source, Endpoint):
+        raise UserError(f"{model.source} has no weights here", "MODEL")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError("the folder is not empty", str(out))
-    shutil.copytree(run.model(name), out, dirs_exist_ok=True)
-    (out / "README.md").write_text(_card(run, name))
+    model = made(model)
+    if isinstance(model.source, Folder):
+        check_checkpoint(model.source.path)
+        shutil.copytree(model.source.path, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_OF_TRAINING))
+    else:
+        from thinkimg.models.pretrained import load_model
+
+        load_model(model, loading_of(model_args, dtype="auto")).save(out)
+    if model.trained is not None:
+        write_trained(out, model.trained)
+    (out / "README.md").write_text(_card(model), encoding="utf-8")
 
 
-def _card(run: Run, name: str) -> str:
-    results = run.path / "results.md"
-    table = results.read_text() if results.exists() else "The run is not finished: there is no table yet.\n"
+def _card(model: Model) -> str:
     return f"""---
 library_name: transformers
 pipeline_tag: image-text-to-text
 tags: [thinkimg, tool-use]
 ---
 
-# {name}
+# {_title(model)}
 
-A vision-language model trained with ThinkIMG to call vision tools while it reasons: stage `{name}` of a ToolRLJob. It
-expects the system prompt and the tool-call syntax of that job (`manifest.yaml` of the run).
+{_origin(model)}
 
 ```python
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -53,4 +68,26 @@ model = AutoModelForImageTextToText.from_pretrained("this folder")
 processor = AutoProcessor.from_pretrained("this folder")
 ```
 
-{table}"""
+{_table(model)}"""
+
+
+def _title(model: Model) -> str:
+    return str(model.place.stage) if model.place else Path(model.written).name
+
+
+def _origin(model: Model) -> str:
+    if model.trained is None:
+        return f"Written by `thinkimg export` from {model.source}."
+    return (
+        "A vision-language model trained with ThinkIMG to call vision tools while it reasons: stage "
+        f"`{model.trained.stage}` of the ToolRLJob `{model.trained.job}`. It expects the system prompt, the call "
+        f"syntax and the tools that it was trained with ({model.trained}); `thinkimg_config.json` has them, and "
+        "`thinkimg ask`, `eval` and `gateway` take them from there."
+    )
+
+
+def _table(model: Model) -> str:
+    if model.place is None:
+        return ""
+    results = model.place.run / "results.md"
+    return results.read_text() if results.exists() else "The run is not finished: there is no table yet.\n"

@@ -14,10 +14,10 @@ What stands in the JSON files: `thinkimg.results`.
 from dataclasses import dataclass
 from pathlib import Path
 
+from thinkimg.api import BASE
 from thinkimg.jsonfile import read, write
+from thinkimg.models.runs import model_folder, stage_folder
 from thinkimg.results import AnyDone, ToolCalls, ToolFigures, read_done
-
-BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Run:
         return self.path / BASE
 
     def stage(self, name: str) -> Path:
-        return self.base if name == BASE else self.path / "stages" / name
+        return stage_folder(self.path, name)
 
     def model(self, name: str) -> Path:
         """The folder of a trained stage's model, or of the base."""
-        return self.base if name == BASE else self.stage(name) / "model"
+        return model_folder(self.path, name)
 
     @property
     def marker(self) -> Path:

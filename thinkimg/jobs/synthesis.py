@@ -1,7 +1,9 @@
 """Cold-start trajectories from any benchmark's or file's questions: what `thinkimg synthesize` runs."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,22 +15,29 @@ from thinkimg.results import SynthesisResults
 
 @dataclass(frozen=True)
 class Options:
-    """Each attribute is an option of `thinkimg synthesize`."""
+    """Each attribute is an option of `thinkimg synthesize`.
+
+    Attributes:
+        servers: of tools; None: those that the planner was trained with, started.
+        planner: `scripted`, or the backend of the model that `planner_args` name; None: by what they name.
+        format, prompt, max_rounds, max_tokens: None: as the planner was trained, else as `Asking` says.
+        secrets: where a manifest's secrets are files, `NAME/KEY`.
+    """
 
     task: str
     out: Path
-    servers: Sequence[str] = ()
-    planner: str = "scripted"
+    servers: Sequence[str] | None = None
+    planner: str | None = None
     planner_args: Mapping[str, Any] = field(default_factory=dict)
     chains: Mapping[str, float] = field(default_factory=dict)
     judge: Mapping[str, Any] = field(default_factory=dict)
     data: str | None = None
     split: str | None = None
     count: int | None = None
-    format: str = "openthinkimg"
-    prompt: str = "full"
-    max_rounds: int = 6
-    max_tokens: int = 512
+    format: str | None = None
+    prompt: str | None = None
+    max_rounds: int | None = None
+    max_tokens: int | None = None
     any_answer: bool = False
     max_tool_errors: int = 0
     min_tool_calls: int = 0
@@ -37,6 +46,17 @@ class Options:
     price: tuple[float, float] = (0.0, 0.0)
     seed: int = 0
     concurrency: int = 16
+    secrets: Path | None = None
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Who proposes, how it is asked, and where its tools are."""
+
+    model: Any
+    asking: Any
+    servers: Sequence[str]
+    trained: Any = None
 
 
 def run_synthesis(options: Options) -> SynthesisResults:
@@ -48,15 +68,15 @@ def run_synthesis(options: Options) -> SynthesisResults:
     """
     from thinkimg.agent.agent import Agent, Limits
     from thinkimg.agent.formats import get_format
-    from thinkimg.agent.tools import NoTools
-    from thinkimg.client import ResultCache, ToolClient
+    from thinkimg.api import Filters, Synthesize
     from thinkimg.data.sharegpt import write_sharegpt
     from thinkimg.evaluation.scorers import find_rule
     from thinkimg.evaluation.tasks import find_task
+    from thinkimg.jobs.model_tools import tools_of_servers
     from thinkimg.jobs.stages.questions import TRAJECTORIES
-    from thinkimg.models.backends import Metered, Prices
+    from thinkimg.models.backends import Metered, Prices, model_of
     from thinkimg.synthesis.opinion import ModelOpinion
-    from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
+    from thinkimg.synthesis.synthesize import repeated, synthesize
     from thinkimg.trajectory import Trajectory, write_trajectories
     from thinkimg.trajectory.store import Store
 
@@ -65,31 +85,29 @@ def run_synthesis(options: Options) -> SynthesisResults:
     if not questions:
         raise UserError("there are no questions", "--data")
     tasks = list(repeated(questions, options.count or len(questions)))
-    filters = Filters(not options.any_answer, options.max_tool_errors, options.min_tool_calls, options.refuse_repeats)
+    filters = Filters(
+        require_correct=not options.any_answer,
+        max_tool_errors=options.max_tool_errors,
+        min_tool_calls=options.min_tool_calls,
+        refuse_repeats=options.refuse_repeats,
+    )
+    spec = Synthesize(filters=filters, concurrency=options.concurrency)
     rule = find_rule(task.scorer)
 
     def right(answer: str | None, reference: str) -> bool:
         return rule.of(Trajectory(question="", reference=reference, answer=answer)) == 1.0
 
-    opinion = ModelOpinion(_endpoint(options.judge, "--judge")) if options.judge else None
-    model = Metered(_planner(options), Prices(*options.price))
-    limits = Limits(rounds=options.max_rounds, tokens_per_turn=options.max_tokens)
-    client = ToolClient(options.servers, cache=ResultCache()) if options.servers else None
+    opinion = ModelOpinion(model_of(options.judge, None, "--judge")[1]) if options.judge else None
 
-    async def work() -> SynthesisResults:
-        if client is not None:
-            await client.connect()
-        try:
-            agent = Agent(model, client or NoTools(), limits, get_format(options.format), options.prompt)  # type: ignore[arg-type]
+    async def work(planner: Planner) -> SynthesisResults:
+        model, asked = Metered(planner.model, Prices(*options.price)), planner.asking
+        limits = Limits(rounds=asked.max_rounds, tokens_per_turn=asked.max_tokens, seconds=asked.max_seconds)
+        async with tools_of_servers(planner.servers, planner.trained) as tools:
+            agent = Agent(model, tools, limits, get_format(asked.format), asked.prompt)
             with Store(options.out / "attempts.jsonl") as store:
-                made = await synthesize(
-                    agent, tasks, right, filters, options.seed, options.concurrency, store=store, opinion=opinion
-                )
+                made = await synthesize(agent, tasks, right, spec, options.seed, store=store, opinion=opinion)
                 store.put_in_order([one.id for one in tasks])
                 usage = [store.record(one.id)["meta"].get("usage", {}) for one in tasks]
-        finally:
-            if client is not None:
-                await client.close()
         write_trajectories(made.kept, options.out / TRAJECTORIES)
         if options.sharegpt:
             write_sharegpt(made.kept, options.out / "sharegpt.json")
@@ -98,31 +116,34 @@ def run_synthesis(options: Options) -> SynthesisResults:
             tasks=len(tasks), kept=len(made.kept), dropped=dict(made.dropped.most_common()), **totals
         )
 
-    found = asyncio.run(work())
+    with _planner(options) as planner:
+        found = asyncio.run(work(planner))
     write(options.out / "synthesis.json", found)
     return found
 
 
-def _planner(options: Options) -> Any:
+@contextmanager
+def _planner(options: Options) -> Iterator[Planner]:
     from thinkimg.agent.formats import get_format
-    from thinkimg.models.backends import make_model
+    from thinkimg.jobs.model_tools import ready
+    from thinkimg.models.backends import find_model, make_model
+    from thinkimg.models.trained import asking
     from thinkimg.synthesis.planner import CHAINS, ScriptedPlanner
 
-    if options.planner != "scripted":
-        arguments = dict(options.planner_args)
-        model = str(arguments.pop("model", ""))
-        if not model:
-            raise UserError("the planner needs model=…", "--planner-args")
-        return make_model(options.planner, model, arguments)
-    if unknown := options.chains.keys() - CHAINS.keys():
-        raise UserError(f"there is no chain {min(unknown)!r}; there are {', '.join(CHAINS)}", "--chain")
-    return ScriptedPlanner(get_format(options.format), options.chains or dict.fromkeys(CHAINS, 1.0))
-
-
-def _endpoint(given: Mapping[str, Any], field: str) -> Any:
-    from thinkimg.models.backends import make_model
-
-    arguments = dict(given)
-    if "model" not in arguments:
-        raise UserError("needs base_url=… and model=…", field)
-    return make_model("openai", str(arguments.pop("model")), arguments)
+    given = {name: getattr(options, name) for name in ("format", "prompt", "max_rounds", "max_tokens")}
+    arguments = dict(options.planner_args)
+    if options.planner == "scripted" or (options.planner is None and not arguments):
+        if unknown := options.chains.keys() - CHAINS.keys():
+            raise UserError(f"there is no chain {min(unknown)!r}; there are {', '.join(CHAINS)}", "--chain")
+        asked = asking(None, **given)
+        scripted = ScriptedPlanner(get_format(asked.format), options.chains or dict.fromkeys(CHAINS, 1.0))
+        yield Planner(scripted, asked, options.servers or ())
+        return
+    written = str(arguments.pop("model", "") or "")
+    if not written:
+        raise UserError("the planner needs model=…", "--planner-args")
+    found = find_model(written, options.planner, arguments, "--planner-args")
+    print(f"planner's {found}", file=sys.stderr)
+    with ready(found, options.servers, options.secrets) as (found, servers):
+        model = make_model(found, options.planner, arguments, "--planner-args")
+        yield Planner(model, asking(found.trained, **given), servers, found.trained)

@@ -1,13 +1,18 @@
-"""A model by the name of its backend: `transformers`, `vllm` (both in this process) or `openai` (any endpoint)."""
+"""A model by its name and its backend: `transformers` and `vllm` run in this process, `vllm-server` is `vllm serve`
+asked in tokens, `openai` is any endpoint asked in messages."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any
 
 from thinkimg.errors import UserError
 from thinkimg.models.api import ApiModel
-from thinkimg.models.chat import ChatModel, Reply, SamplingParameters
+from thinkimg.models.chat import ChatModel, Reply, SamplingParameters, TokenModel
+from thinkimg.models.loading import NAMES as LOADING
+from thinkimg.models.loading import loading_of
+from thinkimg.models.reference import Endpoint, Model, Reader
 from thinkimg.trajectory import Trajectory
 
 
@@ -52,48 +57,136 @@ class Stopped:
         return replace(reply, text=before, finish="stop") if found else reply
 
 
-def make_model(backend: str, model: str, options: Mapping[str, Any]) -> ChatModel:
+def find_model(
+    written: str, backend: str | None = None, options: Mapping[str, Any] = MappingProxyType({}), field: str = "--model"
+) -> Model:
+    """What `written` means for a backend: `thinkimg.models.reference`, and of `openai` with `base_url` the endpoint's
+    own name of the model.
+
+    Raises:
+        UserError: there is no such backend; the name means nothing here.
+    """
+    if backend is not None and backend not in BACKENDS:
+        raise UserError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}", "--backend")
+    if backend == OPENAI or (backend is None and "base_url" in options):
+        if "base_url" in options:
+            return Model(written, Endpoint(str(options["base_url"]), written))
+        if "://" not in written:
+            raise UserError(
+                "openai needs the endpoint: --model-args base_url=https://host/v1, or --model https://host/v1#NAME",
+                "--model-args",
+            )
+    given = {name: str(options[name]) for name in ("revision", "base") if options.get(name) is not None}
+    return Reader(field, **given).read(written)  # type: ignore[arg-type]
+
+
+def backend_of(model: Model, backend: str | None) -> str:
+    """The one that was asked for, else `openai` for an endpoint and `transformers` for weights."""
+    return backend or (OPENAI if isinstance(model.source, Endpoint) else "transformers")
+
+
+def make_model(
+    model: Model, backend: str | None = None, options: Mapping[str, Any] = MappingProxyType({}), field: str = "--model"
+) -> ChatModel:
     """Load a model, or find its endpoint.
 
     Args:
-        model: a folder or the hub's name; of `openai`, the endpoint's name of the model.
         options: of `openai`: `base_url`, `api_key_variable` (name of an environment variable), `retries`,
-            `timeout_seconds`, `max_concurrency`, `requests_per_minute`, `extra`; of `transformers`: `revision`,
-            `trust_remote_code`, `max_batch`; of `vllm`: what its engine takes.
+            `timeout_seconds`, `max_concurrency`, `requests_per_minute`, `extra`. Of the others: `revision`, `base` (of
+            an adapter), `trust_remote_code`, `min_pixels`, `max_pixels`; and of `transformers` `max_batch`, of `vllm`
+            what its engine takes, of `vllm-server` `base_url`, `api_key_variable`, `max_model_len`, `retries`,
+            `timeout_seconds`, `max_concurrency`.
 
     Raises:
-        UserError: no such backend or option; nothing loadable.
+        UserError: no such option; nothing loadable.
     """
-    if backend not in _BACKENDS:
-        raise UserError(f"there is no backend {backend!r}; there are {', '.join(_BACKENDS)}", "--backend")
-    return _BACKENDS[backend](model, dict(options))
+    try:
+        return BACKENDS[backend_of(model, backend)](model, dict(options), field)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("torch", "transformers", "peft"):
+            raise
+        raise UserError(
+            "a model in this process needs the extra `train`: pip install 'thinkimg[train]'", field
+        ) from None
 
 
-def _openai(model: str, options: dict[str, Any]) -> ChatModel:
-    known = {field.name for field in fields(ApiModel) if field.init} - {"model", "api_key"}
-    variable = options.pop("api_key_variable", None)
-    _refuse_unknown(options, known | {"api_key_variable"}, "openai")
-    if "base_url" not in options:
-        raise UserError("openai needs the endpoint: --model-args base_url=https://host/v1", "--model-args")
-    if variable is not None and variable not in os.environ:
-        raise UserError(f"the environment variable {variable} is not set", "--model-args api_key_variable")
-    return ApiModel(model=model, api_key=os.environ.get(variable or "OPENAI_API_KEY"), **options)
+def model_of(options: Mapping[str, Any], backend: str | None, field: str) -> tuple[Model, ChatModel]:
+    """A model that options name all by themselves: `model`, and what `make_model` takes.
+
+    Raises:
+        UserError: none is named, or see `find_model` and `make_model`.
+    """
+    arguments = dict(options)
+    written = str(arguments.pop("model", "") or "")
+    if not written:
+        raise UserError("needs model=…: a folder, the hub's name, or https://host/v1#NAME", field)
+    model = find_model(written, backend, arguments, field)
+    return model, make_model(model, backend, arguments, field)
 
 
-def _transformers(model: str, options: dict[str, Any]) -> ChatModel:
-    _refuse_unknown(options, {"revision", "trust_remote_code", "max_batch"}, "transformers")
+def _openai(model: Model, options: dict[str, Any], field: str) -> ChatModel:
+    if not isinstance(model.source, Endpoint):
+        raise UserError(f"{model.source} is no endpoint; write https://host/v1#NAME, or take another backend", field)
+    return endpoint_model(model.source, _key(options, "OPENAI_API_KEY"), options)
+
+
+def endpoint_model(source: Endpoint, api_key: str | None, options: Mapping[str, Any]) -> ApiModel:
+    """Args:
+        options: `base_url` (which the source has), `retries`, `timeout_seconds`, `max_concurrency`,
+            `requests_per_minute`, `extra`.
+
+    Raises:
+        UserError: no such option, or a wrong address or key.
+    """
+    _refuse_unknown(options, {*_arguments(ApiModel, "model", "api_key"), "api_key_variable"}, OPENAI)
+    return ApiModel(**(dict(options) | {"base_url": source.base_url, "model": source.name, "api_key": api_key}))
+
+
+def _transformers(model: Model, options: dict[str, Any], field: str) -> ChatModel:
     from thinkimg.models.pretrained import load_model
 
-    loaded = load_model(model, options.get("revision"), bool(options.get("trust_remote_code", False)))
+    _refuse_unknown(options, {*LOADING, "max_batch"}, "transformers")
+    loaded = load_model(model, loading_of(options, field))
     if "max_batch" in options:
         loaded.chat.generator.max_batch = int(options["max_batch"])  # type: ignore[attr-defined]
     return loaded.chat
 
 
-def _vllm(model: str, options: dict[str, Any]) -> ChatModel:
+def _vllm(model: Model, options: dict[str, Any], field: str) -> ChatModel:
     from thinkimg.models.vllm.loading import load_model
 
-    return load_model(model, **options)
+    return load_model(model, loading_of(options, field), **_without_loading(options))
+
+
+def _vllm_server(model: Model, options: dict[str, Any], field: str) -> ChatModel:
+    """Configuration and processor of the model are needed here, its weights are not."""
+    from thinkimg.models.families import family_of
+    from thinkimg.models.pretrained import load_processor
+    from thinkimg.models.vllm.server import VLLMServerGenerator
+
+    known = _arguments(VLLMServerGenerator, "family", "api_key")
+    _refuse_unknown(options, {*LOADING, *known, "api_key_variable"}, "vllm-server")
+    if "base_url" not in options:
+        raise UserError("vllm-server needs its address: --model-args base_url=http://host:8000", "--model-args")
+    key = _key(options, "VLLM_API_KEY")
+    config, processor = load_processor(model, loading_of(options, field))
+    family = family_of(config.model_type, processor, field)
+    return TokenModel(family, VLLMServerGenerator(family, api_key=key, **_without_loading(options)))
+
+
+def _without_loading(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in LOADING}
+
+
+def _key(options: dict[str, Any], default: str) -> str | None:
+    variable = options.pop("api_key_variable", None)
+    if variable is not None and variable not in os.environ:
+        raise UserError(f"the environment variable {variable} is not set", "--model-args api_key_variable")
+    return os.environ.get(variable or default)
+
+
+def _arguments(kind: Any, *without: str) -> set[str]:
+    return {field.name for field in fields(kind) if field.init} - set(without)
 
 
 def _refuse_unknown(options: Mapping[str, Any], known: set[str], backend: str) -> None:
@@ -101,4 +194,5 @@ def _refuse_unknown(options: Mapping[str, Any], known: set[str], backend: str) -
         raise UserError(f"{backend} has no {unknown[0]!r}; it has {', '.join(sorted(known))}", "--model-args")
 
 
-_BACKENDS = {"transformers": _transformers, "openai": _openai, "vllm": _vllm}
+OPENAI = "openai"
+BACKENDS = {"transformers": _transformers, "openai": _openai, "vllm": _vllm, "vllm-server": _vllm_server}

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from thinkimg import jsonl
@@ -23,6 +22,7 @@ from thinkimg.evaluation.run import Options, run_evaluation, show
 from thinkimg.image import Image
 from thinkimg.pairs import split_pairs
 from thinkimg.results import EvaluationResults
+from thinkimg.serving.config import read_document
 from thinkimg.trajectory import Trajectory
 from thinkimg.trajectory.store import ITEM, Store
 
@@ -151,10 +151,7 @@ def _grouped(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_file(path: Path) -> list[Entry]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", str(path)) from error
+    document = read_document(path)
     entries = document if isinstance(document, list) else [document]
     return [_entry(one, f"{path}[{number}]") for number, one in enumerate(entries)]
 

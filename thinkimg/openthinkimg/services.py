@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from thinkimg.errors import UserError
+from thinkimg.serving.config import read_document
 from thinkimg.serving.fleet import Plan, parse_fleet
 from thinkimg.tools.registry import TOOLS
 from thinkimg.tools.tool import normalise_name
@@ -46,10 +45,7 @@ def read_openthinkimg(path: Path) -> Plan:
     Raises:
         UserError: the file cannot be read, is no such file, or names workers that have no tool here.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", str(path)) from error
+    document = read_document(path)
     if not isinstance(document, dict) or not isinstance(document.get("tool_worker_config"), list):
         raise UserError("it has no list `tool_worker_config`: this is no service file of OpenThinkIMG", str(path))
     ignored = [str(key) for key in document if key not in _HONOURED_TOP]

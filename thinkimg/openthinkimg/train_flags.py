@@ -234,7 +234,7 @@ def _count(values: Mapping[str, Any]) -> int:
     key = values.get("query_key", "question")
     uri = str(given) if given.is_file() else f"hf://{given}"
     try:
-        return len(load_questions(uri if key == "question" else f"{uri}?question={key}", "train", 0))
+        return len(load_questions(uri if key == "question" else f"{uri}?question={key}", "train", decode=False))
     except ValueError as error:
         raise UserError(str(error), "--dataset_name") from error
 

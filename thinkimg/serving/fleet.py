@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from thinkimg.api import ManifestError, check_local, load_manifest
+from thinkimg.api import ManifestError, check_local, load_manifest, read_yaml
 from thinkimg.errors import ModelError, UserError
 from thinkimg.serving.config import ServerConfig, first_fault
 from thinkimg.serving.supervisor import ServerSpec
@@ -114,8 +113,8 @@ def read_fleet(path: Path, secrets: Path | None = None) -> Plan:
         UserError, ManifestError: the file cannot be read or is wrong; the field is named.
     """
     try:
-        documents = [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        documents = [document for document in read_yaml(path) if document]
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot be read: {error}", str(path)) from error
     if any(isinstance(document, dict) and "apiVersion" in document for document in documents):
         return _manifest(path, secrets)

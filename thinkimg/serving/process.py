@@ -12,6 +12,7 @@ import uvicorn
 
 from thinkimg.api.pod_contract import ExitCode
 from thinkimg.errors import UserError
+from thinkimg.extras import naming_the_extra
 from thinkimg.serving.config import ServerConfig, read_config
 from thinkimg.serving.listener import Announcer, Server, bind, url_of
 from thinkimg.serving.logs import configure_logging
@@ -110,7 +111,8 @@ def _load_in_thread(service: ToolService, loop: asyncio.AbstractEventLoop, loade
     def load() -> None:
         failure = None
         try:
-            service.load()
+            with naming_the_extra("a tool server", preferred=("tools", "transformers")):
+                service.load()
         except Exception as error:
             if not isinstance(error, UserError):
                 log.exception("the tools cannot be loaded")

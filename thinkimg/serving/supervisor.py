@@ -17,6 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.extras import require
 from thinkimg.serving.config import ProcessConfig, dump_config
 
 _POLL_SECONDS = 0.05
@@ -25,6 +26,8 @@ _MAX_BACKOFF_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
 _KILL_SECONDS = 2.0
 _TAIL_LINES = 20
+_NEEDS = ("fastapi", "uvicorn", "prometheus_client")
+"""Packages without which no server of ours starts: said once, before any process fails for want of them."""
 log = logging.getLogger(__name__)
 
 
@@ -150,6 +153,8 @@ class Supervisor:
         return [server.status() for server in self._servers]
 
     def _start_all(self) -> None:
+        if self._servers:
+            require(_NEEDS, "a tool server", preferred=("tools",))
         self._folder.mkdir(parents=True, exist_ok=True)
         self._stopping.clear()
         for server in self._servers:

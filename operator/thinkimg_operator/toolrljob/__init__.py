@@ -1,2 +1,2 @@
-"""ToolRLJob: `render` (what should exist), `attempts` (what failed, and what follows), `stages` (what is next), and
-`reconcile`, which observes, lets the pure parts decide, and writes."""
+"""ToolRLJob: `reconcile` observes the cluster, `decision` decides by the rules in the files beside it, `render` says
+what objects look like; then `reconcile` writes."""

@@ -33,7 +33,7 @@ _DISRUPTIONS = {
     "DeletionByPodGC": "NodeLost",
 }
 """Reasons of the condition DisruptionTarget, in the words that `onPodReasons` knows. `TerminationByKubelet` is not
-among them: a node under pressure evicts those that use more than they asked for; such pods say `Evicted`."""
+among them: a node under pressure evicts the pods that exceed their requests, and those say `Evicted`."""
 _MEANING: Mapping[int, str] = {
     ExitCode.USER: ", the user's error",
     ExitCode.INFRASTRUCTURE: ", infrastructure",
@@ -200,7 +200,7 @@ def _lost_since(body: Body) -> datetime | None:
 
 
 def _ended_container(status: Body) -> Body | None:
-    """What a pod's end is judged by: the first container with another code than 0, else the stage's own."""
+    """The container that decides how a pod ended: the first with an exit code other than 0, else the stage's own."""
     containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     ended = [(c["name"], c["state"]["terminated"]) for c in containers if c.get("state", {}).get("terminated")]
     failed = [terminated for _, terminated in ended if terminated.get("exitCode")]
@@ -281,7 +281,7 @@ def _failure_of_pod(pod: PodSeen) -> Failure:
 
 
 def last_words(message: str) -> str:
-    """What a termination message says for people: our own one its reason, of another text the last line."""
+    """The reason in a stage's termination message; of any other text, the last line."""
     words = TerminationMessage.parse(message)
     if words is None:
         return last_line(message)[:_MOST_CHARACTERS]
@@ -289,7 +289,7 @@ def last_words(message: str) -> str:
 
 
 def not_understood(words: TerminationMessage) -> str:
-    """Why what the stage says cannot be relied on: its image speaks another version; empty when it can."""
+    """Why a stage's message cannot be read: its image speaks another version of the contract. Empty when it can."""
     return misunderstanding("the stage's image", "this operator", words.contract)
 
 

@@ -8,7 +8,8 @@ import time
 
 from thinkimg.api.pod_contract import CONTAINER, ProgressLine, progress_lines
 
-from ..cluster import ApiError, Cluster
+from ..apierrors import ApiError
+from ..cluster import Cluster
 from ..kinds import Key
 from .attempts import PodSeen
 from .progress import PROGRESS_SECONDS

@@ -14,7 +14,8 @@ from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, explain, path_o
 from thinkimg.api.pod_contract import CONTROLLER, Label
 from thinkimg.api.server_contract import PORT
 
-from ..cluster import ApiError, Cluster, NameTakenError
+from ..apierrors import ApiError, NameTakenError
+from ..cluster import Cluster
 from ..conditions import find_condition, is_true
 from ..kinds import Body, Key, key_of
 from ..metrics import Metrics
@@ -73,7 +74,8 @@ class ToolRLJobReconciler:
         here asks again by itself."""
 
     def interested(self, body: Body) -> Iterable[Key]:
-        """A pod tells its job by a label, because its owner is an attempt's Job; a tool, those that wait for it."""
+        """Jobs that a change concerns: of a pod, the job in its label (the owner is the attempt's Job); of a tool, all
+        jobs that wait for it."""
         namespace, name = body["metadata"].get("namespace", ""), body["metadata"]["name"]
         if body["kind"] == "Pod":
             job = body["metadata"].get("labels", {}).get(Label.JOB)

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from thinkimg.api import Problem, VisionTool, explain, path_of
 
-from ..cluster import ApiError, Cluster, NameTakenError
+from ..apierrors import ApiError, NameTakenError
+from ..cluster import Cluster
 from ..conditions import find_condition, parse_timestamp
 from ..kinds import Body, Key, key_of
 from ..settings import Settings

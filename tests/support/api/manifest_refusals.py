@@ -77,9 +77,9 @@ JOB_REFUSALS: list[tuple[str, Change, str]] = [
         'spec.model.uri: there is no preset "tinny". Did you mean "tiny"?',
     ),
     (
-        "a model by path",
-        setting("spec.model.uri", "/models/x"),
-        'spec.model.uri: "/models/x" is not understood. Write hf://org/name, pvc://claim/path or preset://tiny.',
+        "a model over https",
+        setting("spec.model.uri", "https://host/v1#x"),
+        'spec.model.uri: "https://host/v1#x" is not understood. Write hf://org/name, pvc://claim/path or preset://tiny',
     ),
     (
         "a model made of charts",
@@ -176,6 +176,16 @@ JOB_REFUSALS: list[tuple[str, Change, str]] = [
         "passes that do not divide the batch",
         setting("spec.stages.1.sft.args", {"gradient_accumulation_steps": 3}),
         "spec.stages[1].sft.args.gradient_accumulation_steps: 4 rows of a process cannot be split into 3 passes.",
+    ),
+    (
+        "passes that do not divide a process's rollouts",
+        setting("spec.stages.2.grpo", {"promptsPerStep": 4, "microBatch": 5}),
+        "spec.stages[2].grpo.microBatch: 32 rows of a process cannot be split into passes of 5. Use a divisor of 32.",
+    ),
+    (
+        "passes that are cut twice",
+        setting("spec.stages.2.grpo", {"microBatch": 8, "args": {"gradient_accumulation_steps": 4}}),
+        "spec.stages[2].grpo.microBatch: microBatch and args.gradient_accumulation_steps both say how a step is cut",
     ),
     (
         "a row without a stage",

@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.support.cluster.shipped_access import ACCOUNT, grant
 from tests.support.cluster.testcluster import Cluster, Namespace, Object, Operator, wait_for
+from thinkimg.api.pod_contract import Annotation, Label
 
 MERGE = "application/merge-patch+json"
 JOBS = "/apis/thinkimg.dev/v1alpha1/namespaces/{}/toolrljobs"
@@ -111,15 +112,15 @@ class Lab:
 
     def jobs(self, name: str) -> list[Object]:
         """Jobs of a ToolRLJob, by name."""
-        path = f"/apis/batch/v1/namespaces/{self.name}/jobs?labelSelector=thinkimg.dev/job={name}"
+        path = f"/apis/batch/v1/namespaces/{self.name}/jobs?labelSelector={Label.JOB}={name}"
         return sorted(self.list(path), key=lambda body: body["metadata"]["name"])
 
     def pods(self, name: str, stage: str = "", attempt: int = 0) -> list[Object]:
         """Pods of a job (of an attempt), by their rank."""
-        selector = f"thinkimg.dev/job={name}" + (f",thinkimg.dev/stage={stage}" if stage else "")
-        selector += f",thinkimg.dev/attempt={attempt}" if attempt else ""
+        selector = f"{Label.JOB}={name}" + (f",{Label.STAGE}={stage}" if stage else "")
+        selector += f",{Label.ATTEMPT}={attempt}" if attempt else ""
         pods = self.list(f"/api/v1/namespaces/{self.name}/pods?labelSelector={selector}")
-        return sorted(pods, key=lambda pod: pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"])
+        return sorted(pods, key=lambda pod: pod["metadata"]["annotations"][Annotation.COMPLETION_INDEX])
 
     def events(self, name: str) -> list[tuple[str, str]]:
         """Reason and note of a job's Events, oldest first."""
@@ -214,7 +215,7 @@ class Sighting:
     def attempt(self) -> tuple[str, str, int]:
         """Job, stage, number."""
         labels = self.body["metadata"]["labels"]
-        return labels["thinkimg.dev/job"], labels["thinkimg.dev/stage"], int(labels["thinkimg.dev/attempt"])
+        return labels[Label.JOB], labels[Label.STAGE], int(labels[Label.ATTEMPT])
 
     @property
     def deleting(self) -> bool:
@@ -250,7 +251,7 @@ class Watcher:
 
     def run(self, until: Callable[[], bool]) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
-        connection.request("GET", f"{self.path}?watch=1&allowWatchBookmarks=false&labelSelector=thinkimg.dev/job")
+        connection.request("GET", f"{self.path}?watch=1&allowWatchBookmarks=false&labelSelector={Label.JOB}")
         answer = connection.getresponse()
         assert answer.status == 200
         while not until():

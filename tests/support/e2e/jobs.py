@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tests.support.e2e.e2ecluster import VISION, Cluster
+from thinkimg.api.pod_contract import Label
 
 
 def conditions(job: dict[str, Any]) -> dict[str, str]:
@@ -24,7 +25,7 @@ def the_job(cluster: Cluster, name: str) -> dict[str, Any]:
 
 def pods(cluster: Cluster, job: str, stage_name: str) -> list[dict[str, Any]]:
     """Those that are not being deleted."""
-    selector = f"thinkimg.dev/job={job},thinkimg.dev/stage={stage_name}"
+    selector = f"{Label.JOB}={job},{Label.STAGE}={stage_name}"
     found: list[dict[str, Any]] = cluster.get("pods", "-l", selector)["items"]
     return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
 

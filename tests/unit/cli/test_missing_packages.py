@@ -19,6 +19,7 @@ from thinkimg.extras import EXTRAS, naming_the_extra
 ROOT = Path(__file__).parents[3]
 ABSENT = {*EXTRAS, "httptools", "uvloop", "wandb", "tensorboard"}
 MODULES = {  # a distribution -> the packages that are imported from it, where the names differ
+    "datasets": ["datasets", "pyarrow"],
     "groundingdino-py": ["groundingdino"],
     "huggingface-hub": ["huggingface_hub"],
     "kubernetes": ["kubernetes", "urllib3"],
@@ -126,6 +127,34 @@ def test_without_extras_a_command_works_or_names_the_extra(words: str, places: d
         line,
     )
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["serve", "up"])
+def test_a_server_whose_tool_lacks_a_package_is_refused_and_not_started_again(command: str, tmp_path: Path) -> None:
+    (tmp_path / "ocr.yaml").write_text(json.dumps({"services": [{"name": "ocr", "tools": [{"name": "OCR"}]}]}))
+    done = thinkimg(tmp_path, command, "OCR" if command == "serve" else "ocr.yaml", absent={"rapidocr", "cv2"})
+    assert done.returncode == 2, done.stderr
+    said = done.stdout + done.stderr
+    assert re.search(r"needs the package (rapidocr|cv2), which is not installed: pip install 'thinkimg\[tools\]'", said)
+    assert "Traceback" not in said
+
+
+def test_servers_of_a_job_name_the_extra_before_any_is_started(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path\n"
+        "from tests.support.serving.sample_servers import spec\n"
+        "from thinkimg.errors import UserError\n"
+        "from thinkimg.serving import Supervisor\n"
+        "try:\n    Supervisor([spec('crop', 'Crop')], Path('logs')).launch()\n"
+        "except UserError as error:\n    print(error)\n"
+    )
+    path = f"{ROOT / 'tests' / 'support' / 'cli' / 'without_extras'}{os.pathsep}{ROOT}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": path, "THINKIMG_TEST_ABSENT": "fastapi"},
+    )  # fmt: skip
+    assert "a tool server: needs the package fastapi" in done.stdout, done.stderr
+    assert not (tmp_path / "logs").exists()
 
 
 def test_a_missing_module_of_ours_stays_a_bug(places: dict[str, str], tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """The one cache: bounds, order of dropping, owners, counters, and many threads at once."""
 
+import contextlib
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Hashable
@@ -317,3 +320,32 @@ def test_a_failure_is_its_makers_and_who_waited_makes_the_value_itself() -> None
             first.result(10)
         assert second.result(10) == "whole"
     assert cache.get("a") == "whole"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("locked", [False, True], ids=["a value is being made", "entries are being changed"])
+def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have(locked: bool) -> None:
+    cache: BoundedCache[str, str] = BoundedCache(100)
+    cache.put("kept", "kept", 4)
+    forked, making = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with cache._lock if locked else contextlib.nullcontext():
+            making.set()
+            forked.wait(20)
+
+    maker = threading.Thread(target=work if locked else lambda: cache.get_or_make("a", lambda: work() or "a", len))
+    maker.start()
+    assert making.wait(10)
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(10)  # ends it if it waits
+        found = cache.get_or_make("a", lambda: "of the child", len)
+        exact = cache.bytes == sum(cache.owners().values()) and (locked or "kept" in cache)
+        os._exit(0 if found == "of the child" and exact else 1)
+    _, status = os.waitpid(child, 0)
+    forked.set()
+    maker.join()
+    assert status == 0
+    assert "kept" in cache

@@ -1,13 +1,18 @@
 """KEY=VALUE means the same on every command line as `key: value` in a manifest."""
 
+import re
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from tests.support import REPOSITORY
 from thinkimg.cli.tool_call import Call, run
+from thinkimg.cluster.submit import apply_manifest
 from thinkimg.errors import UserError
 from thinkimg.openthinkimg.evaluation import ModelArguments
 from thinkimg.pairs import read_pairs, split_pairs
+from thinkimg.serving.config import read_config
 
 
 @pytest.mark.parametrize(
@@ -105,3 +110,38 @@ def chart(tmp_path: Path) -> Path:
 
     Pillow.new("RGB", (100, 80), "white").save(tmp_path / "chart.png")
     return tmp_path / "chart.png"
+
+
+def test_configuration_files_follow_the_same_rules(tmp_path: Path) -> None:
+    file = tmp_path / "server.yaml"
+    file.write_text("tools: [{name: Crop}]\nclient_seconds: 1e1\n")
+    assert read_config(file).client_seconds == 10.0
+    file.write_text("tools: [{name: Crop}]\nport: 1\nport: 2\n")
+    with pytest.raises(UserError, match='the key "port" is there twice'):
+        read_config(file)
+    file.write_text("tools: [{name: Crop}]\n---\nport: 2\n")
+    with pytest.raises(UserError, match="several documents"):
+        read_config(file)
+
+
+class Cluster:
+    """What is applied to it."""
+
+    def __init__(self) -> None:
+        self.applied: list[dict[str, Any]] = []
+
+    def apply(self, document: dict[str, Any]) -> None:
+        self.applied.append(document)
+
+
+def test_what_is_sent_to_a_cluster_is_what_was_checked(tmp_path: Path) -> None:
+    manifest = (REPOSITORY / "manifests" / "toolrljob-cpu.yaml").read_text()
+    file = tmp_path / "job.yaml"
+    file.write_text(re.sub(r"learningRate: \S+?([,}\n])", r"learningRate: 1e-5\1", manifest))
+    cluster = Cluster()
+    apply_manifest(cast(Any, cluster), file)
+    job = next(document for document in cluster.applied if document["kind"] == "ToolRLJob")
+    rates = [block["learningRate"] for stage in job["spec"]["stages"] for block in stage.values()
+             if isinstance(block, dict) and "learningRate" in block]  # fmt: skip
+    assert rates
+    assert set(rates) == {1e-5}

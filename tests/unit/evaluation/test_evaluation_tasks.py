@@ -180,3 +180,42 @@ def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
         find_task(str(tmp_path / "t.py"))
     with pytest.raises(UserError, match="no such file"):
         find_task(str(tmp_path / "u.py"))
+
+
+def test_all_bad_rows_of_a_benchmark_are_named_at_the_first_one(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture())
+    good = {"image": "a.png", "question": "?", "answer": "1"}
+    rows = [good, {**good, "answer": None}, good, {**good, "image": "gone.png"}, {**good, "question": ""}, good]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tasks = TASKS["reachqa"].tasks(str(tmp_path / "q.jsonl"))
+    assert next(tasks).reference == "1"
+    with pytest.raises(UserError, match="3 bad lines") as refused:
+        next(tasks)
+    assert [line.partition(":")[0] for line in str(refused.value).splitlines()[1:]] == [
+        "line 2, column answer",
+        "line 4, column image",
+        "line 5, column question",
+    ]
+    assert len(list(TASKS["reachqa"].tasks(str(tmp_path / "q.jsonl"), limit=1))) == 1
+
+
+def test_null_answers_of_a_benchmark_of_ours_are_bad_rows_too(tmp_path: Path) -> None:
+    row = {"index": 3, "question": "?", "A": "left", "B": "right", "answer": None, "category": "single"}
+    rows = [{**row, "image": base64.b64encode(picture()).decode()}] * 2
+    (tmp_path / "q.json").write_text(json.dumps(rows))
+    with pytest.raises(UserError, match=r"2 bad records\nrecord 1, column answer: it is empty\nrecord 2"):
+        list(TASKS["hrbench"].tasks(str(tmp_path / "q.json")))
+
+
+def test_several_pictures_of_a_question_are_all_shown(tmp_path: Path) -> None:
+    rows = [{"image": [as_image(picture(1)), as_image(picture(2))], "question": "?", "answer": "1"}]
+    features = datasets.Features(
+        {
+            "image": datasets.List(datasets.Image()),
+            "question": datasets.Value("string"),
+            "answer": datasets.Value("string"),
+        }
+    )
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "q.parquet")
+    (task,) = TASKS["reachqa"].tasks(str(tmp_path / "q.parquet"))
+    assert [image.data for image in task.images] == [picture(1), picture(2)]

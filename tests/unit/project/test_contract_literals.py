@@ -179,3 +179,37 @@ def test_a_planted_word_is_found(offence: str) -> None:
 )
 def test_a_sentence_is_no_word(fine: str) -> None:
     assert offences(fine, words_of_the_contract()) == []
+
+
+# ---- files that cannot import ----------------------------------------------------------------------------------------
+
+CHART_OWN = {"THINKIMG_TOOL_KEY", "THINKIMG_MODEL_KEY_", "thinkimg.dev/unplugged"}
+"""What a chart's gateway is told, and read from its own configuration only."""
+
+
+def strange_words(text: str, words: set[str]) -> set[str]:
+    """Labels of our group and variables in a file of another language that the contract does not know."""
+    found = set(re.findall(r"(?<![a-z.])thinkimg\.dev/(?!v\d)[a-z][a-z-]*", text))
+    found |= set(re.findall(r"THINKIMG_[A-Z_]+", text))
+    return found - words - CHART_OWN
+
+
+def test_charts_and_scripts_write_words_of_the_contract_only() -> None:
+    words = words_of_the_contract()
+    files = [file for file in (ROOT / "charts").rglob("*") if file.suffix in (".yaml", ".tpl", ".txt", ".json")]
+    files += [ROOT / "hack" / "train.slurm"]
+    strange = {file.name: found for file in files if (found := strange_words(file.read_text(), words))}
+    assert strange == {}
+    assert strange_words("export THINKIMG_ATEMPT=1; matchLabels: {thinkimg.dev/tools: x}", words) == {
+        "THINKIMG_ATEMPT", "thinkimg.dev/tools",
+    }  # fmt: skip
+
+
+def test_a_chart_calls_the_servers_where_the_operator_puts_them() -> None:
+    gateway = (ROOT / "charts/thinkimg-tools/templates/gateway.yaml").read_text()
+    assert f'printf "dns+http://%s:{server_contract.PORT}"' in gateway
+    assert f"key: {server_contract.Label.TOOL}, operator: Exists" in gateway
+    tests = (ROOT / "charts/thinkimg-tools/templates/tests/call-every-tool.yaml").read_text()
+    assert f"port: {server_contract.PORT}, protocol: TCP" in tests
+    dashboard = (ROOT / "charts/thinkimg-tools/files/dashboards/tools.json").read_text()
+    assert f'"expr": "{server_contract.IN_FLIGHT_METRIC}{{' in dashboard

@@ -129,6 +129,8 @@ def _job_problems(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
         if scheme_of(uri) == "pvc":
             message = f'"{uri}" is a volume of a cluster'
             yield manifest.problem(_document(job), loc, message, "Name a hf:// repository or a path for a local run.")
+        elif loc[1] == "model":
+            continue  # a stage of a run or a name of the hub is no path; whoever loads models says what is wrong
         elif scheme_of(uri) == "" and not (manifest.folder / uri.partition("?")[0]).exists():
             message = f'there is no "{uri}" in {manifest.folder.resolve()}'
             remedy = "A relative path is below the manifest's folder."

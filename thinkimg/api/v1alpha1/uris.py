@@ -15,6 +15,7 @@ _HUB_DATA = re.compile(rf"{_HUB.pattern}(\?[^ \t\r\n]*)?")
 _CLAIM = re.compile(r"pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[^ \t\r\n/]+)*/?")
 _CHARTS = re.compile(r"charts://[A-Za-z0-9_./-]*(\?[^ \t\r\n]*)?")
 _RELATIVE = re.compile(r"[^ \t\r\n/:][^:]*")
+_PATH = re.compile(r"[^ \t\r\n:]([^\t\r\n:]*[^ \t\r\n:])?")
 _ENDPOINT = re.compile(r"https?://[^ \t\r\n/]+(/[^ \t\r\n]*)?")
 
 
@@ -30,13 +31,14 @@ def scheme_of(uri: str) -> str:
 
 
 def model_uri(uri: str) -> str:
-    """Check of `spec.model.uri`."""
+    """Check of `spec.model.uri`. Here a path is let through: a run on this machine may name a folder; `submit` and the
+    API server's rule refuse it."""
     if scheme_of(uri) == "preset":
         preset = uri.removeprefix("preset://")
         if preset not in PRESETS:
             refuse(f'there is no preset "{preset}"', suggestion(preset, PRESETS))
         return uri
-    return _matching(uri, (_HUB, _CLAIM), _MODELS)
+    return _matching(uri, (_HUB, _CLAIM, _PATH), f"{_MODELS}, or for a local run a folder")
 
 
 def data_uri(uri: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -91,6 +92,16 @@ def read_documents(text: str, source: str) -> list[Document]:
         problem = Problem(source, "", f"this is not YAML: {reason}", "Save the file as UTF-8 text.")
         raise ManifestError([problem], source) from None
     return documents
+
+
+def read_yaml(path: Path) -> list[Any]:
+    """The documents of a YAML or JSON file that are not empty, by the rules of manifests.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8, or (ManifestError) not YAML.
+    """
+    return [document.value for document in read_documents(path.read_text(encoding="utf-8"), path.name)]
 
 
 def read_value(text: str) -> Any:

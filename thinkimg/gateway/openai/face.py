@@ -92,8 +92,10 @@ class ChatFace:
 
     def _agent(self, asked: ChatRequest, served: ServedModel, tools: OfferedTools) -> Agent:
         most = self._core.config.limits
-        tokens = min(most.tokens_per_turn, asked.max_completion_tokens or asked.max_tokens or most.tokens_per_turn)
-        limits = Limits(rounds=most.rounds, tokens_per_turn=tokens, seconds=most.chat_seconds)
+        wanted = asked.max_completion_tokens or asked.max_tokens or served.tokens_per_turn or most.tokens_per_turn
+        rounds = min(most.rounds, served.rounds or most.rounds)
+        tokens = min(most.tokens_per_turn, wanted)
+        limits = Limits(rounds=rounds, tokens_per_turn=tokens, seconds=most.chat_seconds)
         return Agent(Metered(served.model), tools, limits, served.format, served.prompt)
 
     async def _stream(self, completion: Completion) -> AsyncIterator[str]:

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from thinkimg.agent.agent import Agent
 from thinkimg.agent.tools import NoTools
-from thinkimg.api import Manifest, ManifestError, Problem, ToolRLJob, check_local, load_manifest, suggestion
+from thinkimg.api import Manifest, ManifestError, Problem, ToolRLJob, check_local, load_manifest, scheme_of, suggestion
 from thinkimg.api.pod_contract import ExitCode, ProgressLine, Variable, stage_arguments
 from thinkimg.client import merge_stats
 from thinkimg.errors import UserError
@@ -34,6 +34,7 @@ from thinkimg.jobs.layout import BASE, Run
 from thinkimg.jobs.runner.ports import free_port
 from thinkimg.jobs.stages.questions import UnaskedModel, load_tasks, load_trajectories
 from thinkimg.jsonfile import read, write
+from thinkimg.models.reference import Reader, check_source
 from thinkimg.results import AnyDone, BaseDone, EvaluateDone, RunMarker, RunResults, SFTDone, SynthesizeDone
 from thinkimg.serving import ServerSpec, Supervisor
 from thinkimg.serving.vision_tools import server_of
@@ -91,7 +92,8 @@ class JobRun:
 
     def _claim_folder(self) -> None:
         text = Path(self.manifest.source).read_text()
-        marker = RunMarker(manifest=text, job=self.job.name, seed=self.seed)
+        folder = str(self.manifest.folder.resolve())
+        marker = RunMarker(manifest=text, job=self.job.name, seed=self.seed, folder=folder)
         if self.run.marker.exists():
             if not read(self.run.marker, RunMarker).same_run(marker):
                 raise UserError(
@@ -109,7 +111,7 @@ class JobRun:
         learns_from_file = any(stage.sft and self.job.spec.data_stage(stage) is None for stage in self.job.spec.stages)
         ready_made = data.trajectories or data.train
         if learns_from_file and "://" not in ready_made.uri:
-            load_trajectories(data, folder, Agent(UnaskedModel(), NoTools()))
+            load_trajectories(data, folder, lambda: Agent(UnaskedModel(), NoTools()))
         for split in ("train", "validation", "test"):
             source = getattr(data, split)
             if source is None or "://" in source.uri or (learns_from_file and source is ready_made):
@@ -223,13 +225,26 @@ def prepare(
     check = check_local(manifest, available_tools=installed, secrets_dir=secrets)
     for warning in check.warnings:
         console.print(f"[yellow]warning[/] {escape(str(warning))}", soft_wrap=True)
-    problems = [*check.problems, *_unknown_chains(manifest, chosen)]
+    problems = [*check.problems, *_unknown_chains(manifest, chosen), *_missing_model(manifest, chosen)]
     if problems:
         raise ManifestError(problems, manifest.source)
     number = chosen.spec.seed if seed is None else seed
     run = Run((folder or Path("runs") / chosen.name).resolve())
     run.path.mkdir(parents=True, exist_ok=True)
     return JobRun(manifest, chosen, run, number, cache_tools, secrets, console)
+
+
+def _missing_model(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
+    """A folder that holds no whole model is refused now, not by the first stage that loads it."""
+    spec = job.spec.model
+    if scheme_of(spec.uri) in ("preset", "pvc"):
+        return
+    try:
+        model = Reader("", manifest.folder, revision=spec.revision).read(spec.uri)
+        print(model, file=sys.stderr)
+        check_source(model.source)
+    except UserError as error:
+        yield manifest.problem(f"ToolRLJob/{job.name}", ("spec", "model", "uri"), str(error).lstrip(": "), "")
 
 
 def _unknown_chains(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:

@@ -1,7 +1,8 @@
 """What every stage of a ToolRLJob is given, and what stages are made of: questions, tool clients, agents, models."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ from thinkimg.agent.tools import NoTools, Tools
 from thinkimg.api import Manifest, ToolRLJob
 from thinkimg.api.pod_contract import ProgressLine, SavedCheckpoint
 from thinkimg.client import ResultCache, ToolClient
-from thinkimg.errors import UserError
 from thinkimg.jobs.attempt import check_attempt
-from thinkimg.jobs.environment import mounted_path
+from thinkimg.jobs.environment import claims_folder
 from thinkimg.jobs.layout import BASE, Run
 from thinkimg.jobs.stages.questions import load_tasks
 from thinkimg.jsonfile import write
 from thinkimg.models.chat import ChatModel
+from thinkimg.models.loading import Loading
 from thinkimg.models.pretrained import LoadedModel, load_model
+from thinkimg.models.reference import Model, Reader
 from thinkimg.results import ToolCalls
 from thinkimg.trajectory import Task
 
@@ -78,6 +80,18 @@ class Context:
         cache = ResultCache() if self.cache_tools else None
         return ToolClient(self.endpoints, self.tool_keys, timeout_seconds=self.call_seconds, cache=cache)
 
+    def described_client(self) -> ToolClient:
+        """A client that knows the tools' schemas, for prompts are made of them; connections belong to the loop that
+        uses them, so they are closed again."""
+        client = self.client()
+
+        async def read_schemas() -> None:
+            await client.connect()
+            await client.close()
+
+        asyncio.run(read_schemas())
+        return client
+
     def agent(self, model: ChatModel, tools: Tools, **limits: Any) -> Agent:
         spec = self.job.spec.agent
         chosen = {
@@ -87,42 +101,23 @@ class Context:
         } | limits
         return Agent(model, tools, Limits(**chosen), get_format(spec.format), spec.prompt)
 
+    def model(self, name: str) -> Model:
+        """Of a stage, or the base. Raises `UserError`: it is not there."""
+        spec, reader = self.job.spec.model, Reader("spec.model.uri", self.data_folder, claims_folder())
+        if name == BASE and spec.uri != TINY:
+            return replace(reader, revision=spec.revision).read(spec.uri)
+        return reader.read(str(self.run.model(name)))
+
     def load(self, name: str) -> LoadedModel:
-        model = self.job.spec.model
-        if name == BASE and model.uri != TINY:
-            loaded = load_model(model_source(model.uri), model.revision, model.trust_remote_code)
-        else:
-            loaded = load_model(self.run.model(name))
-        limit_pixels(loaded.processor.image_processor, model.min_pixels, model.max_pixels)
-        return loaded
+        spec = self.job.spec.model
+        how = Loading(spec.trust_remote_code, spec.min_pixels, spec.max_pixels, field="spec.model.uri")
+        return load_model(self.model(name), how)
 
     def save(self, name: str, loaded: LoadedModel) -> None:
         """Rank 0 saves a stage's model, if no later attempt has taken over."""
         if self.rank == 0:
             check_attempt(self.run.stage(name))
             loaded.save(self.run.model(name))
-
-
-def limit_pixels(image_processor: Any, least: int | None, most: int | None) -> None:
-    """Let an image processor resize pictures to at least `least` and at most `most` pixels; None: as it was.
-
-    Raises:
-        UserError: the processor knows no such limits.
-    """
-    if least is None and most is None:
-        return
-    size = dict(getattr(image_processor, "size", None) or {})
-    if size.get("shortest_edge") is None or size.get("longest_edge") is None:
-        raise UserError("this model's image processor has no limits in pixels", "spec.model.maxPixels")
-    least = least if least is not None else min(size["shortest_edge"], most or size["shortest_edge"])
-    most = most if most is not None else max(size["longest_edge"], least)
-    image_processor.size = {"shortest_edge": least, "longest_edge": most}
-
-
-def model_source(uri: str) -> str | Path:
-    """The hub's name of a model, or its folder on a mounted claim."""
-    scheme, _, name = uri.partition("://")
-    return name if scheme == "hf" else mounted_path(uri, "spec.model.uri")
 
 
 class StageTools:

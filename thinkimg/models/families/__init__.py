@@ -21,20 +21,23 @@ FAMILIES: dict[str, Any] = {
 }
 
 
-def family_of(model_type: str, processor: Any) -> Family:
+def family_of(model_type: str, processor: Any, field: str = "spec.model.uri") -> Family:
     """The adapter of a model.
 
     Raises:
         UserError: no family has this type, or the processor is not of it.
     """
-    families = FAMILIES | {point.name: point for point in entry_points(group="thinkimg.models.families")}
-    if model_type not in families:
-        known = ", ".join(sorted(families))
-        raise UserError(
-            f"{model_type} is not supported; there are {known}. docs/guides/add-a-model.md adds one", "spec.model.uri"
-        )
-    family = families[model_type]
+    family = refuse_unknown(model_type, field)
     try:
         return (family if isinstance(family, type) else family.load())(processor)
     except ValueError as error:
-        raise UserError(str(error), "spec.model.uri") from error
+        raise UserError(str(error), field) from error
+
+
+def refuse_unknown(model_type: str, field: str) -> Any:
+    """The family of a type, or its entry point. Raises `UserError` if no family has it."""
+    families = FAMILIES | {point.name: point for point in entry_points(group="thinkimg.models.families")}
+    if model_type not in families:
+        known = ", ".join(sorted(families))
+        raise UserError(f"{model_type} is not supported; there are {known}. docs/guides/add-a-model.md adds one", field)
+    return families[model_type]

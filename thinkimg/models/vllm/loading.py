@@ -5,25 +5,36 @@ import os
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoProcessor
 
 from thinkimg.errors import UserError
 from thinkimg.models.chat import TokenModel
+from thinkimg.models.checkpoint import check_checkpoint
 from thinkimg.models.families import family_of
+from thinkimg.models.loading import Loading
+from thinkimg.models.pretrained import load_processor, with_weights
+from thinkimg.models.reference import Adapter, Folder, Hub, Model
 from thinkimg.models.vllm.cpu import prepare_cpu
 from thinkimg.models.vllm.engine import EngineThread
 from thinkimg.models.vllm.generator import VLLMGenerator
 
 
-def load_model(source: str, revision: str | None = None, trust_remote_code: bool = False, **options: Any) -> TokenModel:
+def load_model(model: Model, how: Loading = Loading(), **options: Any) -> TokenModel:
     """A model from a folder or the hub; its requests enter the engine as they come, none waits for another.
 
     Args:
         options: further arguments of `vllm.LLM`, such as `max_model_len` or `gpu_memory_utilization`.
 
     Raises:
-        UserError: vLLM is not installed, or nothing that it can load is there.
+        UserError: vLLM is not installed, nothing that it can load is there, or it is an adapter.
     """
+    model = with_weights(model, how.field)
+    source = model.source
+    if isinstance(source, Adapter):
+        raise UserError(
+            f"{source.path} is an adapter; write its merged weights to a folder, and name that: "
+            f"thinkimg export {source.path} FOLDER",
+            how.field,
+        )
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
             "vLLM is not installed: pip install 'thinkimg[vllm]', or take --backend transformers", "--backend"
@@ -38,11 +49,19 @@ def load_model(source: str, revision: str | None = None, trust_remote_code: bool
         longest = int(options.get("max_model_len", 4096))
         chosen |= {"dtype": "float32", "max_model_len": longest, "max_num_batched_tokens": max(4096, longest)}
         chosen |= {"enable_chunked_prefill": False, "enforce_eager": True}
+    config, processor = load_processor(model, how)
+    if how.pixels(model) != (None, None):
+        chosen["mm_processor_kwargs"] = {"size": dict(processor.image_processor.size)}
+    assert isinstance(source, Folder | Hub)
+    if isinstance(source, Folder):
+        check_checkpoint(source.path)
+    elif source.revision:
+        chosen["revision"] = source.revision
+    name = str(source.path) if isinstance(source, Folder) else source.name
     try:
-        known = {"revision": revision, "trust_remote_code": trust_remote_code}
-        processor = AutoProcessor.from_pretrained(source, **known)
-        family = family_of(AutoConfig.from_pretrained(source, **known).model_type, processor)
-        llm = LLM(source, logprobs_mode="processed_logprobs", **known, **(chosen | options))
+        family = family_of(config.model_type, processor, how.field)
+        chosen |= {"trust_remote_code": how.trust_remote_code, "logprobs_mode": "processed_logprobs"}
+        llm = LLM(name, **(chosen | options))
     except (OSError, TypeError, ValueError) as error:
         raise UserError(f"vLLM can load no model from {source}: {error}", "--model-args") from error
     engine = llm.llm_engine

@@ -1,0 +1,132 @@
+"""Writing objects: server-side apply that sends nothing when nothing differs, create, patch, replace, delete."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from thinkimg.api.pod_contract import Annotation
+
+from .apierrors import ApiError, NameTakenError
+from .cache import MANAGER, digest_of
+from .kinds import KINDS, Body, Key, key_of
+from .ownership import same_owner, stamp
+from .reading import Reader
+from .transport import APPLY, MERGE, Request
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of an apply or a create."""
+
+    uid: str
+    written: bool
+    """False: nothing had to be written."""
+    created: bool = False
+
+
+class Writer(Reader):
+    """Writes objects, and remembers what it wrote."""
+
+    async def apply(self, body: Body, owner: Body | None = None) -> Applied:
+        """Make the API server hold `body` (server-side apply, forced), if it does not already.
+
+        No request is sent when the same body was applied before and nobody else has written the object since. `owner`
+        becomes its controller: the object is deleted with it.
+
+        Raises:
+            NameTakenError: an object of that name exists and is not the owner's; it was not touched.
+        """
+        stamped = stamp(body, owner)
+        digest = digest_of(stamped)
+        stamped["metadata"]["annotations"] = {
+            **stamped["metadata"].get("annotations", {}),
+            Annotation.APPLIED_DIGEST: digest,
+        }
+        key = key_of(stamped)
+        seen = self.cache.get(key)
+        if seen is not None and seen.digest == digest and not seen.touched and not seen.deleting:
+            return Applied(seen.uid, written=False)
+        try:
+            # Not forced while we do not know the object: on somebody else's of that name, fields then conflict.
+            status, answer = await self._apply(key, stamped, force=seen is not None)
+        except ApiError as error:
+            if not error.conflict or seen is not None:
+                raise
+            existing = await self.get(key)
+            if existing is not None and not same_owner(existing, stamped):
+                raise NameTakenError(key) from error
+            status, answer = await self._apply(key, stamped, force=True)
+        self.cache.applied(answer)
+        return Applied(answer["metadata"]["uid"], written=True, created=status == 201)
+
+    async def _apply(self, key: Key, body: Body, *, force: bool) -> tuple[int, Body]:
+        query = {"fieldManager": MANAGER, "force": "true" if force else "false"}
+        path = KINDS[key.kind].path(key.namespace, key.name)
+        status, data = await self.send(Request("PATCH", path, query, body, APPLY))
+        return status, json.loads(data)
+
+    async def check_create(self, body: Body, owner: Body) -> None:
+        """Have the API server check a `create` without carrying it out. Raises as it would."""
+        stamped = stamp(body, owner)
+        key = key_of(stamped)
+        query = {"fieldManager": MANAGER, "dryRun": "All"}
+        await self.ask(Request("POST", KINDS[key.kind].path(key.namespace), query, stamped))
+
+    async def create(self, body: Body, owner: Body | None = None) -> Applied:
+        """Create an object that is never changed afterwards (a Job). One of that name and owner that exists is fine.
+
+        Raises:
+            ApiError: 409 when an object of that name belongs to somebody else, or is just being deleted.
+        """
+        stamped = stamp(body, owner)
+        key = key_of(stamped)
+        try:
+            path = KINDS[key.kind].path(key.namespace)
+            answer = await self.ask(Request("POST", path, {"fieldManager": MANAGER}, stamped))
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            existing = await self.get(key)
+            if existing is None or not same_owner(existing, stamped) or "deletionTimestamp" in existing["metadata"]:
+                raise
+            self.cache.observe(existing)
+            return Applied(existing["metadata"]["uid"], written=False)
+        self.cache.observe(answer)
+        return Applied(answer["metadata"]["uid"], written=True, created=True)
+
+    async def patch(self, key: Key, patch: Body, subresource: str = "") -> Body:
+        """JSON merge patch: single fields of an object whose other fields are not ours (a Job's `suspend`)."""
+        path = KINDS[key.kind].path(key.namespace, key.name, subresource)
+        answer = await self.ask(Request("PATCH", path, {"fieldManager": MANAGER}, patch, MERGE))
+        if not subresource:
+            self.cache.observe(answer)
+        return answer
+
+    async def replace(self, body: Body) -> Body:
+        """Replace an object if it is still the version that `body` says (409 otherwise): leases change hands so."""
+        key = key_of(body)
+        path = KINDS[key.kind].path(key.namespace, key.name)
+        return await self.ask(Request("PUT", path, {"fieldManager": MANAGER}, body))
+
+    async def delete(
+        self, key: Key, *, uid: str = "", propagation: str = "Background", grace_seconds: int | None = None
+    ) -> bool:
+        """Delete an object. False when there was none. With `uid`, only that one.
+
+        Raises:
+            ApiError: 409 when the object of that name has another uid.
+        """
+        options: Body = {"propagationPolicy": propagation}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        try:
+            await self.ask(Request("DELETE", KINDS[key.kind].path(key.namespace, key.name), body=options))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            self.cache.forget(key)
+            return False
+        return True
