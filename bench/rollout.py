@@ -35,15 +35,19 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import Hermes
+from thinkimg.api import GRPO
 from thinkimg.image import Image
 from thinkimg.models import tiny
 from thinkimg.models.chat import TokenModel
 from thinkimg.models.families.qwen_vl import QwenVL
 from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.models.image_features import ImageFeatures
+from thinkimg.models.pretrained import LoadedModel
 from thinkimg.tools.tool import ToolResult, ToolSchema
-from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config
-from thinkimg.training.rewards import Reward
+from thinkimg.training.episodes import Episodes
+from thinkimg.training.grpo import ToolGRPOTrainer, grpo_config
+from thinkimg.training.rewards import BoundReward
+from thinkimg.training.session import Session
 from thinkimg.trajectory import Task
 
 GENERATIONS = 4
@@ -226,14 +230,13 @@ def ours(case: Case, folder: Path) -> Measured:
     model = TokenModel(family, ScriptedGenerator(Script(processor.tokenizer, case.calls)))
     agent = Agent(model, tools, Limits(rounds=case.calls + 1), Hermes())
     prompts = case.rollouts // GENERATIONS
-    settings = GRPOSettings(steps=1, prompts_per_step=prompts, generations=GENERATIONS)
+    spec = GRPO(max_steps=1, prompts_per_step=prompts, num_generations=GENERATIONS)
     counter = CountedProcessor(processor.image_processor)
     tasks = [Task(str(n), QUESTION, (Image.from_pixels(prompt_picture(n)),)) for n in range(prompts)]
-    trainer = ToolGRPOTrainer(
-        tiny.build_model(processor.tokenizer, 0), processor, family, agent, tasks,
-        [Reward("row", lambda trajectory: float(trajectory.meta["generation"]))],
-        grpo_config(settings, folder), settings, ImageFeatures(processor.image_processor),
-    )  # fmt: skip
+    features = ImageFeatures(processor.image_processor)
+    trained = LoadedModel(tiny.build_model(processor.tokenizer, 0), processor, family, features, model)
+    row = BoundReward("row", lambda trajectory: float(trajectory.meta["generation"]))
+    trainer = ToolGRPOTrainer(trained, Episodes(agent, tasks, [row]), spec, grpo_config(spec, Session(folder)))
     trainer.model.train()
     inputs = [trainer.train_dataset[n // GENERATIONS] for n in range(case.rollouts)]
     measured = timed(lambda: trainer._generate_and_score_completions(inputs), counter)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from thinkimg.api.v1alpha1 import ToolRLJob, VisionTool
-from thinkimg.api.v1alpha1.fields import TABLES, DeclaredField, declared_fields, mutability, row_of
+from thinkimg.api.v1alpha1.fields import CHANGES_NOTHING, TABLES, DeclaredField, declared_fields, mutability, row_of
 from thinkimg.api.v1alpha1.visiontool import BUILT_IN_TOOLS
 
 TARGET = Path(__file__).parent.parent / "docs" / "reference" / "manifest.md"
@@ -80,8 +80,18 @@ def section(resource: type[VisionTool] | type[ToolRLJob]) -> str:
     return "\n".join([f"\n## {resource.__name__}\n", f"{summary}\n", header, *rows, ""])
 
 
+def without_effect() -> str:
+    rows = [f"| `{path.removeprefix('spec.')}` | {cell(reason)} |" for path, reason in CHANGES_NOTHING.items()]
+    words = (
+        "Every other field of `synthesize`, `sft`, `grpo` and `evaluate` changes the trainer's configuration, the "
+        "rollouts or\nthe evaluation: `tests/unit/jobs/test_every_field_counts.py` walks them."
+    )
+    header = "| Field of `spec` | Why |\n|---|---|"
+    return "\n".join(["\n## Fields that change nothing in a stage\n", f"{words}\n", header, *rows, ""])
+
+
 def generate() -> str:
-    return INTRODUCTION + section(VisionTool) + section(ToolRLJob)
+    return INTRODUCTION + section(VisionTool) + section(ToolRLJob) + without_effect()
 
 
 if __name__ == "__main__":

@@ -36,17 +36,21 @@ from PIL import Image as Pillow
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import Hermes
 from thinkimg.agent.prompts import system_prompt
+from thinkimg.api import GRPO
 from thinkimg.image import Image
 from thinkimg.models import tiny
 from thinkimg.models.chat import TokenModel
 from thinkimg.models.families.qwen_vl import QwenVL
 from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.models.image_features import ImageFeatures
+from thinkimg.models.pretrained import LoadedModel
 from thinkimg.models.vllm.cpu import prepare_cpu
 from thinkimg.models.vllm.generator import VLLMGenerator
 from thinkimg.tools.tool import ToolResult, ToolSchema
-from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config
-from thinkimg.training.rewards import Reward
+from thinkimg.training.episodes import Episodes
+from thinkimg.training.grpo import ToolGRPOTrainer, grpo_config
+from thinkimg.training.rewards import BoundReward
+from thinkimg.training.session import Session
 from thinkimg.trajectory import Task, Trajectory
 
 prepare_cpu()
@@ -362,18 +366,17 @@ class Ours:
         self.generator = ScriptedGenerator(family)
         self.generator.bench = bench
         self.tools = SlowTools(script)
-        agent = Agent(TokenModel(family, self.generator), self.tools, Limits(rounds=script.turns), Hermes())
-        settings = GRPOSettings(
-            steps=1, prompts_per_step=prompts, generations=GENERATIONS, attempts=1, trl=ENGINE
-        )  # fmt: skip
+        chat = TokenModel(family, self.generator)
+        agent = Agent(chat, self.tools, Limits(rounds=script.turns), Hermes())
+        spec = GRPO(max_steps=1, prompts_per_step=prompts, num_generations=GENERATIONS, resample_limit=0)
         tasks = [Task(str(n), QUESTION, (Image.from_pixels(prompt_picture(n)),)) for n in range(prompts)]
+        row = BoundReward("row", lambda trajectory: float(trajectory.meta["generation"]))
+        episodes = Episodes(NumberedAgent(agent), tasks, [row], vllm=self.generator)
+        args = grpo_config(spec, Session(bench.folder / "ours", engine=ENGINE))
         with bench.one_engine():
-            self.trainer = ToolGRPOTrainer(
-                bench.model(), self.processor, family, NumberedAgent(agent), tasks,
-                [Reward("row", lambda trajectory: float(trajectory.meta["generation"]))],
-                grpo_config(settings, bench.folder / "ours"), settings,
-                ImageFeatures(self.processor.image_processor), vllm=self.generator,
-            )  # fmt: skip
+            features = ImageFeatures(self.processor.image_processor)
+            model = LoadedModel(bench.model(), self.processor, family, features, chat)
+            self.trainer = ToolGRPOTrainer(model, episodes, spec, args)
         colocated = self.trainer.colocated
         assert colocated is not None
         self.colocated = colocated

@@ -51,6 +51,7 @@ SERVER_SAYS = {
     "SFT with nothing to learn from": "an SFT stage has no trajectories to learn from",
     "a batch that two processes cannot share": "sft.batchSize cannot be shared equally",
     "groups that would straddle processes": "grpo.promptsPerStep cannot be shared equally",
+    "passes that do not divide a process's rollouts": "grpo.microBatch does not divide the rollouts of a process.",
     "a row without a stage": "evaluate.models names something that is no earlier stage with a model.",
     "a split without data": "a stage evaluates a split that spec.data does not have.",
     "tools wanted and none given": "a stage calls tools, but there are none.",

@@ -165,11 +165,16 @@ def our_batch(folder: Path) -> dict[str, Any]:
     """A batch of `ToolGRPOTrainer` with one picture per prompt and one per observation."""
     from PIL import Image as Pillow
 
+    from thinkimg.api import GRPO
     from thinkimg.image import Image
     from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
     from thinkimg.models.families.qwen_vl import QwenVL
-    from thinkimg.training.grpo import GRPOSettings, grpo_config
-    from thinkimg.training.rewards import Reward
+    from thinkimg.models.image_features import ImageFeatures
+    from thinkimg.models.pretrained import LoadedModel
+    from thinkimg.training.episodes import Episodes
+    from thinkimg.training.grpo import grpo_config
+    from thinkimg.training.rewards import BoundReward
+    from thinkimg.training.session import Session
     from thinkimg.trajectory import Task, Trajectory
 
     tokenizer = tiny.build_tokenizer(["what", "is", "it", "user", "assistant"])
@@ -193,12 +198,13 @@ def our_batch(folder: Path) -> dict[str, Any]:
                 turn.mask = [turn.role == "assistant"] * len(turn.tokens)
             return trajectory
 
-    settings = GRPOSettings(steps=1, prompts_per_step=1, generations=2)
-    trainer = ToolGRPOTrainer(
-        tiny.build_model(tokenizer, 0), processor, family, Agent(), [Task("t", "what is it", (image,))],
-        [Reward("parity", lambda trajectory: float(int(trajectory.answer or 0) % 97))],
-        grpo_config(settings, folder), settings,
-    )  # fmt: skip
+    spec = GRPO(max_steps=1, prompts_per_step=1, num_generations=2)
+    features = ImageFeatures(processor.image_processor)
+    chat: Any = None  # nobody speaks
+    model = LoadedModel(tiny.build_model(tokenizer, 0), processor, family, features, chat)
+    parity = BoundReward("parity", lambda trajectory: float(int(trajectory.answer or 0) % 97))
+    episodes = Episodes(Agent(), [Task("t", "what is it", (image,))], [parity])
+    trainer = ToolGRPOTrainer(model, episodes, spec, grpo_config(spec, Session(folder)))
     trainer.model.train()
     batch = trainer._generate_and_score_completions([trainer.train_dataset[0]] * 2)
     trainer.close()

@@ -12,28 +12,27 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.engine.talkers import Talker, picture, save_tiny, task
+from tests.support.engine.talkers import Talker, loaded, picture, save_tiny, task
+from thinkimg.api import GRPO
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image
 from thinkimg.models.chat import ContextFull
-from thinkimg.models.families.qwen_vl import QwenVL
 from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.models.image_features import ImageFeatures
 from thinkimg.models.transformers_generator import TransformersGenerator
 from thinkimg.models.vllm import generator as vllm_generator
 from thinkimg.models.vllm.generator import VLLMGenerator
-from thinkimg.training.grpo import GRPOSettings, Row, ToolGRPOTrainer, grpo_config
-from thinkimg.training.rewards import Reward
+from thinkimg.training.episodes import Episodes
+from thinkimg.training.grpo import Row, ToolGRPOTrainer, grpo_config
+from thinkimg.training.rewards import BoundReward
+from thinkimg.training.session import Session
 from thinkimg.trajectory import InvariantError, Trajectory
 
 TASKS, GENERATIONS = 8, 8
 ENGINE = {"use_vllm": True, "vllm_max_model_length": 1024, "vllm_gpu_memory_utilization": 0.2}
 
 
-def settings(**changes: Any) -> GRPOSettings:
-    return GRPOSettings(
-        steps=2, prompts_per_step=TASKS, generations=GENERATIONS, learning_rate=3e-3, trl=ENGINE, **changes
-    )
+SPEC = GRPO(max_steps=2, prompts_per_step=TASKS, num_generations=GENERATIONS, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +40,16 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToolGRPOTraine
     torch.set_num_threads(2)
     os.environ["MASTER_PORT"] = "29731"
     folder = tmp_path_factory.mktemp("tiny")
-    model, processor = save_tiny(folder)
-    family = QwenVL(processor)
-    generator = VLLMGenerator(family)
-    made = ToolGRPOTrainer(
-        model,
-        processor,
-        family,
-        Talker(family, generator),
+    model = loaded(*save_tiny(folder))
+    generator = VLLMGenerator(model.family)
+    episodes = Episodes(
+        Talker(model.family, generator),
         [task(number) for number in range(TASKS)],
-        [Reward("length", lambda trajectory: float(len(trajectory.answer or "")))],
-        grpo_config(settings(), tmp_path_factory.mktemp("out")),
-        settings(),
+        [BoundReward("length", lambda trajectory: float(len(trajectory.answer or "")))],
         vllm=generator,
     )
+    args = grpo_config(SPEC, Session(tmp_path_factory.mktemp("out"), engine=ENGINE))
+    made = ToolGRPOTrainer(model, episodes, SPEC, args)
     made.generator = generator  # type: ignore[attr-defined]
     yield made
     made.close()
@@ -295,9 +290,7 @@ def test_a_picture_is_preprocessed_once_however_many_turns_show_it(trainer: Tool
 def test_what_this_engine_cannot_serve_is_refused(tmp_path: Path, changes: dict[str, Any], field: str) -> None:
     from thinkimg.training.colocated import check_vllm
 
-    chosen = settings()
-    chosen.trl = ENGINE | changes
-    args = grpo_config(chosen, tmp_path)
+    args = grpo_config(SPEC, Session(tmp_path, engine=ENGINE | changes))
     with pytest.raises(UserError, match=field):
         check_vllm(args, VLLMGenerator(None))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="use_vllm"):

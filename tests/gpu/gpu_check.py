@@ -64,24 +64,25 @@ def save_model(folder: Path, dtype: torch.dtype = torch.bfloat16) -> tuple[Any, 
 
 def trainer_on_vllm(folder: Path, model: Any, processor: Any, turns: int = 3, **options: Any) -> Any:
     """Our GRPO trainer with the engine in its process, asleep while it trains; 16 tasks of 8 generations."""
-    from tests.support.engine.talkers import Talker, task
-    from thinkimg.models.families.qwen_vl import QwenVL
-    from thinkimg.models.vllm.generator import VLLMGenerator
-    from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config
-    from thinkimg.training.rewards import Reward
 
-    family = QwenVL(processor)
-    generator = VLLMGenerator(family)
-    trl = {"use_vllm": True, "vllm_enable_sleep_mode": True, "vllm_gpu_memory_utilization": 0.4,
-           "vllm_max_model_length": 4096} | options.pop("trl", {})  # fmt: skip
-    settings = GRPOSettings(
-        steps=2, prompts_per_step=16, generations=8, micro_batch=16, learning_rate=1e-5, bf16=True, trl=trl
-    )
-    return ToolGRPOTrainer(
-        model, processor, family, Talker(family, generator, turns=turns, tokens=64), [task(n) for n in range(32)],
-        [Reward("length", lambda trajectory: float(len(trajectory.answer or "")))],
-        grpo_config(settings, folder / "out"), settings, vllm=generator, **options,
-    )  # fmt: skip
+    from tests.support.engine.talkers import Talker, loaded, task
+    from thinkimg.api import GRPO
+    from thinkimg.models.vllm.generator import VLLMGenerator
+    from thinkimg.training.episodes import Episodes
+    from thinkimg.training.grpo import ToolGRPOTrainer, grpo_config
+    from thinkimg.training.rewards import BoundReward
+    from thinkimg.training.session import Session
+
+    whole = loaded(model, processor)
+    generator = VLLMGenerator(whole.family)
+    engine = {"use_vllm": True, "vllm_enable_sleep_mode": True, "vllm_gpu_memory_utilization": 0.4,
+              "vllm_max_model_length": 4096}  # fmt: skip
+    args = {"bf16": True} | options.pop("trl", {})
+    spec = GRPO(max_steps=2, prompts_per_step=16, num_generations=8, micro_batch=16, learning_rate=1e-5, args=args)
+    reward = BoundReward("length", lambda trajectory: float(len(trajectory.answer or "")))
+    talker = Talker(whole.family, generator, turns=turns, tokens=64)
+    episodes = Episodes(talker, [task(n) for n in range(32)], [reward], vllm=generator)
+    return ToolGRPOTrainer(whole, episodes, spec, grpo_config(spec, Session(folder / "out", engine=engine)), **options)
 
 
 # ---- the checks -----------------------------------------------------------------------------------------------------
@@ -90,6 +91,8 @@ def trainer_on_vllm(folder: Path, model: Any, processor: Any, turns: int = 3, **
 def colocated_engine(folder: Path) -> dict[str, Any]:
     """vLLM in the trainer's process with sleep mode: two steps of GRPO, memory awake and asleep, completions per
     second, and how far the engine's bfloat16 log-probabilities are from the trainer's."""
+    from thinkimg.training.step_log import StepRecord
+
     model, processor = save_model(folder / "model")
     trainer = trainer_on_vllm(folder, model, processor)
     free: dict[str, float] = {}
@@ -107,7 +110,8 @@ def colocated_engine(folder: Path) -> dict[str, Any]:
     inputs = [trainer.train_dataset[n // 8] for n in range(128)]
     with trainer.colocated.awake(trainer.state.global_step):
         began = time.perf_counter()
-        trainer.groups, _ = trainer._roll_out([trainer.tasks[row["task"]] for row in inputs[::8]], 8)
+        tasks = [trainer.tasks[row["task"]] for row in inputs[::8]]
+        trainer.groups = trainer.rollouts.train(tasks, 8, trainer.state.global_step, StepRecord())
         seconds = time.perf_counter() - began
     batch = super(type(trainer), trainer)._generate_and_score_completions(
         [{"prompt": group.task.question, "task": 0} for group in trainer.groups for _ in group.rows]

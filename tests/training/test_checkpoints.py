@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from tests.support.training.scripted_agent import World, picture
+from thinkimg.api import SFT
 from thinkimg.message import ImageBlock, TextBlock
 from thinkimg.training.checkpoints import (
     CheckpointCallback,
@@ -24,7 +25,8 @@ from thinkimg.training.checkpoints import (
     remove_checkpoints,
 )
 from thinkimg.training.collator import encode_samples
-from thinkimg.training.sft import SFTSettings, train_sft
+from thinkimg.training.session import Session
+from thinkimg.training.sft import train_sft
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 
@@ -55,13 +57,11 @@ def train(folder: Path, *, interrupt_after: int | None = None, **options: Any) -
     torch.set_num_threads(1)
     world = World()
     samples, _ = encode_samples(world.family, trajectories(6))
-    here = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "logging_steps": 1}
-    settings = SFTSettings(3e-3, batch_size=2, max_steps=8, save_steps=3, args=here)
+    here = {"bf16": False, "gradient_checkpointing": False, "logging_steps": 1}
+    spec = SFT(learning_rate=3e-3, batch_size=2, max_steps=8, args=here)
     callback = CheckpointCallback(keep=2, asked=Interrupted(interrupt_after), **options)
-    train_sft(
-        world.model, world.processor, world.family, samples, settings, folder, folder / "log.jsonl",
-        [callback], newest_checkpoint(folder),
-    )  # fmt: skip
+    session = Session(folder, save_every=3, resume_from=newest_checkpoint(folder), callbacks=[callback])
+    train_sft(world.loaded, samples, spec, session)
     return world, callback
 
 

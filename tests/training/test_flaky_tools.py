@@ -5,23 +5,27 @@ import json
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from tests.support.serving.sample_servers import ENVIRONMENT, SAMPLE_TOOLS
 from tests.support.training.scripted_agent import World, tasks
 from thinkimg.agent.agent import Agent, Limits
+from thinkimg.api import GRPO, Reward
 from thinkimg.client import ToolClient
 from thinkimg.models.chat import TokenModel
 from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.serving import ServerConfig, ServerSpec, Supervisor
-from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, train_grpo
+from thinkimg.training.episodes import Episodes
+from thinkimg.training.grpo import ToolGRPOTrainer, train_grpo
 from thinkimg.training.rewards import make_rewards
+from thinkimg.training.session import Session
 from thinkimg.trajectory import Trajectory, read_trajectories
 
 TIMEOUT = 1.0
@@ -61,7 +65,7 @@ class Run:
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
         share: float,
-        before_rollouts: Callable[[int], None] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
         timeout: float = TIMEOUT,
     ) -> None:
         torch.set_num_threads(1)
@@ -77,15 +81,14 @@ class Run:
         client = ToolClient(endpoints, timeout_seconds=timeout, retries=1)
         model = TokenModel(world.family, CallsThenAnswers(world, share))
         agent = Agent(model, client, Limits(rounds=2, tokens_per_turn=200))
-        settings = GRPOSettings(
-            steps=3, prompts_per_step=4, generations=4, learning_rate=1e-3, attempts=2, trajectories_every=1, seed=3
-        )
-        train_grpo(
-            world.model, world.processor, world.family, agent, tasks(12),
-            make_rewards({"accuracy": 1.0}, lambda answer, reference: float(int(answer) == int(reference) % 3)),
-            settings, folder, world.features, before_rollouts=before_rollouts, connect=client.connect,
-            disconnect=client.close,
+        monkeypatch.setattr("thinkimg.training.step_log.TRAJECTORIES_EVERY", 1)
+        spec = GRPO(
+            max_steps=3, prompts_per_step=4, num_generations=4, learning_rate=1e-3, resample_limit=1,
+            rewards=[Reward(name="accuracy")],
         )  # fmt: skip
+        rewards = make_rewards(spec.rewards, lambda answer, reference: float(int(answer) == int(reference) % 3))
+        episodes = Episodes(agent, tasks(12), rewards, client.connect, client.close)
+        train_grpo(world.loaded, episodes, spec, Session(folder, seed=3, callbacks=callbacks))
         self.log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         files = sorted((folder / "trajectories").glob("step-*.jsonl"))
         self.dump: list[Trajectory] = [one for file in files for one in read_trajectories(file)]
@@ -130,13 +133,16 @@ def test_a_tool_server_that_is_killed_neither_ends_the_run_nor_counts_against_th
 ) -> None:
     killed = []
 
-    def kill(step: int) -> None:
-        if step == 1:
-            for pid in supervisor.pids.values():
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+    class Killer(TrainerCallback):
+        """Before the rollouts of the second step."""
 
-    run = Run(supervisor.endpoints, tmp_path / "run", monkeypatch, share=0.0, before_rollouts=kill, timeout=60.0)
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 1:
+                for pid in supervisor.pids.values():
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+    run = Run(supervisor.endpoints, tmp_path / "run", monkeypatch, share=0.0, callbacks=[Killer()], timeout=60.0)
     assert killed
     assert [line["step"] for line in run.log] == [1, 2, 3]
     assert all(line["errors"] == {} for line in run.log)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig
 
 from tests.support import REPOSITORY
 from tests.support.training.batches import gradients, prepare
@@ -20,9 +19,10 @@ from tests.support.training.scripted_agent import (
     tasks,
 )
 from tests.support.training.two_ranks import two_steps
+from thinkimg.api import GRPO, Lora
 from thinkimg.errors import UserError
+from thinkimg.training.episodes import Episodes
 from thinkimg.training.grpo import (
-    GRPOSettings,
     ToolGRPOTrainer,
     by_length,
     drop_idle_rows,
@@ -30,7 +30,8 @@ from thinkimg.training.grpo import (
     spoken,
     train_grpo,
 )
-from thinkimg.training.rewards import Reward
+from thinkimg.training.rewards import BoundReward
+from thinkimg.training.session import Session
 from thinkimg.trajectory import Task, Trajectory, read_trajectories
 
 
@@ -70,7 +71,9 @@ def test_the_loss_sees_the_log_probabilities_that_were_sampled(
 ) -> None:
     world = World()
     agent = ScriptedAgent(world, rounds=lambda task, number: 1 + number % 3)
-    trainer = world.trainer(agent, tmp_path, generations=4, temperature=temperature, steps=3, learning_rate=3e-3)
+    trainer = world.trainer(
+        agent, tmp_path, num_generations=4, temperature=temperature, max_steps=3, learning_rate=3e-3
+    )
     if trained:
         trainer.train()
     batch = prepare(trainer, 2)
@@ -107,7 +110,7 @@ def test_a_masked_row_changes_neither_the_gradient_nor_the_advantages_of_the_oth
         agent = ScriptedAgent(world, rounds=lambda task, number: 1 + number % 3)
         if broken:  # the last generation of the second task fails at each attempt
             agent.broken = {("task-1", number) for number in range(3, 20)}
-        trainer = world.trainer(agent, tmp_path, generations=4, attempts=2)
+        trainer = world.trainer(agent, tmp_path, num_generations=4, resample_limit=1)
         trainer.engine.backoff_seconds = 0.0
         batch = prepare(trainer, 2)
         found = gradients(trainer, batch)
@@ -131,7 +134,7 @@ def test_a_batch_of_masked_rows_has_a_zero_gradient(tmp_path: Path) -> None:
     world = World()
     agent = ScriptedAgent(world)
     agent.broken = {(f"task-{task}", number) for task in range(8) for number in range(50)}
-    trainer = world.trainer(agent, tmp_path, attempts=1)
+    trainer = world.trainer(agent, tmp_path, resample_limit=0)
     found = gradients(trainer, prepare(trainer, 2))
     assert all((value == 0).all() for value in found.values())
     trainer.train()  # and a whole step runs
@@ -155,7 +158,7 @@ def sampled_template_token(trajectory: Trajectory) -> None:
 def test_a_contradictory_record_is_masked_and_leaves_the_images_of_the_batch_alone(
     tmp_path: Path, damage, monkeypatch
 ) -> None:
-    monkeypatch.setattr("thinkimg.training.grpo.drop_idle_rows", lambda batch: batch)
+    monkeypatch.setattr("thinkimg.training.grpo.trainer.drop_idle_rows", lambda batch: batch)
     world = World()
     agent = ScriptedAgent(world, rounds=lambda task, number: 1 + 2 * (number % 2))
     run, damaged = agent.run, []
@@ -168,7 +171,7 @@ def test_a_contradictory_record_is_masked_and_leaves_the_images_of_the_batch_alo
         return trajectory
 
     agent.run = run_and_damage
-    trainer = world.trainer(agent, tmp_path, generations=4, prompts_per_step=2)
+    trainer = world.trainer(agent, tmp_path, num_generations=4, prompts_per_step=2)
     batch = prepare(trainer, 2)
     masked = [row.masked for row in trainer.rows]
     assert masked.count("invariant") == 1
@@ -192,16 +195,16 @@ def own_logprobs_of(trainer: ToolGRPOTrainer, world: World, rows: list[int]) -> 
 def test_leaving_out_idle_rows_and_cutting_by_length_keeps_the_gradient(tmp_path: Path, monkeypatch) -> None:
     world = World()
     agent = ScriptedAgent(world, rounds=lambda task, number: 1 + number % 3)
-    flat_first = Reward("flat", lambda t: 1.0 if t.meta["task"] == "task-0" else answer_length(t))
-    trainer = world.trainer(agent, tmp_path, [flat_first], generations=4)
-    monkeypatch.setattr("thinkimg.training.grpo.drop_idle_rows", lambda batch: batch)
+    flat_first = BoundReward("flat", lambda t: 1.0 if t.meta["task"] == "task-0" else answer_length(t))
+    trainer = world.trainer(agent, tmp_path, [flat_first], num_generations=4)
+    monkeypatch.setattr("thinkimg.training.grpo.trainer.drop_idle_rows", lambda batch: batch)
     batch = prepare(trainer, 2)
-    trainer.settings.length_buckets = 1
+    monkeypatch.setattr("thinkimg.training.grpo.trainer.LENGTH_BUCKETS", 1)
     whole = gradients(trainer, batch)
     small = drop_idle_rows(batch)
     assert len(small["advantages"]) == 4
     assert len(by_length(small, 3)) == 2  # 4 rows in parts of 2
-    trainer.settings.length_buckets = 3
+    monkeypatch.setattr("thinkimg.training.grpo.trainer.LENGTH_BUCKETS", 3)
     part = gradients(trainer, small)
     assert whole.keys() == part.keys()
     for name in whole:
@@ -215,7 +218,7 @@ def test_rows_with_one_and_three_images_and_none_train_together(tmp_path: Path, 
     agent = ScriptedAgent(world, rounds=lambda task, number: 1 + 2 * (number % 2))
     agent.tasks = [*tasks(3), Task("no-picture", "what is the value", ())]
     before = {name: p.clone() for name, p in world.model.named_parameters()}
-    trainer = world.trainer(agent, tmp_path, prompts_per_step=4, micro_batch=micro_batch, steps=2)
+    trainer = world.trainer(agent, tmp_path, prompts_per_step=4, micro_batch=micro_batch, max_steps=2)
     trainer.train()
     trainer.close()
     changed = [name for name, p in world.model.named_parameters() if not torch.equal(p, before[name])]
@@ -228,7 +231,7 @@ def test_rows_with_one_and_three_images_and_none_train_together(tmp_path: Path, 
 def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
     def run() -> list[list[int]]:
         world = World()
-        trainer = world.trainer(ScriptedAgent(world), tmp_path, steps=2)
+        trainer = world.trainer(ScriptedAgent(world), tmp_path, max_steps=2)
         torch.manual_seed(len(runs))  # the global stream must not matter
         trainer.train()
         trainer.close()
@@ -249,8 +252,8 @@ def test_what_is_rewarded_becomes_more_frequent(tmp_path: Path) -> None:
         return own.count(token) / len(own)
 
     trainer = world.trainer(
-        ScriptedAgent(world), tmp_path, [Reward("share", share)],
-        steps=15, prompts_per_step=4, generations=8, learning_rate=3e-3,
+        ScriptedAgent(world), tmp_path, [BoundReward("share", share)],
+        max_steps=15, prompts_per_step=4, num_generations=8, learning_rate=3e-3,
     )  # fmt: skip
     trainer.train()
     trainer.close()
@@ -260,9 +263,9 @@ def test_what_is_rewarded_becomes_more_frequent(tmp_path: Path) -> None:
 
 def test_flat_groups_are_refilled_from_other_tasks(tmp_path: Path) -> None:
     world = World()
-    flat_first = Reward("flat", lambda t: 1.0 if t.meta["task"] in ("task-0", "task-1") else answer_length(t))
+    flat_first = BoundReward("flat", lambda t: 1.0 if t.meta["task"] in ("task-0", "task-1") else answer_length(t))
     trainer = world.trainer(
-        ScriptedAgent(world, max_tokens=12), tmp_path, [flat_first], refill=True, refill_groups=1, generations=4
+        ScriptedAgent(world, max_tokens=12), tmp_path, [flat_first], refill=True, refill_groups=1, num_generations=4
     )
     batch = prepare(trainer, 2)
     used = [group.task.id for group in trainer.groups]
@@ -299,13 +302,19 @@ def test_a_trajectory_without_own_tokens_is_masked(tmp_path: Path) -> None:
     trainer.close()
 
 
-def test_train_grpo_writes_the_log_and_trajectories_and_leaves_a_clean_model(tmp_path: Path) -> None:
+def test_train_grpo_writes_the_log_and_trajectories_and_leaves_a_clean_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World()
     names = set(world.model.state_dict())
-    settings = GRPOSettings(steps=3, prompts_per_step=2, generations=2, trajectories_every=2, save_steps=2)
-    rewards = [Reward("accuracy", lambda t: float(answer_length(t) > 3)), Reward("format", lambda t: 1.0, 0.1)]
+    monkeypatch.setattr("thinkimg.training.step_log.TRAJECTORIES_EVERY", 2)
+    spec = GRPO(max_steps=3, prompts_per_step=2, num_generations=2)
+    rewards = [
+        BoundReward("accuracy", lambda t: float(answer_length(t) > 3)),
+        BoundReward("format", lambda t: 1.0, 0.1),
+    ]
     agent = ScriptedAgent(world)
-    train_grpo(world.model, world.processor, world.family, agent, tasks(4), rewards, settings, tmp_path, world.features)
+    train_grpo(world.loaded, Episodes(agent, tasks(4), rewards), spec, Session(tmp_path, save_every=2))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert lines[0]["tools"] == {"crop": 1.0}
@@ -332,21 +341,9 @@ def test_train_grpo_writes_the_log_and_trajectories_and_leaves_a_clean_model(tmp
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     def run(folder: Path, steps: int, resume: Path | None = None) -> tuple[list[list[int]], list[dict]]:
         world = World()
-        settings = GRPOSettings(
-            steps=steps, prompts_per_step=2, generations=2, learning_rate=3e-3, save_steps=2, save_total_limit=None
-        )
-        trainer = train_grpo(
-            world.model,
-            world.processor,
-            world.family,
-            ScriptedAgent(world),
-            tasks(6),
-            [Reward("length", answer_length)],
-            settings,
-            folder,
-            world.features,
-            resume_from=resume,
-        )
+        spec = GRPO(max_steps=steps, prompts_per_step=2, num_generations=2, learning_rate=3e-3)
+        episodes = Episodes(ScriptedAgent(world), tasks(6), [BoundReward("length", answer_length)])
+        trainer = train_grpo(world.loaded, episodes, spec, Session(folder, save_every=2, resume_from=resume))
         tokens = [trajectory.tokens for group in trainer.groups for trajectory in group.trajectories]
         return tokens, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -378,21 +375,11 @@ def test_a_reference_model_and_adapters_see_the_same_distribution(tmp_path: Path
     world = World()
     world.model.save_pretrained(tmp_path / "start")
     world.model.config._name_or_path = str(tmp_path / "start")
-    settings = GRPOSettings(steps=2, prompts_per_step=2, generations=2, beta=0.1 if how == "kl" else 0.0)
+    lora = Lora(target_modules=["q_proj", "v_proj"]) if how == "lora" else None
+    spec = GRPO(max_steps=2, prompts_per_step=2, num_generations=2, beta=0.1 if how == "kl" else 0.0, lora=lora)
+    episodes = Episodes(ScriptedAgent(world), tasks(4), [BoundReward("length", answer_length)])
     before = {name: p.clone() for name, p in world.model.named_parameters()}
-    options = {"peft_config": LoraConfig(target_modules=["q_proj", "v_proj"])} if how == "lora" else {}
-    trainer = train_grpo(
-        world.model,
-        world.processor,
-        world.family,
-        ScriptedAgent(world),
-        tasks(4),
-        [Reward("length", answer_length)],
-        settings,
-        tmp_path,
-        world.features,
-        **options,
-    )
+    trainer = train_grpo(world.loaded, episodes, spec, Session(tmp_path))
     first = trainer.state.log_history[0]
     assert first["kl"] == pytest.approx(0.0, abs=1e-6) if how == "kl" else "kl" not in first
     adapted = dict(world.model.named_parameters())
@@ -407,10 +394,9 @@ def test_a_reference_model_and_adapters_see_the_same_distribution(tmp_path: Path
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        ({"trl": {"mask_truncated_completions": True}}, "mask_truncated_completions"),
-        ({"prompts_per_step": 9}, "prompts_per_step"),
-        ({"prompts_per_step": 3, "generations": 3, "micro_batch": 2}, "micro_batch"),
-        ({"trl": {"no_such_option": 1}}, "trl"),
+        ({"prompts_per_step": 9}, r"grpo\.promptsPerStep"),
+        ({"prompts_per_step": 3, "num_generations": 3, "micro_batch": 2}, r"grpo\.microBatch"),
+        ({"args": {"lr_scheduler_type": "no such"}}, r"grpo\.args: TRL refuses"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(tmp_path: Path, settings: dict, field: str) -> None:
@@ -428,14 +414,23 @@ def test_two_tasks_of_one_id_are_refused(tmp_path: Path) -> None:
 
 
 def test_groups_that_would_straddle_ranks_are_refused(tmp_path: Path) -> None:
-    settings = GRPOSettings(steps=1, prompts_per_step=3, generations=4)
+    spec = GRPO(max_steps=1, prompts_per_step=3, num_generations=4)
     with pytest.raises(UserError, match="straddle"):
-        grpo_config(settings, tmp_path, world_size=2)
-    args = grpo_config(settings, tmp_path)
+        grpo_config(spec, Session(tmp_path, world_size=2))
+    args = grpo_config(spec, Session(tmp_path))
     args.per_device_train_batch_size = 6  # one group and a half on each of two ranks
     world = World()
+    episodes = Episodes(ScriptedAgent(world), tasks(8), [])
     with pytest.raises(UserError, match="straddle"):
-        ToolGRPOTrainer(world.model, world.processor, world.family, ScriptedAgent(world), tasks(8), [], args, settings)
+        ToolGRPOTrainer(world.loaded, episodes, spec, args)
+
+
+def test_trls_own_masking_of_what_was_cut_off_is_refused(tmp_path: Path) -> None:
+    world, spec = World(), GRPO(max_steps=1, prompts_per_step=2, num_generations=2)
+    args = grpo_config(spec, Session(tmp_path))
+    args.mask_truncated_completions = True
+    with pytest.raises(UserError, match="mask_truncated_completions"):
+        ToolGRPOTrainer(world.loaded, Episodes(ScriptedAgent(world), tasks(8), []), spec, args)
 
 
 def test_spoken_ends_with_the_models_last_word() -> None:

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from tests.support.training.scripted_agent import World, picture
+from thinkimg.api import SFT, Lora
 from thinkimg.errors import UserError
 from thinkimg.message import ImageBlock, TextBlock
-from thinkimg.training.adapters import LoraSettings
 from thinkimg.training.collator import Collator, Sample, encode_samples
-from thinkimg.training.sft import SFTSettings, train_sft
+from thinkimg.training.session import Session
+from thinkimg.training.sft import train_sft
 from thinkimg.trajectory import Trajectory
 
 
@@ -42,12 +43,20 @@ def loss_of(world: World, samples: list[Sample]) -> float:
         return float(world.model(**Collator(world.family, world.features, 0)(samples)).loss)
 
 
-def train(world: World, samples: list[Sample], folder: Path, **settings: Any) -> float:
-    here = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}  # whatever else this machine has
-    given: dict[str, Any] = {"learning_rate": 3e-3, "batch_size": 4} | settings
+def train(
+    world: World,
+    samples: list[Sample],
+    folder: Path,
+    seed: int = 0,
+    max_seconds: float | None = None,
+    world_size: int = 1,
+    **block: Any,
+) -> float:
+    here = {"bf16": False, "gradient_checkpointing": False}  # whatever else this machine has
+    given: dict[str, Any] = {"learning_rate": 3e-3, "batch_size": 4} | block
     given["args"] = here | given.get("args", {})
-    log = folder / "log.jsonl"
-    return train_sft(world.model, world.processor, world.family, samples, SFTSettings(**given), folder / "out", log)
+    session = Session(folder / "out", seed, world_size, log_folder=folder)
+    return train_sft(world.loaded, samples, SFT(**given), session, max_seconds)
 
 
 def test_a_few_steps_lower_the_loss_and_each_is_logged(tmp_path: Path) -> None:
@@ -111,7 +120,7 @@ def test_adapters_are_trained_and_merged_into_a_plain_model(tmp_path: Path) -> N
     world = World()
     samples = samples_of(world)
     before, loss = weights_of(world), loss_of(world, samples)
-    lora = LoraSettings(rank=4, alpha=16.0, target_modules=("q_proj", "down_proj"))
+    lora = Lora(rank=4, alpha=16.0, target_modules=["q_proj", "down_proj"])
     train(world, samples, tmp_path, max_steps=20, lora=lora)
     after = weights_of(world)
     assert after.keys() == before.keys()
@@ -126,7 +135,7 @@ def test_adapters_are_trained_and_merged_into_a_plain_model(tmp_path: Path) -> N
 def test_by_default_every_linear_layer_of_the_language_model_gets_adapters(tmp_path: Path) -> None:
     world = World()
     samples, before = samples_of(world), weights_of(world)
-    train(world, samples, tmp_path, max_steps=2, lora=LoraSettings())
+    train(world, samples, tmp_path, max_steps=2, lora=Lora())
     after = weights_of(world)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     linear = {f"{name}.weight" for name, module in world.model.named_modules() if type(module) is torch.nn.Linear}
@@ -136,7 +145,7 @@ def test_by_default_every_linear_layer_of_the_language_model_gets_adapters(tmp_p
 def test_a_layer_that_is_not_there_is_refused(tmp_path: Path) -> None:
     world = World()
     with pytest.raises(UserError, match=r"no linear layer 'q_prj'; there are .*q_proj"):
-        train(world, samples_of(world), tmp_path, max_steps=1, lora=LoraSettings(target_modules=("q_prj",)))
+        train(world, samples_of(world), tmp_path, max_steps=1, lora=Lora(target_modules=["q_prj"]))
 
 
 def test_grouped_by_length_batches_need_less_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,8 +175,7 @@ def test_without_samples_there_is_nothing_to_train_on(tmp_path: Path) -> None:
         train(World(), [], tmp_path, max_steps=1)
 
 
-def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "3")
+def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> None:
     world = World()
     with pytest.raises(UserError, match=r"sft\.batchSize: batchSize 4 is not a multiple of the 3 processes"):
-        train(world, samples_of(world), tmp_path, max_steps=1)
+        train(world, samples_of(world), tmp_path, max_steps=1, world_size=3)

@@ -14,15 +14,18 @@ from tests.support.training.batches import gradients, prepare
 from tests.support.training.scripted_agent import ScriptedAgent, World, tasks
 from thinkimg.agent.agent import Agent, Limits, append_reply
 from thinkimg.agent.formats import get_format
+from thinkimg.api import GRPO, ImportanceCorrection, Reward
 from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
 from thinkimg.models.chat import SamplingParameters, TokenModel
 from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.tools.tool import ToolResult
+from thinkimg.training.episodes import Episodes
 from thinkimg.training.forking import fork_of
-from thinkimg.training.grpo import GRPOSettings, ImportanceCorrection, grpo_config, train_grpo
-from thinkimg.training.rewards import RewardSpec, make_rewards
+from thinkimg.training.grpo import grpo_config, train_grpo
+from thinkimg.training.rewards import make_rewards
+from thinkimg.training.session import Session
 from thinkimg.trajectory import Task, Trajectory
 
 
@@ -54,20 +57,18 @@ def tools_cost(trajectory: Trajectory) -> float:
     return 0.7 if trajectory.tool_results else 1.0
 
 
-def tool_rates(folder: Path, bonus: dict[str, RewardSpec]) -> list[dict[str, Any]]:
+def tool_rates(folder: Path, *bonus: Reward) -> list[dict[str, Any]]:
     world = World()
-    settings = GRPOSettings(steps=40, prompts_per_step=4, generations=8, learning_rate=2e-3)
-    train_grpo(
-        world.model, world.processor, world.family, Chooser(world), tasks(8),
-        make_rewards({f"{__name__}:tools_cost": 1.0, **bonus}), settings, folder, world.features,
-    )  # fmt: skip
+    rewards = [Reward(name=f"{__name__}:tools_cost"), *bonus]
+    spec = GRPO(max_steps=40, prompts_per_step=4, num_generations=8, learning_rate=2e-3, rewards=rewards)
+    train_grpo(world.loaded, Episodes(Chooser(world), tasks(8), make_rewards(rewards)), spec, Session(folder))
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def test_tool_use_collapses_with_an_alarm_and_a_fading_bonus_keeps_it(tmp_path: Path) -> None:
-    without = tool_rates(tmp_path / "without", {})
-    bonus = RewardSpec(weight=0.8, target_rate=0.6)
-    kept = tool_rates(tmp_path / "with", {"tool-use": bonus})
+    without = tool_rates(tmp_path / "without")
+    bonus = Reward(name="tool-use", weight=0.8, target_rate=0.6)
+    kept = tool_rates(tmp_path / "with", bonus)
     start = sum(line["tool_calls"] for line in without[:3]) / 3
     assert start > 0.2
     assert sum(line["tool_calls"] for line in without[-5:]) / 5 < 0.3 * start
@@ -128,8 +129,8 @@ def forking_trainer(world: World, folder: Path, **settings: Any) -> Any:
     generator = WrongAtFirst(world)
     agent: Any = Agent(TokenModel(world.family, generator), Look(), Limits(rounds=3, tokens_per_turn=300))
     agent.tasks = [question(number) for number in range(8)]
-    rewards = make_rewards({"accuracy": 1.0}, lambda answer, reference: float(answer == reference))
-    return world.trainer(agent, folder, rewards, generations=8, **settings), generator
+    rewards = make_rewards([Reward(name="accuracy")], lambda answer, reference: float(answer == reference))
+    return world.trainer(agent, folder, rewards, num_generations=8, **settings), generator
 
 
 def test_where_every_call_went_wrong_it_is_sampled_again_from_the_thought(tmp_path: Path) -> None:
@@ -169,11 +170,11 @@ def test_a_trajectory_without_a_call_has_no_fork() -> None:
 
 
 def test_forking_needs_an_agent_and_the_accuracy(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"fork_groups: forking needs an Agent"):
+    with pytest.raises(UserError, match=r"grpo\.forkGroups: forking needs an Agent"):
         World().trainer(ScriptedAgent(World()), tmp_path, fork_groups=1)
     world = World()
     agent = Agent(TokenModel(world.family, WrongAtFirst(world)), Look())
-    with pytest.raises(UserError, match=r"fork_groups: .*accuracy"):
+    with pytest.raises(UserError, match=r"grpo\.forkGroups: .*accuracy"):
         world.trainer(agent, tmp_path, fork_groups=1)
 
 
@@ -203,14 +204,14 @@ def test_tokens_are_weighed_by_the_ratio_of_trainer_and_engine(
         world = World()
         agent = Shifted(world, rounds=lambda task, number: 1 + number % 3)
         agent.shift = shift
-        trainer = world.trainer(agent, tmp_path, generations=4, importance_correction=correction)
+        trainer = world.trainer(agent, tmp_path, num_generations=4, importance_correction=correction)
         batch = prepare(trainer, 2)
         found = gradients(trainer, batch)
         trainer.close()
         return found, batch
 
     plain, _ = gradient(None)
-    corrected, batch = gradient(ImportanceCorrection(mode="token_truncate", clip_max=clip_max))
+    corrected, batch = gradient(ImportanceCorrection(mode="TokenTruncate", clip_max=clip_max))
     own = (batch["tool_mask"] * batch["completion_mask"]).bool()
     torch.testing.assert_close(
         batch["importance_sampling_ratio"][own], torch.full((int(own.sum()),), ratio), atol=2e-3, rtol=0
@@ -223,7 +224,7 @@ def test_tokens_are_weighed_by_the_ratio_of_trainer_and_engine(
 def test_every_loss_type_trains(tmp_path: Path, loss_type: str) -> None:
     world = World()
     before = world.model.lm_head.weight.detach().clone()
-    trainer = world.trainer(ScriptedAgent(world), tmp_path, loss_type=loss_type, generations=4)
+    trainer = world.trainer(ScriptedAgent(world), tmp_path, loss_type=loss_type, num_generations=4)
     trainer.train()
     trainer.close()
     assert not torch.equal(before, world.model.lm_head.weight)
@@ -231,9 +232,10 @@ def test_every_loss_type_trains(tmp_path: Path, loss_type: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "field"), [({"loss_type": "bnpo"}, "loss_type"), ({"trl": {"entropy_coef": 0.1}}, "trl.entropy_coef")]
+    ("settings", "field"),
+    [({"loss_type": "bnpo"}, "grpo.lossType"), ({"args": {"entropy_coef": 0.1}}, "grpo.args.entropy_coef")],
 )
 def test_what_each_process_would_normalise_by_itself_is_refused_with_several(settings: dict, field: str) -> None:
     with pytest.raises(UserError, match=rf"{field}: .*tokens are not equally many"):
-        grpo_config(GRPOSettings(steps=1, **settings), Path("."), world_size=2)
-    grpo_config(GRPOSettings(steps=1, **settings), Path("."), world_size=1)
+        grpo_config(GRPO(max_steps=1, **settings), Session(Path("."), world_size=2))
+    grpo_config(GRPO(max_steps=1, **settings), Session(Path(".")))

@@ -19,8 +19,19 @@ from thinkimg.api.v1alpha1.jobstatus import CheckpointStatus, Metric, Progress, 
 from thinkimg.api.v1alpha1.meta import API_VERSION, GROUP
 from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef
 from thinkimg.api.v1alpha1.resource import path_of, suggestion
-from thinkimg.api.v1alpha1.rewards import Reward
-from thinkimg.api.v1alpha1.stages import BASE, GRPO, Lora, Stage
+from thinkimg.api.v1alpha1.rewards import Judge, Reward
+from thinkimg.api.v1alpha1.stages import (
+    BASE,
+    GRPO,
+    SFT,
+    Evaluate,
+    Filters,
+    ImportanceCorrection,
+    Lora,
+    Planner,
+    Stage,
+    Synthesize,
+)
 from thinkimg.api.v1alpha1.toolrljob import ToolRLJobSpec
 from thinkimg.api.v1alpha1.uris import scheme_of
 from thinkimg.api.v1alpha1.visiontool import CUSTOM, Batching, VisionToolSpec
@@ -32,18 +43,24 @@ __all__ = [
     "CUSTOM",
     "GROUP",
     "GRPO",
+    "SFT",
     "Batching",
     "CheckpointStatus",
     "Data",
     "Dataset",
     "EnvVar",
+    "Evaluate",
     "FailurePolicy",
     "FailureRule",
+    "Filters",
+    "ImportanceCorrection",
+    "Judge",
     "LocalCheck",
     "Lora",
     "Manifest",
     "ManifestError",
     "Metric",
+    "Planner",
     "Problem",
     "Progress",
     "Result",
@@ -51,6 +68,7 @@ __all__ = [
     "SecretRef",
     "Stage",
     "StageStatus",
+    "Synthesize",
     "ToolRLJob",
     "ToolRLJobSpec",
     "ToolRLJobStatus",

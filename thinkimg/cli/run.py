@@ -130,7 +130,7 @@ def table(
         with stdout_kept(as_json):
             job_run.execute()
         runs.append(job_run.run.path)
-    made = write_table(runs, folder)
+    made = write_table(runs, folder, resamples=first.job.spec.resamples)
     notes.print((folder / "results.md").read_text(encoding="utf-8"))
     if as_json:
         print_json(made.model_dump(mode="json"))

@@ -24,8 +24,13 @@ from thinkimg.results import (
     TableResults,
 )
 
+RESAMPLES = 10_000
+"""Of the bootstraps, where no manifest says how many."""
 
-def write_table(runs: Sequence[Path], out: Path, pairs: Sequence[tuple[str, str]] = ()) -> TableResults:
+
+def write_table(
+    runs: Sequence[Path], out: Path, pairs: Sequence[tuple[str, str]] = (), resamples: int = RESAMPLES
+) -> TableResults:
     """Write `out/results.json` and `out/results.md`; returns what the first holds.
 
     Means are over seeds; intervals are two-level bootstraps over seeds and questions; differences are paired by
@@ -34,6 +39,7 @@ def write_table(runs: Sequence[Path], out: Path, pairs: Sequence[tuple[str, str]
     Args:
         pairs: which models are compared, the first minus the second; none: what the first run's manifest asks for
             (`origins.pairs_of`).
+        resamples: of the bootstraps (`evaluate.bootstrap` of a manifest).
 
     Raises:
         UserError: a run without results or trajectories, or two runs with the same seed.
@@ -53,9 +59,11 @@ def write_table(runs: Sequence[Path], out: Path, pairs: Sequence[tuple[str, str]
     table = TableResults(
         seeds=dict(zip(seeds, results, strict=True)),
         mean=SeedsMean(
-            models={model: _over_seeds(model, results, outcomes) for model in shared},
+            models={model: _over_seeds(model, results, outcomes, resamples) for model in shared},
             differences=[
-                _compare(model, other, outcomes) for model, other in chosen if model in shared and other in shared
+                _compare(model, other, outcomes, resamples)
+                for model, other in chosen
+                if model in shared and other in shared
             ],
         ),
     )
@@ -88,8 +96,10 @@ def _read_outcomes(run: Path, model: str, mode: str) -> dict[str, float]:
     return {question: statistics.fmean(answers) for question, answers in outcomes.items()}
 
 
-def _over_seeds(model: str, results: Sequence[RunResults], outcomes: Outcomes) -> SeedsFigures:
-    greedy, sampled = (_MeanOverSeeds([list(seed.values()) for seed in outcomes[mode][model]]) for mode in outcomes)
+def _over_seeds(model: str, results: Sequence[RunResults], outcomes: Outcomes, resamples: int) -> SeedsFigures:
+    greedy, sampled = (
+        _MeanOverSeeds([list(seed.values()) for seed in outcomes[mode][model]], resamples) for mode in outcomes
+    )
 
     def mean(value: Callable[[ModelFigures], float | None]) -> float | None:
         return _mean([value(found.models[model]) for found in results])
@@ -111,12 +121,12 @@ def _over_seeds(model: str, results: Sequence[RunResults], outcomes: Outcomes) -
 class _MeanOverSeeds:
     """Shares of right answers, per seed; all None where a seed has no answers of that mode."""
 
-    def __init__(self, values: Sequence[Sequence[float]]) -> None:
+    def __init__(self, values: Sequence[Sequence[float]], resamples: int) -> None:
         self.values = values
         known = all(values)
         self.per_seed = [statistics.fmean(seed) for seed in values] if known else None
         self.accuracy = statistics.fmean(self.per_seed) if self.per_seed else None
-        self.ci95 = bootstrap_interval(values) if known else None
+        self.ci95 = bootstrap_interval(values, resamples) if known else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -125,17 +135,17 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if len(known) == len(values) else None
 
 
-def _compare(model: str, other: str, outcomes: Outcomes) -> ComparedModels:
+def _compare(model: str, other: str, outcomes: Outcomes, resamples: int) -> ComparedModels:
     return ComparedModels(
         model=model,
         other=other,
-        accuracy=_difference(outcomes["greedy"][model], outcomes["greedy"][other]),
-        accuracy_sampled=_difference(outcomes["sampled"][model], outcomes["sampled"][other]),
+        accuracy=_difference(outcomes["greedy"][model], outcomes["greedy"][other], resamples),
+        accuracy_sampled=_difference(outcomes["sampled"][model], outcomes["sampled"][other], resamples),
     )
 
 
 def _difference(
-    of: Sequence[Mapping[str, float]], minus: Sequence[Mapping[str, float]]
+    of: Sequence[Mapping[str, float]], minus: Sequence[Mapping[str, float]], resamples: int
 ) -> PairedDifference | None:  # fmt: skip
     """On the questions that both answered, seed by seed; None if a seed has none."""
     first, second = [], []
@@ -145,7 +155,7 @@ def _difference(
         second.append([b[question] for question in both])
     if not all(first):
         return None
-    found = paired_bootstrap(first, second)
+    found = paired_bootstrap(first, second, resamples)
     return PairedDifference(difference=found.difference, ci95=found.ci95, p=found.p)
 
 

@@ -68,6 +68,7 @@ def run_synthesis(options: Options) -> SynthesisResults:
     """
     from thinkimg.agent.agent import Agent, Limits
     from thinkimg.agent.formats import get_format
+    from thinkimg.api import Filters, Synthesize
     from thinkimg.data.sharegpt import write_sharegpt
     from thinkimg.evaluation.scorers import find_rule
     from thinkimg.evaluation.tasks import find_task
@@ -75,7 +76,7 @@ def run_synthesis(options: Options) -> SynthesisResults:
     from thinkimg.jobs.stages.questions import TRAJECTORIES
     from thinkimg.models.backends import Metered, Prices, model_of
     from thinkimg.synthesis.opinion import ModelOpinion
-    from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
+    from thinkimg.synthesis.synthesize import repeated, synthesize
     from thinkimg.trajectory import Trajectory, write_trajectories
     from thinkimg.trajectory.store import Store
 
@@ -84,7 +85,13 @@ def run_synthesis(options: Options) -> SynthesisResults:
     if not questions:
         raise UserError("there are no questions", "--data")
     tasks = list(repeated(questions, options.count or len(questions)))
-    filters = Filters(not options.any_answer, options.max_tool_errors, options.min_tool_calls, options.refuse_repeats)
+    filters = Filters(
+        require_correct=not options.any_answer,
+        max_tool_errors=options.max_tool_errors,
+        min_tool_calls=options.min_tool_calls,
+        refuse_repeats=options.refuse_repeats,
+    )
+    spec = Synthesize(filters=filters, concurrency=options.concurrency)
     rule = find_rule(task.scorer)
 
     def right(answer: str | None, reference: str) -> bool:
@@ -98,9 +105,7 @@ def run_synthesis(options: Options) -> SynthesisResults:
         async with tools_of_servers(planner.servers, planner.trained) as tools:
             agent = Agent(model, tools, limits, get_format(asked.format), asked.prompt)
             with Store(options.out / "attempts.jsonl") as store:
-                made = await synthesize(
-                    agent, tasks, right, filters, options.seed, options.concurrency, store=store, opinion=opinion
-                )
+                made = await synthesize(agent, tasks, right, spec, options.seed, store=store, opinion=opinion)
                 store.put_in_order([one.id for one in tasks])
                 usage = [store.record(one.id)["meta"].get("usage", {}) for one in tasks]
         write_trajectories(made.kept, options.out / TRAJECTORIES)

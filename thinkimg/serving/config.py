@@ -2,28 +2,32 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from thinkimg.api import read_yaml
+from thinkimg.api import Batching, read_yaml
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
 
 
-class Batching(BaseModel):
-    """How calls are put together for a tool that computes in batches; of no effect for one that does not.
-
-    Attributes:
-        max_size: most calls in a batch.
-        max_wait_ms: how long the first call of a batch waits for others, in milliseconds.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_size: int = Field(default=8, ge=1, le=1024)
-    max_wait_ms: float = Field(default=5, ge=0, le=10_000, allow_inf_nan=False)
+def _batching(given: Any) -> Any:
+    """The server's file says `max_wait_ms` for what a VisionTool calls `maxWaitMilliseconds`."""
+    if isinstance(given, dict) and "max_wait_ms" in given:
+        return {name: value for name, value in given.items() if name != "max_wait_ms"} | {
+            "max_wait_milliseconds": given["max_wait_ms"]
+        }
+    return given
 
 
 class ToolEntry(BaseModel):
@@ -34,6 +38,7 @@ class ToolEntry(BaseModel):
         entry_point: `module:attribute` of a declaration made by `thinkimg.tools.tool.tool`, importable by the server.
         backend: None for the tool's default.
         options: the backend's own.
+        batching: as in a VisionTool; of no effect for a tool that does not compute in batches.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,7 +47,7 @@ class ToolEntry(BaseModel):
     entry_point: str | None = None
     backend: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-    batching: Batching = Batching()
+    batching: Annotated[Batching, BeforeValidator(_batching)] = Batching()
 
     @model_validator(mode="after")
     def _one_source(self) -> "ToolEntry":

@@ -94,7 +94,7 @@ class ToolService:
                 waits.observe(seconds)
 
         batching = entry.batching
-        return Batcher(tool.name, tool.run_batch, batching.max_size, batching.max_wait_ms / 1000, started)
+        return Batcher(tool.name, tool.run_batch, batching.max_size, batching.max_wait_milliseconds / 1000, started)
 
     def find(self, name: str) -> Tool:
         """Raises `ProblemError` 404, or 503 while nothing is loaded or the process ends."""

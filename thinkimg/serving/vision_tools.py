@@ -6,7 +6,7 @@ from pathlib import Path
 from thinkimg.api import EnvVar, SecretRef, VisionTool
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
-from thinkimg.serving.config import Batching, ServerConfig, ToolEntry
+from thinkimg.serving.config import ServerConfig, ToolEntry
 from thinkimg.serving.supervisor import ServerSpec
 
 _MAX_DRAIN_SECONDS = 10
@@ -22,8 +22,7 @@ def server_of(tool: VisionTool, secrets: Path | None = None) -> ServerSpec:
         UserError: a secret cannot be read.
     """
     spec = tool.spec
-    batching = Batching(max_size=spec.batching.max_size, max_wait_ms=spec.batching.max_wait_milliseconds)
-    entry = ToolEntry(name=spec.tool, backend=spec.backend, options=spec.server_options(), batching=batching)
+    entry = ToolEntry(name=spec.tool, backend=spec.backend, options=spec.server_options(), batching=spec.batching)
     config = ServerConfig(
         tools=[entry],
         workers=1,

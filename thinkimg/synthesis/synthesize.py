@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from thinkimg.agent.agent import Agent
+from thinkimg.api import Filters, Synthesize
 from thinkimg.trajectory import Task, Trajectory
 from thinkimg.trajectory.store import ITEM, Store, digest_of
 
@@ -17,34 +18,20 @@ Opinion = Callable[[Trajectory], Awaitable[str | None]]
 """A model's filter: the reason to drop a trajectory, or None."""
 
 
-@dataclass(frozen=True)
-class Filters:
-    """Attributes:
-    require_correct: keep only trajectories whose answer is right, by `scorer`.
-    max_tool_errors: keep only those with at most so many failed calls.
-    min_tool_calls: keep only those with at least so many calls that worked.
-    refuse_repeats: drop those in which the same call was made twice.
-    """
-
-    require_correct: bool = True
-    max_tool_errors: int = 0
-    min_tool_calls: int = 0
-    refuse_repeats: bool = False
-
-    def refuse(self, trajectory: Trajectory, scorer: Callable[[str | None, str], bool]) -> str | None:
-        """The reason to drop it, or None."""
-        if trajectory.status != "answered":
-            return f"ended: {trajectory.status}"
-        errors = sum(result.error is not None for result in trajectory.tool_results)
-        if errors > self.max_tool_errors:
-            return "tool error"
-        if len(trajectory.tool_results) - errors < self.min_tool_calls:
-            return "too few tool calls"
-        if self.refuse_repeats and _repeats(trajectory):
-            return "repeated call"
-        if self.require_correct and not scorer(trajectory.answer, trajectory.reference or ""):
-            return "wrong answer"
-        return None
+def refuse(filters: Filters, trajectory: Trajectory, scorer: Callable[[str | None, str], bool]) -> str | None:
+    """The reason to drop a trajectory, or None."""
+    if trajectory.status != "answered":
+        return f"ended: {trajectory.status}"
+    errors = sum(result.error is not None for result in trajectory.tool_results)
+    if errors > filters.max_tool_errors:
+        return "tool error"
+    if len(trajectory.tool_results) - errors < filters.min_tool_calls:
+        return "too few tool calls"
+    if filters.refuse_repeats and _repeats(trajectory):
+        return "repeated call"
+    if filters.require_correct and not scorer(trajectory.answer, trajectory.reference or ""):
+        return "wrong answer"
+    return None
 
 
 def _repeats(trajectory: Trajectory) -> bool:
@@ -68,9 +55,8 @@ async def synthesize(
     agent: Agent,
     tasks: Sequence[Task],
     scorer: Callable[[str | None, str], bool],
-    filters: Filters,
+    spec: Synthesize,
     seed: int,
-    concurrency: int = 16,
     progress: Callable[[int], None] = lambda done: None,
     store: Store | None = None,
     opinion: Opinion | None = None,
@@ -78,11 +64,12 @@ async def synthesize(
     """Run one trajectory per task; what is kept stands in the order of the tasks, whatever finished first.
 
     Args:
+        spec: its filters and its concurrency are read here; planner, tools and limits are the agent's.
         store: keeps every trajectory, dropped ones with `meta["dropped"]`, so that an interrupted synthesis goes on;
             those that the infrastructure ended are tried again.
         opinion: a model's filter, asked about what the rules keep.
     """
-    gate = asyncio.Semaphore(concurrency)
+    gate = asyncio.Semaphore(spec.concurrency)
     done = 0
 
     async def run(task: Task) -> Trajectory:
@@ -93,7 +80,7 @@ async def synthesize(
             else:
                 number = int.from_bytes(hashlib.sha256(f"{seed}/{task.id}".encode()).digest()[:7])
                 trajectory = await agent.run(task, seed=number, temperature=1.0)
-                await _filter(trajectory, scorer, filters, opinion)
+                await _filter(trajectory, scorer, spec.filters, opinion)
                 if store is not None:
                     trajectory.meta[ITEM] = digest_of(task)
                     store.append(trajectory)
@@ -113,7 +100,7 @@ async def synthesize(
 async def _filter(
     trajectory: Trajectory, scorer: Callable[[str | None, str], bool], filters: Filters, opinion: Opinion | None
 ) -> None:
-    reason = filters.refuse(trajectory, scorer)
+    reason = refuse(filters, trajectory, scorer)
     if reason is None and opinion is not None:
         reason = await opinion(trajectory)
     if reason is not None:

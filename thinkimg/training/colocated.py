@@ -46,24 +46,28 @@ def chosen_engine(model: Any) -> dict[str, Any]:
 def check_vllm(args: Any, vllm: VLLMGenerator | None) -> None:
     """Raises `UserError` for a configuration that this engine cannot serve."""
     if args.use_vllm != (vllm is not None):
-        raise UserError("use_vllm and a VLLMGenerator as the agent's generator go together", "trl.use_vllm")
+        raise UserError("use_vllm and a VLLMGenerator as the agent's generator go together", "grpo.args.use_vllm")
     if vllm is None:
         return
     if importlib.util.find_spec("vllm") is None:
-        raise UserError("vLLM is not installed: pip install 'thinkimg[vllm]', or leave use_vllm out", "trl.use_vllm")
+        raise UserError(
+            "vLLM is not installed: pip install 'thinkimg[vllm]', or leave use_vllm out", "grpo.args.use_vllm"
+        )
     if args.vllm_mode != "colocate":
         raise UserError(
             f"vllm_mode {args.vllm_mode!r} is TRL's own way to a server; here the engine is in the process (colocate)",
-            "trl.vllm_mode",
+            "grpo.args.vllm_mode",
         )
     if args.vllm_tensor_parallel_size != 1:
         raise UserError(
             "ranks that share an engine would have to take their turns together; each rank has its own (1)",
-            "trl.vllm_tensor_parallel_size",
+            "grpo.args.vllm_tensor_parallel_size",
         )
     for name, neutral in (("top_p", 1.0), ("top_k", 0), ("min_p", None), ("repetition_penalty", 1.0)):
         if getattr(args, name) not in (neutral, 0, 0.0):
-            raise UserError("the loss computes the unfiltered distribution; sampling must not filter", f"trl.{name}")
+            raise UserError(
+                "the loss computes the unfiltered distribution; sampling must not filter", f"grpo.args.{name}"
+            )
 
 
 @contextmanager
@@ -86,7 +90,7 @@ def _make(plain: Any, chosen: dict[str, Any], **given: Any) -> Any:
     if not torch.cuda.is_available():
         length = given.get("max_model_len")
         if length is None:
-            raise UserError("say how long a trajectory may be, in tokens", "trl.vllm_max_model_length")
+            raise UserError("say how long a trajectory may be, in tokens", "grpo.args.vllm_max_model_length")
         # vLLM 0.31 rewinds the random stream of a prompt that it cuts into chunks, which a CPU's generator cannot.
         chosen = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, length)} | chosen
     return plain(**(given | chosen))

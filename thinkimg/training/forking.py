@@ -73,7 +73,7 @@ def token_model(agent: object) -> TokenModel:
     """
     if isinstance(agent, Agent) and isinstance(agent.model, TokenModel):
         return agent.model
-    raise UserError("forking needs an Agent with a model that gives tokens", "fork_groups")
+    raise UserError("forking needs an Agent with a model that gives tokens", "grpo.forkGroups")
 
 
 class _Begun:

@@ -7,15 +7,15 @@ infrastructure there takes the trajectory out of the loss. Rewards of other pack
 """
 
 import asyncio
-import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, cast
 
+from thinkimg.api import Reward
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.training.boxes import mean_iou, read_boxes
 from thinkimg.trajectory import Trajectory
@@ -29,8 +29,8 @@ PLUGIN = "plugin/"
 
 
 @dataclass(frozen=True)
-class Reward:
-    """A reward with the name it is logged under and its weight in the sum.
+class BoundReward:
+    """A reward with its function, the name it is logged under and its weight in the sum.
 
     Attributes:
         target_rate: of a bonus for tool use: within a group of rollouts of one question, the reward is multiplied by
@@ -42,15 +42,6 @@ class Reward:
     function: RewardFunction
     weight: float = 1.0
     target_rate: float | None = None
-
-
-@dataclass(frozen=True)
-class RewardSpec:
-    """What to make a reward of: its weight, its rate (see `Reward`), and arguments of its function by name."""
-
-    weight: float = 1.0
-    target_rate: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def accuracy(trajectory: Trajectory, scorer: Scorer) -> float | None:
@@ -90,46 +81,46 @@ def iou(trajectory: Trajectory) -> float | None:
     return mean_iou(read_boxes(trajectory.answer or ""), wanted) if wanted else None
 
 
-def _judge(**options: Any) -> RewardFunction:
-    from thinkimg.training.judge import Judge
-
-    return Judge(**options)
-
-
 REWARDS: dict[str, Callable[..., Any]] = {
     "accuracy": accuracy,
     "format": format_reward,
     "iou": iou,
-    "judge": _judge,
     "length": length,
     "tool-success": tool_success,
     "tool-use": tool_use,
 }
-_MADE = (_judge,)
-"""Functions that make the reward, rather than being it."""
 
 
-def make_rewards(weights: Mapping[str, float | RewardSpec], scorer: Scorer | None = None) -> list[Reward]:
-    """Rewards by name (or `plugin/NAME`, or `module:function`) and weight.
+def make_rewards(rewards: Sequence[Reward], scorer: Scorer | None = None) -> list[BoundReward]:
+    """The rewards that a manifest's entries name, in their order.
 
     Args:
-        weights: name to weight, in the order of the log.
         scorer: given to functions that have a parameter of this name.
 
     Raises:
-        UserError: unknown name (the nearest is suggested), a module that cannot be imported, a missing scorer.
+        UserError: a plugin or a module that is not there, a judge without its key, a missing scorer.
     """
-    if not weights:
-        raise UserError("at least one reward is needed, for example accuracy: 1.0", "rewards")
-    rewards = []
-    for name, given in weights.items():
-        spec = given if isinstance(given, RewardSpec) else RewardSpec(given)
-        function = _bound(name, _find(name), scorer, spec.options)
-        rewards.append(Reward(name, function, spec.weight, spec.target_rate))
-    return rewards
+    return [BoundReward(reward.name, _bound(reward, scorer), reward.weight, reward.target_rate) for reward in rewards]
 
 
-def total(trajectory: Trajectory, rewards: Sequence[Reward]) -> float | None:
+def _bound(reward: Reward, scorer: Scorer | None) -> RewardFunction:
+    """The function with all but the trajectory given."""
+    if reward.judge is not None:
+        from thinkimg.training.judge import JudgeReward
+
+        return JudgeReward(reward.judge)
+    function = _find(reward.name)
+    given: dict[str, Any] = {}
+    if reward.max_tokens is not None:
+        given["max_tokens"] = reward.max_tokens
+    if "scorer" in inspect.signature(function).parameters:
+        if scorer is None:
+            raise UserError(f"the reward {reward.name!r} needs a scorer", "rewards")
+        given["scorer"] = scorer
+    return functools.partial(function, **given) if given else function
+
+
+def total(trajectory: Trajectory, rewards: Sequence[BoundReward]) -> float | None:
     """The weighted sum of what `score` stored; None if no reward applied."""
     values = [
         reward.weight * trajectory.rewards[reward.name] for reward in rewards if reward.name in trajectory.rewards
@@ -137,7 +128,7 @@ def total(trajectory: Trajectory, rewards: Sequence[Reward]) -> float | None:
     return sum(values) if values else None
 
 
-def score(trajectory: Trajectory, rewards: Sequence[Reward]) -> None:
+def score(trajectory: Trajectory, rewards: Sequence[BoundReward]) -> None:
     """Fill `trajectory.rewards`, and `trajectory.correct` if accuracy is among them.
 
     Raises:
@@ -146,7 +137,7 @@ def score(trajectory: Trajectory, rewards: Sequence[Reward]) -> None:
     asyncio.run(_score(trajectory, rewards))
 
 
-async def _score(trajectory: Trajectory, rewards: Sequence[Reward]) -> None:
+async def _score(trajectory: Trajectory, rewards: Sequence[BoundReward]) -> None:
     values = {reward.name: await _value(reward.function(trajectory)) for reward in rewards}
     trajectory.rewards = {name: float(value) for name, value in values.items() if value is not None}
     if "accuracy" in trajectory.rewards:
@@ -154,7 +145,7 @@ async def _score(trajectory: Trajectory, rewards: Sequence[Reward]) -> None:
 
 
 async def score_group(
-    trajectories: Sequence[Trajectory], rewards: Sequence[Reward]
+    trajectories: Sequence[Trajectory], rewards: Sequence[BoundReward]
 ) -> list[InfrastructureError | None]:
     """`score` the rollouts of one question at the same time, then let the bonuses for tool use fade; for each, the
     failure that left it without rewards."""
@@ -187,19 +178,12 @@ def _find(name: str) -> Callable[..., Any]:
         return REWARDS[name]
     if name.startswith(PLUGIN):
         return _plugin(name.removeprefix(PLUGIN))
-    module, colon, function = name.partition(":")
-    if colon:
-        try:
-            found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-            return found
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"cannot load the reward {name}: {error}", "rewards") from error
-    nearest = difflib.get_close_matches(name, REWARDS, 1, 0.0)[0]
-    raise UserError(
-        f"unknown reward {name!r}; did you mean {nearest!r}? Known: {', '.join(REWARDS)}, plugin/NAME or "
-        "module:function",
-        "rewards",
-    )
+    module, _, function = name.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"cannot load the reward {name}: {error}", "rewards") from error
+    return found
 
 
 def _plugin(name: str) -> Callable[..., Any]:
@@ -215,16 +199,3 @@ def _plugin(name: str) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise UserError(f"cannot load the reward {PLUGIN}{name}: {error}", "rewards") from error
     return found
-
-
-def _bound(
-    name: str, function: Callable[..., Any], scorer: Scorer | None, options: Mapping[str, Any]
-) -> RewardFunction:
-    if function in _MADE:
-        return cast(RewardFunction, function(**options))
-    given = dict(options)
-    if "scorer" in inspect.signature(function).parameters:
-        if scorer is None:
-            raise UserError(f"the reward {name!r} needs a scorer", "rewards")
-        given["scorer"] = scorer
-    return functools.partial(function, **given) if given else function

@@ -5,10 +5,8 @@ TRL's own path for vision data ignores the tools column and loses tool images, s
 data set holds row numbers, and the collator turns them into batches.
 """
 
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +16,18 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from thinkimg import jsonl
+from thinkimg.api import SFT
 from thinkimg.errors import UserError
-from thinkimg.models.chat import Family
-from thinkimg.models.image_features import ImageFeatures
-from thinkimg.training.adapters import LoraSettings, lora_config
+from thinkimg.models.pretrained import LoadedModel
+from thinkimg.training.adapters import lora_config
 from thinkimg.training.checkpoints import read_cpu_optimizers
 from thinkimg.training.collator import Collator, Sample
-from thinkimg.training.configs import without_compiled_collectives
+from thinkimg.training.configs import deepspeed_options, without_compiled_collectives
+from thinkimg.training.session import Session
 from thinkimg.training.whole import make_whole
 
-
-@dataclass(frozen=True)
-class SFTSettings:
-    """Attributes:
-    batch_size: samples per optimiser step, over all processes.
-    max_steps, epochs, max_seconds: whichever is given and comes first ends the training.
-    save_steps: steps between two checkpoints; None saves none. They all stay (see `CheckpointCallback`).
-    args: further arguments of TRL's `SFTConfig`.
-    length_grouping: batches of samples of like length.
-    lora: train adapters, which are merged into the weights at the end.
-    report_to: `wandb`, `trackio`, `tensorboard`.
-    """
-
-    learning_rate: float
-    batch_size: int
-    epochs: float | None = None
-    max_steps: int | None = None
-    max_seconds: float | None = None
-    seed: int = 0
-    save_steps: int | None = None
-    args: dict[str, Any] = field(default_factory=dict)
-    length_grouping: bool = False
-    lora: LoraSettings | None = None
-    report_to: Sequence[str] = ()
+LONGER_THAN_ANY_TIME = 1_000_000
+"""Steps, where time ends the training."""
 
 
 class StepLog(TrainerCallback):
@@ -92,30 +69,19 @@ class StepLog(TrainerCallback):
 
 
 def train_sft(
-    model: Any,
-    processor: Any,
-    family: Family,
-    samples: Sequence[Sample],
-    settings: SFTSettings,
-    output_dir: Path,
-    log: Path | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-    resume_from: Path | None = None,
+    model: LoadedModel, samples: Sequence[Sample], spec: SFT, session: Session, max_seconds: float | None = None
 ) -> float:
-    """Train `model` in place, from the checkpoint `resume_from` on if given; returns the mean loss.
+    """Train `model` in place; returns the mean loss. `max_seconds` is what `spec.max_seconds` comes to.
 
     Raises:
         UserError: no samples, or a batch size that the processes cannot share.
     """
     if not samples:
         raise UserError("there is nothing to train on: no sample is left", "sft")
-    world = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else _world_size()
-    if settings.batch_size % world:
-        raise UserError(f"batchSize {settings.batch_size} is not a multiple of the {world} processes", "sft.batchSize")
-    collator = Collator(family, ImageFeatures(processor.image_processor), processor.tokenizer.pad_token_id)
+    collator = Collator(model.family, model.features, model.processor.tokenizer.pad_token_id)
     trainer = SFTTrainer(
-        model=model,
-        args=_config(settings, output_dir, world),
+        model=model.model,
+        args=sft_config(spec, session, max_seconds),
         data_collator=lambda rows: collator([samples[row["sample"]] for row in rows]),
         # The column `images` tells TRL that this is vision data, whose preparation it leaves to the collator.
         train_dataset=Dataset.from_dict(
@@ -125,41 +91,40 @@ def train_sft(
                 "length": [len(sample.tokens) for sample in samples],
             }
         ),
-        processing_class=processor,
-        peft_config=lora_config(model, settings.lora),
-        callbacks=[StepLog(log, settings.max_seconds), *callbacks],
+        processing_class=model.processor,
+        peft_config=lora_config(model.model, spec.lora),
+        callbacks=[StepLog(session.log, max_seconds), *session.callbacks],
     )
     # Qwen-VL says that its own loss takes no number of tokens, so that transformers would average over processes and
     # passes whatever their number of tokens; the loss is TRL's, which does take it.
     trainer.model_accepts_loss_kwargs = True
     read_cpu_optimizers()
-    trained = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    trained = trainer.train(resume_from_checkpoint=str(session.resume_from) if session.resume_from else None)
     make_whole(trainer)
     # After a resume the trainer's own mean leaves out what came before.
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry] if resume_from else []
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry] if session.resume_from else []
     return sum(losses) / len(losses) if losses else float(trained.training_loss)
 
 
-def _world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def sft_config(spec: SFT, session: Session, max_seconds: float | None = None) -> SFTConfig:
+    """TRL's configuration. What `spec.args` says wins.
 
-
-def _config(settings: SFTSettings, output_dir: Path, world: int) -> SFTConfig:
+    Raises:
+        UserError: a batch size that the processes cannot share; a value in `spec.args` that TRL refuses.
+    """
+    world = session.world_size
+    if spec.batch_size % world:
+        raise UserError(f"batchSize {spec.batch_size} is not a multiple of the {world} processes", "sft.batchSize")
     cpu = not torch.cuda.is_available()
-    defaults: dict[str, Any] = {
-        "output_dir": str(output_dir),
-        "per_device_train_batch_size": settings.batch_size // world,
-        "learning_rate": settings.learning_rate,
-        "num_train_epochs": settings.epochs or 1.0,
-        "max_steps": settings.max_steps or -1,
-        "seed": settings.seed,
-        "lr_scheduler_type": "cosine" if settings.max_seconds is None else "constant",
+    steps = LONGER_THAN_ANY_TIME if max_seconds is not None else spec.max_steps or -1
+    options = session.arguments | {
+        "per_device_train_batch_size": spec.rows_per_pass(world),
+        "learning_rate": spec.learning_rate,
+        "num_train_epochs": spec.epochs or 1.0,
+        "max_steps": steps,
+        "lr_scheduler_type": "cosine" if max_seconds is None else "constant",
         "logging_steps": 10,
-        "report_to": list(settings.report_to) or "none",
-        "train_sampling_strategy": "group_by_length" if settings.length_grouping else "random",
-        "save_strategy": "steps" if settings.save_steps else "no",
-        "save_steps": settings.save_steps or 500,
-        "save_total_limit": None,
+        "train_sampling_strategy": "group_by_length" if spec.length_grouping else "random",
         "max_length": None,
         "remove_unused_columns": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
@@ -168,10 +133,11 @@ def _config(settings: SFTSettings, output_dir: Path, world: int) -> SFTConfig:
         "bf16": not cpu,
         "ddp_backend": "gloo" if cpu and world > 1 else None,
         "dataloader_pin_memory": not cpu,
-        "disable_tqdm": True,
+        **deepspeed_options(spec.zero_stage),
+        **spec.args,
     }
-    if settings.max_seconds is not None and settings.max_steps is None:
-        defaults["max_steps"] = 1_000_000
-    options = defaults | settings.args
     without_compiled_collectives(options)
-    return SFTConfig(**options)
+    try:
+        return SFTConfig(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"TRL refuses the configuration: {error}", "sft.args") from error

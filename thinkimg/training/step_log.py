@@ -14,6 +14,11 @@ from transformers import TrainerCallback
 from thinkimg import jsonl
 from thinkimg.trajectory import Trajectory, write_trajectories
 
+TRAJECTORIES_EVERY = 20
+"""Whole trajectories of the first and of every so many-th step are kept."""
+ALARM_FRACTION = 0.3
+"""A warning when the tool rate falls below this share of its start."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -143,16 +148,15 @@ class CollapseAlarm:
 
 
 class StepLog(TrainerCallback):
-    """Writes `path`, and trajectories under `folder` every `every`-th step (0: never).
+    """Writes `path`, and trajectories under `folder` every `TRAJECTORIES_EVERY`-th step.
 
     The trainer sets `record` and `trajectories` before the step's update; times are wall seconds.
     """
 
-    def __init__(self, path: Path, folder: Path, every: int, alarm_fraction: float) -> None:
+    def __init__(self, path: Path, folder: Path) -> None:
         self.path = path
         self.folder = folder
-        self.every = every
-        self.alarm = CollapseAlarm(alarm_fraction)
+        self.alarm = CollapseAlarm(ALARM_FRACTION)
         self.record = StepRecord()
         self.trajectories: Sequence[Trajectory] = ()
         self.seconds_rollout = self.seconds_sync = 0.0
@@ -171,7 +175,7 @@ class StepLog(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._seconds = time.monotonic() - self._began
-        if self.every and (state.global_step % self.every == 0 or state.global_step == 1):
+        if state.global_step % TRAJECTORIES_EVERY == 0 or state.global_step == 1:
             rank = f".rank{args.process_index}" if args.process_index else ""
             write_trajectories(self.trajectories, self.folder / f"step-{state.global_step:06d}{rank}.jsonl")
 

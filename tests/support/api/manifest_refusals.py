@@ -178,6 +178,16 @@ JOB_REFUSALS: list[tuple[str, Change, str]] = [
         "spec.stages[1].sft.args.gradient_accumulation_steps: 4 rows of a process cannot be split into 3 passes.",
     ),
     (
+        "passes that do not divide a process's rollouts",
+        setting("spec.stages.2.grpo", {"promptsPerStep": 4, "microBatch": 5}),
+        "spec.stages[2].grpo.microBatch: 32 rows of a process cannot be split into passes of 5. Use a divisor of 32.",
+    ),
+    (
+        "passes that are cut twice",
+        setting("spec.stages.2.grpo", {"microBatch": 8, "args": {"gradient_accumulation_steps": 4}}),
+        "spec.stages[2].grpo.microBatch: microBatch and args.gradient_accumulation_steps both say how a step is cut",
+    ),
+    (
         "a row without a stage",
         setting("spec.stages.3.evaluate.models", ["base", "rll"]),
         'spec.stages[3].evaluate.models[1]: there is no stage "rll". Did you mean "rl"?',

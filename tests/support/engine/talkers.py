@@ -12,7 +12,11 @@ from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
 from thinkimg.models import tiny
 from thinkimg.models.chat import ContextFull, Family, SamplingParameters, TokenModel
+from thinkimg.models.families.qwen_vl import QwenVL
 from thinkimg.models.generator import Generator
+from thinkimg.models.image_features import ImageFeatures
+from thinkimg.models.pretrained import LoadedModel
+from thinkimg.models.transformers_generator import TransformersGenerator
 from thinkimg.trajectory import Task, Trajectory
 
 WORDS = ["what", "is", "the", "value", "of", "bar", "user", "assistant", "system", "tool", "observation"]
@@ -26,6 +30,13 @@ def save_tiny(folder: Path, seed: int = 0) -> tuple[Any, Any]:
     tiny.save(folder, model, processor)
     model.name_or_path = str(folder)
     return model, processor
+
+
+def loaded(model: Any, processor: Any) -> LoadedModel:
+    """What the trainer takes; nobody speaks through it, for the engine does."""
+    family, features = QwenVL(processor), ImageFeatures(processor.image_processor)
+    chat = TokenModel(family, TransformersGenerator(model, family, features))
+    return LoadedModel(model, processor, family, features, chat)
 
 
 def picture(number: int, width: int = 96, height: int = 64) -> Image:

@@ -8,28 +8,28 @@ from pathlib import Path
 
 import torch
 
-from tests.support.engine.talkers import Talker, save_tiny, task
-from thinkimg.models.families.qwen_vl import QwenVL
+from tests.support.engine.talkers import Talker, loaded, save_tiny, task
+from thinkimg.api import GRPO
 from thinkimg.models.vllm.generator import VLLMGenerator
-from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config
-from thinkimg.training.rewards import Reward
+from thinkimg.training.episodes import Episodes
+from thinkimg.training.grpo import ToolGRPOTrainer, grpo_config
+from thinkimg.training.rewards import BoundReward
+from thinkimg.training.session import Session
 
 
 def train(folder: Path, rank: int, world_size: int) -> dict:
     """Two steps; then one more generation, scored: how far the engine is from the trainer."""
     torch.set_num_threads(1)
-    model, processor = save_tiny(folder / f"tiny-{rank}")
-    family = QwenVL(processor)
-    generator = VLLMGenerator(family)
+    model = loaded(*save_tiny(folder / f"tiny-{rank}"))
+    generator = VLLMGenerator(model.family)
     engine = {"use_vllm": True, "vllm_max_model_length": 512, "vllm_gpu_memory_utilization": 0.1}
-    settings = GRPOSettings(steps=2, prompts_per_step=4, generations=4, learning_rate=3e-3, trl=engine)
+    spec = GRPO(max_steps=2, prompts_per_step=4, num_generations=4, learning_rate=3e-3)
     # Trajectories of unlike lengths on the two ranks: nobody waits for the other within a turn.
-    talker = Talker(family, generator, turns=2 + rank, tokens=6 + 6 * rank)
-    trainer = ToolGRPOTrainer(
-        model, processor, family, talker, [task(n) for n in range(8)],
-        [Reward("length", lambda trajectory: float(sum(map(ord, trajectory.answer or "")) % 7))],
-        grpo_config(settings, folder / "out", world_size), settings, vllm=generator,
-    )  # fmt: skip
+    talker = Talker(model.family, generator, turns=2 + rank, tokens=6 + 6 * rank)
+    reward = BoundReward("length", lambda trajectory: float(sum(map(ord, trajectory.answer or "")) % 7))
+    episodes = Episodes(talker, [task(n) for n in range(8)], [reward], vllm=generator)
+    session = Session(folder / "out", world_size=world_size, engine=engine)
+    trainer = ToolGRPOTrainer(model, episodes, spec, grpo_config(spec, session))
     trainer.train()
     trainer.model.train()
     batch = trainer._generate_and_score_completions([trainer.train_dataset[n // 4] for n in range(8)])
@@ -37,7 +37,7 @@ def train(folder: Path, rank: int, world_size: int) -> dict:
     for row, logps in zip(trainer.rows, batch["old_per_token_logps"], strict=True):
         own = torch.tensor(row.mask, dtype=torch.bool)
         difference.append((torch.tensor(row.logprobs) - logps[: len(row.mask)])[own].abs())
-    weights = b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
+    weights = b"".join(parameter.detach().numpy().tobytes() for parameter in model.model.parameters())
     trainer.close()
     return {
         "weights": hashlib.sha256(weights).hexdigest(),

@@ -30,9 +30,10 @@ from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoP
 
 from thinkimg.image import Image
 from thinkimg.models import tiny
-from thinkimg.models.chat import Family
+from thinkimg.models.chat import Family, TokenModel
 from thinkimg.models.families import family_of
 from thinkimg.models.image_features import ImageFeatures
+from thinkimg.models.pretrained import LoadedModel
 from thinkimg.models.transformers_generator import TransformersGenerator
 
 GRPO = ("internvl", "qwen2_5_vl", "qwen2_vl", "qwen3_vl")
@@ -64,6 +65,11 @@ class Built(NamedTuple):
     @property
     def generator(self) -> TransformersGenerator:
         return TransformersGenerator(self.model, self.family, self.features)
+
+    @property
+    def loaded(self) -> LoadedModel:
+        chat = TokenModel(self.family, self.generator)
+        return LoadedModel(self.model, self.processor, self.family, self.features, chat)
 
     def save(self, folder: Path) -> None:
         tiny.save(folder, self.model, self.processor)

@@ -7,18 +7,21 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from transformers import TrainerCallback
 
 from tests.support.training.scripted_agent import World, answer_length, picture, tasks
+from thinkimg.api import GRPO, SFT, Lora
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
-from thinkimg.training.adapters import LoraSettings, lora_config
 from thinkimg.training.collator import encode_samples, encode_trajectory
 from thinkimg.training.configs import zero_config
-from thinkimg.training.grpo import GRPOSettings, train_grpo
-from thinkimg.training.rewards import Reward
-from thinkimg.training.sft import SFTSettings, train_sft
+from thinkimg.training.episodes import Episodes
+from thinkimg.training.grpo import train_grpo
+from thinkimg.training.rewards import BoundReward
+from thinkimg.training.session import Session
+from thinkimg.training.sft import train_sft
 from thinkimg.trajectory import Task, Trajectory
 
 WORDS = ["what", "is", "the", "value", "of", "the", "bar", "see", "crop", "answer", "red"]
@@ -89,7 +92,8 @@ def train(kind: str, folder: Path, zero: int = 0, drop: bool = False, steps: int
     kind, _, adapters = kind.partition("+")
     world, watch = World(), Watch()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    common: dict[str, Any] = {"use_cpu": True, "optim": "sgd", "max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
+    session = Session(folder, world_size=world_size, callbacks=[watch])
+    common: dict[str, Any] = {"optim": "sgd", "max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
     common |= {"deepspeed": zero_config(zero)} if zero else {}
     if kind == "sft":
         args = common | {"logging_steps": 1, "bf16": False, "gradient_checkpointing": False}
@@ -98,20 +102,18 @@ def train(kind: str, folder: Path, zero: int = 0, drop: bool = False, steps: int
         if drop:
             nothing = [replace(sample, mask=[False] * len(sample.mask)) for sample in samples]
             samples = [nothing[n] if n % 2 else sample for n, sample in enumerate(samples)]
-        settings = SFTSettings(0.1, 8, max_steps=steps, args=args)
-        train_sft(world.model, world.processor, world.family, samples, settings, folder, callbacks=[watch])
+        train_sft(world.loaded, samples, SFT(learning_rate=0.1, batch_size=8, max_steps=steps, args=args), session)
     else:
-        settings = GRPOSettings(
-            steps=steps, prompts_per_step=4, generations=4, learning_rate=0.1, loss_type=kind, length_buckets=1,
-            attempts=1, longest_completion=64, trl=common,
+        spec = GRPO(
+            max_steps=steps, prompts_per_step=4, num_generations=4, learning_rate=0.1, loss_type=kind,
+            resample_limit=0, max_rounds=4, max_tokens_per_turn=16, lora=Lora(rank=4, alpha=16.0) if adapters else None,
+            args=common,
         )  # fmt: skip
         first = {"task-0", "task-1", "task-2", "task-3"}
         agent = ReplayingAgent(world, 4, (lambda task: task.id in first) if drop else (lambda task: True))
-        train_grpo(
-            world.model, world.processor, world.family, agent, tasks(8), [Reward("length", answer_length)], settings,
-            folder, world.features, world_size=world_size, callbacks=[watch],
-            peft_config=lora_config(world.model, LoraSettings(rank=4, alpha=16.0)) if adapters else None,
-        )  # fmt: skip
+        rewards = [BoundReward("length", answer_length)]
+        with patch("thinkimg.training.grpo.trainer.LENGTH_BUCKETS", 1):
+            train_grpo(world.loaded, Episodes(agent, tasks(8), rewards), spec, session)
     return world, watch
 
 

@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 
 import torch
+from transformers import TrainerCallback
 
 from tests.support.training.scripted_agent import ScriptedAgent, World, answer_length, tasks
+from thinkimg.api import GRPO
+from thinkimg.training import step_log
 from thinkimg.training.checkpoints import CheckpointCallback, newest_checkpoint
-from thinkimg.training.grpo import GRPOSettings, train_grpo
-from thinkimg.training.rewards import Reward
+from thinkimg.training.episodes import Episodes
+from thinkimg.training.grpo import train_grpo
+from thinkimg.training.rewards import BoundReward
+from thinkimg.training.session import Session
 from thinkimg.trajectory import Trajectory
 
 
@@ -27,23 +32,27 @@ class Killed(ScriptedAgent):
         return trajectory
 
 
+class Counted(TrainerCallback):
+    """Tells the agent which step begins."""
+
+    def __init__(self, agent: Killed) -> None:
+        self.agent = agent
+
+    def on_step_begin(self, args, state, control, **_) -> None:
+        self.agent.step = state.global_step
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    step_log.TRAJECTORIES_EVERY = 1
     world = World()
     agent = Killed(world, rounds=lambda task, number: 1 + int(task.id[-1]) % 3)
-    settings = GRPOSettings(
-        steps=6, prompts_per_step=4, generations=4, learning_rate=1e-3, save_steps=2, save_total_limit=None,
-        trajectories_every=1,
+    spec = GRPO(max_steps=6, prompts_per_step=4, num_generations=4, learning_rate=1e-3)
+    session = Session(
+        folder, world_size=int(os.environ["WORLD_SIZE"]), save_every=2, resume_from=newest_checkpoint(folder),
+        callbacks=[CheckpointCallback(keep=2), Counted(agent)],
     )  # fmt: skip
-
-    def step(number: int) -> None:
-        agent.step = number
-
-    train_grpo(
-        world.model, world.processor, world.family, agent, tasks(8), [Reward("length", answer_length)], settings,
-        folder, world.features, before_rollouts=step, resume_from=newest_checkpoint(folder),
-        world_size=int(os.environ["WORLD_SIZE"]), callbacks=[CheckpointCallback(keep=2)],
-    )  # fmt: skip
+    train_grpo(world.loaded, Episodes(agent, tasks(8), [BoundReward("length", answer_length)]), spec, session)
 
 
 if __name__ == "__main__":

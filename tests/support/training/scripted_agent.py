@@ -8,6 +8,7 @@ import torch
 from PIL import Image as Pillow
 
 from thinkimg.agent.agent import append_reply
+from thinkimg.api import GRPO
 from thinkimg.errors import InfrastructureError
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
@@ -15,9 +16,12 @@ from thinkimg.models import tiny
 from thinkimg.models.chat import SamplingParameters, TokenModel
 from thinkimg.models.families.qwen_vl import QwenVL
 from thinkimg.models.image_features import ImageFeatures
+from thinkimg.models.pretrained import LoadedModel
 from thinkimg.models.transformers_generator import TransformersGenerator
-from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config
-from thinkimg.training.rewards import Reward
+from thinkimg.training.episodes import Episodes
+from thinkimg.training.grpo import ToolGRPOTrainer, grpo_config
+from thinkimg.training.rewards import BoundReward
+from thinkimg.training.session import Session
 from thinkimg.trajectory import Task, Trajectory
 
 WORDS = ["what", "is", "the", "value", "of", "the", "bar", "see", "crop", "answer", "user", "assistant", "tool", "red"]
@@ -54,22 +58,19 @@ class World:
         self.generator = TransformersGenerator(self.model, self.family, self.features)
         self.chat = TokenModel(self.family, self.generator)
 
+    @property
+    def loaded(self) -> LoadedModel:
+        return LoadedModel(self.model, self.processor, self.family, self.features, self.chat)
+
     def trainer(
-        self, agent: Any, folder: Path, rewards: list[Reward] | None = None, **settings: Any
+        self, agent: Any, folder: Path, rewards: list[BoundReward] | None = None, **block: Any
     ) -> ToolGRPOTrainer:
-        given = {"steps": 1, "prompts_per_step": 2, "generations": 2, "learning_rate": 1e-3} | settings
-        ours = GRPOSettings.model_validate(given)
-        return ToolGRPOTrainer(
-            self.model,
-            self.processor,
-            self.family,
-            agent,
-            getattr(agent, "tasks", None) or tasks(8),
-            rewards or [Reward("length", answer_length)],
-            grpo_config(ours, folder),
-            ours,
-            self.features,
-        )
+        """One step of two groups of two, unless the block of the stage says otherwise."""
+        given = {"max_steps": 1, "prompts_per_step": 2, "num_generations": 2, "learning_rate": 1e-3} | block
+        spec = GRPO(**given)
+        questions = getattr(agent, "tasks", None) or tasks(8)
+        episodes = Episodes(agent, questions, rewards or [BoundReward("length", answer_length)])
+        return ToolGRPOTrainer(self.loaded, episodes, spec, grpo_config(spec, Session(folder)))
 
 
 def answer_length(trajectory: Trajectory) -> float:

@@ -164,9 +164,8 @@ def test_variables_of_a_secret_are_the_files_of_a_folder(tmp_path: Path) -> None
     assert check(job=change, secrets_dir=tmp_path) == LocalCheck()
 
 
-def test_a_field_without_effect_anywhere_is_warned_of() -> None:
-    found = check(job=setting("spec.stages.3.evaluate.bootstrap", 500))
-    assert [warning.path for warning in found.warnings] == ["spec.stages[3].evaluate.bootstrap"]
+def test_the_number_of_resamples_is_honoured() -> None:
+    assert check(job=setting("spec.stages.3.evaluate.bootstrap", 500)) == LocalCheck()
 
 
 def test_relative_data_is_looked_up_beside_the_manifest(tmp_path: Path) -> None:

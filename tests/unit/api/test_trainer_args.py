@@ -87,8 +87,11 @@ def test_the_share_of_a_process_follows_from_the_stage() -> None:
     sft, grpo = (parse_manifest(changed(JOB, *changes)).job().spec.stage(name) for name in ("sft", "rl"))
     assert sft.sft is not None
     assert grpo.grpo is not None
-    assert sft.sft.batch_per_process(sft.world_size) == 2
-    assert grpo.grpo.rollouts_per_process(grpo.world_size) == 4
+    assert sft.sft.rows_per_pass(sft.world_size) == 2
+    assert grpo.grpo.rows_per_pass(grpo.world_size) == 4
+    other = parse_manifest(changed(JOB, setting("spec.stages.2.grpo.microBatch", 4))).job().spec.stage("rl").grpo
+    assert other is not None
+    assert other.rows_per_pass(1) == 4
 
 
 @pytest.mark.parametrize("trainer", ["sft", "grpo"])

@@ -339,6 +339,7 @@ def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have(locked
     assert making.wait(10)
     child = os.fork()
     if not child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(10)  # ends it if it waits
         found = cache.get_or_make("a", lambda: "of the child", len)
         exact = cache.bytes == sum(cache.owners().values()) and (locked or "kept" in cache)

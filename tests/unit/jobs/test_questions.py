@@ -74,11 +74,11 @@ def test_a_file_of_trajectories(tmp_path: Path) -> None:
     write_trajectories(
         [Trajectory(question="What?", reference="1", answer="1", status="answered")], tmp_path / "t.jsonl"
     )
-    (trajectory,), broken = load_trajectories(data("t.jsonl"), tmp_path, Agent(UnaskedModel(), NoTools()))
+    (trajectory,), broken = load_trajectories(data("t.jsonl"), tmp_path, lambda: Agent(UnaskedModel(), NoTools()))
     assert (trajectory.question, broken) == ("What?", {})
 
 
 def test_a_file_of_questions_is_not_one_of_trajectories(tmp_path: Path) -> None:
     write(tmp_path, jpeg())
     with pytest.raises(UserError, match=r"spec.data.train.uri: trajectories are needed.*line 1"):
-        load_trajectories(data("train.jsonl"), tmp_path, Agent(UnaskedModel(), NoTools()))
+        load_trajectories(data("train.jsonl"), tmp_path, lambda: Agent(UnaskedModel(), NoTools()))

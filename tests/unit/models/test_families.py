@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from tests.support.models.family_models import ALL, GRPO, Built, build, from_scratch, processor_of
 from tests.support.models.tiny_world import conversation, observe, picture, template_messages
 from thinkimg.agent.agent import append_reply
+from thinkimg.api import GRPO as GRPOBlock
+from thinkimg.api import SFT
 from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.message import Message, TextBlock
@@ -23,9 +25,11 @@ from thinkimg.models.families import family_of
 from thinkimg.models.families.placeholders import collapse_runs
 from thinkimg.models.generator import GenerationRequest
 from thinkimg.training.collator import Collator, encode_samples, encode_trajectory
-from thinkimg.training.grpo import GRPOSettings, ToolGRPOTrainer, grpo_config
-from thinkimg.training.rewards import Reward
-from thinkimg.training.sft import SFTSettings, train_sft
+from thinkimg.training.episodes import Episodes
+from thinkimg.training.grpo import ToolGRPOTrainer, grpo_config
+from thinkimg.training.rewards import BoundReward
+from thinkimg.training.session import Session
+from thinkimg.training.sft import train_sft
 from thinkimg.trajectory import InvariantError, Task, Trajectory
 
 SEVERAL = GRPO
@@ -226,9 +230,9 @@ def test_sft_learns(name: str, tmp_path: Path) -> None:
     batch = Collator(world.family, world.features, 0)(samples)
     with torch.no_grad():
         before = float(world.model.eval()(**batch).loss)
-    here = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-    chosen = SFTSettings(learning_rate=3e-3, batch_size=2, max_steps=12, args=here)
-    train_sft(world.model, world.processor, world.family, samples, chosen, tmp_path)
+    here = {"bf16": False, "gradient_checkpointing": False}
+    spec = SFT(learning_rate=3e-3, batch_size=2, max_steps=12, args=here)
+    train_sft(world.loaded, samples, spec, Session(tmp_path))
     with torch.no_grad():
         assert float(world.model.eval()(**batch).loss) < 0.7 * before
 
@@ -251,15 +255,11 @@ class Talker:
 
 
 def trainer_of(world: Built, folder: Path, **changes: Any) -> ToolGRPOTrainer:
-    chosen = GRPOSettings.model_validate(
-        {"steps": 2, "prompts_per_step": 2, "generations": 4, "learning_rate": 1e-3} | changes
-    )
+    spec = GRPOBlock(**({"max_steps": 2, "prompts_per_step": 2, "num_generations": 4, "learning_rate": 1e-3} | changes))
     tasks = [Task(f"t{n}", "what is the value", (picture_of(n),), "red") for n in range(4)]
-    reward = Reward("length", lambda trajectory: float(sum(map(ord, trajectory.answer or "")) % 7))
-    return ToolGRPOTrainer(
-        world.model, world.processor, world.family, Talker(world), tasks, [reward], grpo_config(chosen, folder),
-        chosen, world.features,
-    )  # fmt: skip
+    reward = BoundReward("length", lambda trajectory: float(sum(map(ord, trajectory.answer or "")) % 7))
+    episodes = Episodes(Talker(world), tasks, [reward])
+    return ToolGRPOTrainer(world.loaded, episodes, spec, grpo_config(spec, Session(folder)))
 
 
 @pytest.mark.parametrize("micro_batch", [None, 2])

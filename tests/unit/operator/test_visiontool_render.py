@@ -22,10 +22,11 @@ from thinkimg_operator.visiontool.render import (
     server_config,
 )
 
+from thinkimg.api import Batching
 from thinkimg.api.server_contract import Label
 from thinkimg.api.v1alpha1 import VisionTool
 from thinkimg.api.v1alpha1.visiontool import BUILT_IN_TOOLS
-from thinkimg.serving.config import Batching, ServerConfig, parse_config
+from thinkimg.serving.config import ServerConfig, parse_config
 from thinkimg.tools.registry import find_tool
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -209,7 +210,7 @@ def test_stages_run_the_trainer_of_the_same_version_unless_told_otherwise() -> N
 def test_batching_reaches_the_server_and_its_default_changes_no_pod() -> None:
     assert "batching" not in server_config(tool().spec)["tools"][0]  # the annotation, and so the pod, stays as it was
     config = server_config(tool(batching={"maxSize": 3, "maxWaitMilliseconds": 20}).spec)
-    assert parse_config(config).tools[0].batching == Batching(max_size=3, max_wait_ms=20)
+    assert parse_config(config).tools[0].batching == Batching(max_size=3, max_wait_milliseconds=20)
 
 
 def test_prometheus_selects_service_monitors_by_labels_of_its_own() -> None:

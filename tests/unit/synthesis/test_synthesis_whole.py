@@ -15,6 +15,7 @@ from tests.support.models.endpoint import Answer, completion, serve
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import OpenThinkIMG
 from thinkimg.agent.replay import Replayed, replay
+from thinkimg.api import Filters, Synthesize
 from thinkimg.data.sharegpt import conversation_of, write_sharegpt
 from thinkimg.errors import InfrastructureError, ModelError
 from thinkimg.evaluation.metrics import relaxed_match
@@ -26,7 +27,7 @@ from thinkimg.models.api import ApiModel
 from thinkimg.results import SynthesisResults
 from thinkimg.synthesis.opinion import ModelOpinion
 from thinkimg.synthesis.planner import ScriptedPlanner
-from thinkimg.synthesis.synthesize import Filters, Synthesis, repeated, synthesize
+from thinkimg.synthesis.synthesize import Synthesis, refuse, repeated, synthesize
 from thinkimg.tools.registry import load_tool
 from thinkimg.trajectory import Trajectory, read_trajectories, write_trajectories
 from thinkimg.trajectory.store import Store
@@ -72,7 +73,8 @@ def tools() -> RealTools:
 @pytest.mark.slow
 def make(tools: RealTools, store: Store | None = None, **options: Any) -> Synthesis:
     agent = Agent(ScriptedPlanner(OpenThinkIMG(), CHAINS), tools, Limits(rounds=4))
-    return asyncio.run(synthesize(agent, TASKS_40, relaxed_match, Filters(), 5, store=store, **options))
+    spec = Synthesize(concurrency=options.pop("concurrency", 16))
+    return asyncio.run(synthesize(agent, TASKS_40, relaxed_match, spec, 5, store=store, **options))
 
 
 def test_kept_trajectories_replay_to_the_same_and_every_drop_is_counted(tools: RealTools, tmp_path: Path) -> None:
@@ -156,10 +158,10 @@ def test_a_models_opinion_drops_and_its_words_are_kept() -> None:
 
 def test_rules_on_calls() -> None:
     one = make_one()
-    assert Filters(min_tool_calls=2).refuse(one, relaxed_match) == "too few tool calls"
-    assert Filters(min_tool_calls=1).refuse(one, relaxed_match) is None
+    assert refuse(Filters(min_tool_calls=2), one, relaxed_match) == "too few tool calls"
+    assert refuse(Filters(min_tool_calls=1), one, relaxed_match) is None
     one.turns.insert(-1, one.turns[2])
-    assert Filters(refuse_repeats=True).refuse(one, relaxed_match) == "repeated call"
+    assert refuse(Filters(refuse_repeats=True), one, relaxed_match) == "repeated call"
 
 
 # ---- ShareGPT -------------------------------------------------------------------------------------------------------

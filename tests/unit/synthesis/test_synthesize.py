@@ -12,11 +12,12 @@ from PIL import Image as Pillow
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import FORMATS, Call, OpenThinkIMG, Parsed
 from thinkimg.agent.tools import NoTools
+from thinkimg.api import Filters, Synthesize
 from thinkimg.errors import InfrastructureError, ModelError
 from thinkimg.image import Image
 from thinkimg.models.chat import Reply, SamplingParameters
 from thinkimg.synthesis.planner import CHAINS, ScriptedPlanner, scripted_texts
-from thinkimg.synthesis.synthesize import Filters, Synthesis, synthesize
+from thinkimg.synthesis.synthesize import Synthesis, synthesize
 from thinkimg.tools.tool import ToolResult
 from thinkimg.trajectory import Task, Trajectory
 
@@ -85,7 +86,8 @@ def same(given: str | None, wanted: str) -> bool:
 
 def run(planner: Any, names: list[str], filters: Filters | None = None, **options: Any) -> Synthesis:
     agent = Agent(planner, options.pop("tools", None) or Tools("bad"), Limits(rounds=3))
-    work = synthesize(agent, [task(name) for name in names], same, filters or Filters(), seed=0, **options)
+    spec = Synthesize(filters=filters or Filters(), concurrency=options.pop("concurrency", 16))
+    work = synthesize(agent, [task(name) for name in names], same, spec, seed=0, **options)
     return asyncio.run(work)
 
 

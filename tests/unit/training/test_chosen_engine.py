@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from tests.support.training.scripted_agent import World
+from thinkimg.api import GRPO
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.models.generator import GenerationRequest
 from thinkimg.models.vllm.generator import VLLMGenerator, check_prompt
 from thinkimg.training import colocated
 from thinkimg.training.colocated import check_vllm, chosen_engine
-from thinkimg.training.grpo import GRPOSettings, grpo_config
+from thinkimg.training.grpo import grpo_config
+from thinkimg.training.session import Session
 from thinkimg.trajectory import InvariantError
 
 
@@ -66,8 +68,7 @@ def test_a_wish_that_cannot_be_granted_is_refused(installed: Any) -> None:
 
 
 def test_trl_is_not_asked_for_an_engine_that_is_not_there(installed: Any, tmp_path: Path) -> None:
-    settings = GRPOSettings(steps=1, prompts_per_step=2, generations=2, trl={"use_vllm": True})
-    args = grpo_config(settings, tmp_path)
+    args = grpo_config(GRPO(max_steps=1), Session(tmp_path, engine={"use_vllm": True}))
     installed(False, False)
     with pytest.raises(UserError, match="vLLM is not installed"):
         check_vllm(args, VLLMGenerator(World().family))

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from pydantic import ValidationError
 
+from thinkimg.api import GRPO, Judge, Reward
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.message import ToolResultBlock
 from thinkimg.training.rewards import (
-    RewardSpec,
     accuracy,
     format_reward,
     iou,
@@ -108,7 +109,7 @@ def test_the_bonus_for_tools_fades_as_more_rollouts_use_them() -> None:
         group = [answered() for _ in range(4)]
         for trajectory in group[:users]:
             trajectory.add("tool", ToolResultBlock(call_id="1", name="crop", text=""))
-        bonus = make_rewards({"tool-use": RewardSpec(weight=1.0, target_rate=0.5)})
+        bonus = make_rewards([Reward(name="tool-use", target_rate=0.5)])
         assert asyncio.run(score_group(group, bonus)) == [None] * 4
         return [trajectory.rewards["tool-use"] for trajectory in group]
 
@@ -145,8 +146,8 @@ def judge_url() -> Iterator[str]:
 
 
 def test_a_judge_is_asked_once_per_answer_and_is_no_reward_where_it_fails(judge_url: str) -> None:
-    options = {"base_url": judge_url, "model": "judge", "criteria": "Is it right?"}
-    rewards = make_rewards({"judge": RewardSpec(options=options)})
+    judge = Judge(base_url=judge_url, model="judge", criteria="Is it right?")
+    rewards = make_rewards([Reward(name="judge", judge=judge)])
     group = [answered("good </answer> <reference> 9"), answered(None), answered("strange")]
     JudgeServer.asked.clear()
     failures = asyncio.run(score_group(group, rewards))
@@ -161,9 +162,9 @@ def test_a_judge_is_asked_once_per_answer_and_is_no_reward_where_it_fails(judge_
 
 
 def test_a_judge_without_its_key_is_refused() -> None:
-    options = {"base_url": "http://127.0.0.1:9/v1", "model": "judge", "api_key_variable": "NO_SUCH_KEY"}
+    judge = Judge(base_url="http://127.0.0.1:9/v1", model="judge", api_key_variable="NO_SUCH_KEY")
     with pytest.raises(UserError, match="NO_SUCH_KEY"):
-        make_rewards({"judge": RewardSpec(options=options)})
+        make_rewards([Reward(name="judge", judge=judge)])
 
 
 def test_a_reward_of_an_installed_package_is_found_by_its_entry_point(tmp_path: Path, monkeypatch) -> None:
@@ -174,14 +175,15 @@ def test_a_reward_of_an_installed_package_is_found_by_its_entry_point(tmp_path: 
     (tmp_path / "rubric.py").write_text("def grade(trajectory):\n    return 0.25\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     trajectory = answered()
-    score(trajectory, make_rewards({"plugin/rubric": 2.0}))
+    score(trajectory, make_rewards([Reward(name="plugin/rubric", weight=2.0)]))
     assert trajectory.rewards == {"plugin/rubric": 0.25}
     with pytest.raises(UserError, match=r"no installed package has an entry point 'rubic'.*there are: rubric"):
-        make_rewards({"plugin/rubic": 1.0})
+        make_rewards([Reward(name="plugin/rubic")])
 
 
 def test_a_score_is_weighted_and_stored() -> None:
-    rewards = make_rewards({"accuracy": 1.0, "format": 0.1, "tool-success": 5.0, f"{__name__}:constant": 2.0}, same)
+    weights = {"accuracy": 1.0, "format": 0.1, "tool-success": 5.0, f"{__name__}:constant": 2.0}
+    rewards = make_rewards([Reward(name=name, weight=weight) for name, weight in weights.items()], same)
     trajectory = answered()
     score(trajectory, rewards)
     assert trajectory.rewards == {"accuracy": 1.0, "format": 1.0, f"{__name__}:constant": 0.25}
@@ -191,19 +193,19 @@ def test_a_score_is_weighted_and_stored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "message"),
+    ("names", "message"),
     [
-        ({"acuracy": 1.0}, "did you mean 'accuracy'"),
-        ({"no.such.module:f": 1.0}, "cannot load"),
-        ({f"{__name__}:missing": 1.0}, "cannot load"),
-        ({}, "at least one"),
+        (["acuracy"], 'Did you mean "accuracy"'),
+        (["no.such.module:f"], "cannot load"),
+        ([f"{__name__}:missing"], "cannot load"),
+        ([], "at least 1 item"),
     ],
 )
-def test_a_wrong_name_is_refused_with_what_would_be_right(weights: dict[str, float], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        make_rewards(weights, same)
+def test_a_wrong_name_is_refused_with_what_would_be_right(names: list[str], message: str) -> None:
+    with pytest.raises((UserError, ValidationError), match=message):
+        make_rewards(GRPO(rewards=[Reward(name=name) for name in names]).rewards, same)
 
 
 def test_accuracy_without_a_scorer_is_refused() -> None:
     with pytest.raises(UserError, match="needs a scorer"):
-        make_rewards({"accuracy": 1.0})
+        make_rewards([Reward(name="accuracy")])

@@ -37,10 +37,6 @@ def honoured(*paths: str) -> dict[str, Row]:
     return {path: Row() for path in paths}
 
 
-def ignored(reason: str, *paths: str) -> dict[str, Row]:
-    return {path: Row("ignored", "ignored", reason) for path in paths}
-
-
 def ignored_locally(reason: str, *paths: str) -> dict[str, Row]:
     return {path: Row(local="ignored", reason=reason) for path in paths}
 
@@ -115,6 +111,8 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].synthesize.filters",
         "spec.stages[].synthesize.filters.requireCorrect",
         "spec.stages[].synthesize.filters.maxToolErrors",
+        "spec.stages[].synthesize.filters.minToolCalls",
+        "spec.stages[].synthesize.filters.refuseRepeats",
         "spec.stages[].synthesize.maxRounds",
         "spec.stages[].synthesize.concurrency",
         "spec.stages[].synthesize.toolUse",
@@ -176,9 +174,12 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].grpo.rewards[].judge.model",
         "spec.stages[].grpo.rewards[].judge.apiKeyVariable",
         "spec.stages[].grpo.rewards[].judge.criteria",
+        "spec.stages[].grpo.microBatch",
+        "spec.stages[].grpo.concurrency",
         "spec.stages[].grpo.toolConcurrency",
         "spec.stages[].grpo.resampleLimit",
         "spec.stages[].grpo.refill",
+        "spec.stages[].grpo.refillGroups",
         "spec.stages[].grpo.forkGroups",
         "spec.stages[].grpo.maskTruncated",
         "spec.stages[].grpo.args",
@@ -192,8 +193,8 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].evaluate.temperature",
         "spec.stages[].evaluate.concurrency",
     ),
-    **ignored(
-        "One run's intervals are Wilson's, which resample nothing; those over seeds (`make table`) always draw 10,000.",
+    **ignored_on_cluster(
+        "Only `thinkimg table` puts runs together; one run's intervals are Wilson's, which resample nothing.",
         "spec.stages[].evaluate.bootstrap",
     ),
     **ignored_locally(NO_PODS, "spec.image", "spec.imagePullSecrets", "spec.serviceAccountName"),
@@ -210,6 +211,12 @@ TOOL_RL_JOB: dict[str, Row] = {
     **ignored_locally("A local run is never deleted by itself.", "spec.ttlSecondsAfterFinished"),
     **ignored_locally("No controller is at work here.", "spec.managedBy"),
 }
+
+CHANGES_NOTHING: dict[str, str] = {
+    "spec.stages[].grpo.lora.dropout": "Every value but 0 is refused: the loss must see what was sampled from.",
+}
+"""Fields of the stages' blocks that change nothing in what a stage makes, each with the reason. All others do: a test
+walks them."""
 
 TABLES: dict[type[BaseModel], dict[str, Row]] = {VisionTool: VISION_TOOL, ToolRLJob: TOOL_RL_JOB}
 

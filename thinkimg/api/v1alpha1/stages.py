@@ -135,6 +135,10 @@ class Filters(Block):
     """Keep only trajectories whose final answer is right."""
     max_tool_errors: NonNegative = 0
     """Most tool errors that a kept trajectory may contain."""
+    min_tool_calls: NonNegative = 0
+    """Fewest calls that worked in a kept trajectory."""
+    refuse_repeats: bool = False
+    """Drop trajectories in which the same call was made twice."""
 
 
 class Synthesize(Block):
@@ -248,7 +252,7 @@ class SFT(Block):
         _one_deepspeed(self.zero_stage, self.args)
         return self
 
-    def batch_per_process(self, world_size: int) -> int:
+    def rows_per_pass(self, world_size: int) -> int:
         """Trajectories of one forward pass in one process."""
         return self.batch_size // (world_size * self.args.get("gradient_accumulation_steps", 1))
 
@@ -314,12 +318,21 @@ class GRPO(Block):
         list[Reward], Field(min_length=1, max_length=20), AfterValidator(distinct_rewards), ListMapKey("name")
     ] = Field(default_factory=lambda: [Reward(name="accuracy", weight=1.0), Reward(name="format", weight=0.1)])
     """What is rewarded: the reward is the weighted sum."""
+    micro_batch: Annotated[int, Field(ge=1), Unit("rollouts")] | None = None
+    """Rollouts of one forward and backward pass in one process: fewer take less memory and more time, and the gradient
+    is the same. A divisor of promptsPerStep ÷ processes × numGenerations; default: all of them in one pass. Says the
+    same as `args.gradient_accumulation_steps` (how many passes), and is refused together with it."""
+    concurrency: Positive = 256
+    """Rollouts under way at the same time, per process."""
     tool_concurrency: Positive = 32
     """Tool calls in flight at the same time, per process."""
     resample_limit: NonNegative = 2
     """How often a rollout spoilt by the infrastructure is sampled again before it is left out of the loss."""
     refill: bool = False
-    """Replace groups whose rewards are all equal by other questions, a few per step (DAPO's dynamic sampling)."""
+    """Replace groups whose rewards are all equal by other questions, `refillGroups` at most (DAPO's dynamic sampling,
+    arXiv 2503.14476)."""
+    refill_groups: Annotated[Positive, Unit("groups per step and process")] = 4
+    """With `refill`: most groups that are replaced."""
     fork_groups: Annotated[NonNegative, Unit("groups per step and process")] = 0
     """Groups in which every rollout that called a tool went wrong: keep what one of them said up to its first call, and
     sample the call and all that follows again, once per rollout (as AXPO does, arXiv 2605.28774); at most so many."""
@@ -330,17 +343,25 @@ class GRPO(Block):
 
     @model_validator(mode="after")
     def _sound(self) -> GRPO:
+        violations = []
         if self.lora and self.lora.dropout:
-            loc = ("lora", "dropout")
             message = "it would train another distribution than the one that was sampled from"
-            refuse_all([Violation(loc, message, "Remove it.")])
+            violations.append(Violation(("lora", "dropout"), message, "Remove it."))
+        if self.micro_batch is not None and "gradient_accumulation_steps" in self.args:
+            message = "microBatch and args.gradient_accumulation_steps both say how a step is cut into passes"
+            violations.append(Violation(("microBatch",), message, "Keep the one that is meant."))
+        refuse_all(violations)
         _one_deepspeed(self.zero_stage, self.args)
         return self
 
-    def rollouts_per_process(self, world_size: int) -> int:
-        """Rollouts of one forward pass in one process."""
-        rollouts = self.prompts_per_step * self.num_generations
-        return rollouts // (world_size * self.args.get("gradient_accumulation_steps", 1))
+    def rows_per_process(self, world_size: int) -> int:
+        """Rollouts of one step in one process."""
+        return self.prompts_per_step // world_size * self.num_generations
+
+    def rows_per_pass(self, world_size: int) -> int:
+        """Rollouts of one forward and backward pass in one process."""
+        rows = self.rows_per_process(world_size)
+        return self.micro_batch or rows // self.args.get("gradient_accumulation_steps", 1)
 
 
 class Evaluate(Block):
@@ -357,7 +378,8 @@ class Evaluate(Block):
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     """Temperature of the sampled answers."""
     bootstrap: Annotated[int, Field(ge=100, le=1_000_000), Unit("resamples")] = 2000
-    """Resamples of a bootstrap of the 95 % intervals."""
+    """Resamples of the bootstraps over seeds and questions that give the 95 % intervals and differences of
+    `thinkimg table`; of several Evaluate stages, the largest number counts."""
     concurrency: Positive = 128
     """Questions answered at the same time."""
 
@@ -403,6 +425,13 @@ _STAGE_RULES = (
         "!has(self.grpo) || self.grpo.promptsPerStep % (self.nodes * self.procsPerNode) == 0",
         "grpo.promptsPerStep cannot be shared equally by nodes × procsPerNode processes. Use a multiple of their "
         "number.",
+    ),
+    Rule(
+        "!has(self.grpo) || !has(self.grpo.microBatch) || self.grpo.promptsPerStep % (self.nodes * self.procsPerNode) "
+        "!= 0 || self.grpo.promptsPerStep / (self.nodes * self.procsPerNode) * self.grpo.numGenerations % "
+        "self.grpo.microBatch == 0",
+        "grpo.microBatch does not divide the rollouts of a process. Use a divisor of promptsPerStep ÷ processes × "
+        "numGenerations.",
     ),
     Rule(
         "!has(self.grpo) || self.grpo.lossType != 'bnpo' || self.nodes * self.procsPerNode == 1",
@@ -491,30 +520,29 @@ def _normalised_alike(stage: Stage) -> list[Violation]:
 
 
 def _divisible(stage: Stage) -> list[Violation]:
-    """Every process gets the same share, and no group of rollouts straddles two of them."""
-    if stage.sft:
-        share, field, block = stage.sft.batch_size, "batchSize", stage.sft.args
-    elif stage.grpo:
-        share, field, block = stage.grpo.prompts_per_step, "promptsPerStep", stage.grpo.args
-    else:
+    """Every process gets the same share, no group of rollouts straddles two of them, and passes are equally large."""
+    block = stage.sft or stage.grpo
+    if block is None:
         return []
-    loc = ("sft" if stage.sft else "grpo", field)
+    name, field = ("grpo", "promptsPerStep") if isinstance(block, GRPO) else ("sft", "batchSize")
+    share = block.prompts_per_step if isinstance(block, GRPO) else block.batch_size
     if share % stage.world_size:
         return [
             Violation(
-                loc,
+                (name, field),
                 f"{share} cannot be shared equally by {stage.world_size} processes (nodes × procsPerNode)",
                 f"Use a multiple of {stage.world_size}.",
             )
         ]
-    passes = block.get("gradient_accumulation_steps", 1)
-    rows = share // stage.world_size * (stage.grpo.num_generations if stage.grpo else 1)
-    if passes < 1 or rows % passes:
-        return [
-            Violation(
-                (loc[0], "args", "gradient_accumulation_steps"),
-                f"{rows} rows of a process cannot be split into {passes} passes",
-                f"Use a divisor of {rows}.",
-            )
-        ]
-    return []
+    rows = share // stage.world_size * (block.num_generations if isinstance(block, GRPO) else 1)
+    if isinstance(block, GRPO) and block.micro_batch is not None:
+        return _divides((name, "microBatch"), rows, block.micro_batch, "passes of {}")
+    passes = block.args.get("gradient_accumulation_steps", 1)
+    return _divides((name, "args", "gradient_accumulation_steps"), rows, passes, "{} passes")
+
+
+def _divides(loc: tuple[str | int, ...], rows: int, divisor: int, parts: str) -> list[Violation]:
+    if divisor >= 1 and rows % divisor == 0:
+        return []
+    message = f"{rows} rows of a process cannot be split into {parts.format(divisor)}"
+    return [Violation(loc, message, f"Use a divisor of {rows}.")]

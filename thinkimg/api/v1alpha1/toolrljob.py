@@ -32,7 +32,7 @@ from .resource import (
     refuse_all,
 )
 from .rules import JOB_RULES, violations_of_job
-from .stages import GRPO, INHERITED_LIMITS, Stage, Synthesize
+from .stages import GRPO, INHERITED_LIMITS, Evaluate, Stage, Synthesize
 from .uris import MODEL_URI
 
 Pixels = Annotated[int, Field(ge=1, le=2**31 - 1), Unit("pixels")]
@@ -234,6 +234,12 @@ class ToolRLJobSpec(Block):
             if stage.name == name:
                 return stage
         raise KeyError(name)
+
+    @property
+    def resamples(self) -> int:
+        """Resamples of the intervals over seeds: the most that an Evaluate stage asks for."""
+        asked = [stage.evaluate.bootstrap for stage in self.stages if stage.evaluate]
+        return max(asked, default=Evaluate.model_fields["bootstrap"].default)
 
     def data_stage(self, stage: Stage) -> Stage | None:
         """The Synthesize stage whose trajectories an SFT stage learns; None: they are ready-made, in

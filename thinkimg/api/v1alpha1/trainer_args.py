@@ -71,7 +71,7 @@ _GRPO = {
     "Use grpo.maxRounds.": "max_tool_calling_iterations",
     "Use grpo.rewards[].weight.": "reward_weights",
     "Use grpo.promptsPerStep and grpo.numGenerations.": "generation_batch_size",
-    "Use grpo.promptsPerStep and args.gradient_accumulation_steps.": "steps_per_generation",
+    "Use grpo.promptsPerStep and grpo.microBatch.": "steps_per_generation",
     "Use grpo.maskTruncated.": "mask_truncated_completions",
     "Remove it: ThinkIMG chooses the engine (vLLM in the trainer's process where there is one, else transformers).": (
         "use_vllm vllm_mode vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url vllm_server_host "

@@ -13,7 +13,6 @@ from .resource import (
     Block,
     Checked,
     ListMapKey,
-    Milliseconds,
     NonNegative,
     Object,
     ObjectName,
@@ -22,6 +21,7 @@ from .resource import (
     Quantity,
     Rule,
     Seconds,
+    Unit,
     Violation,
     dns_label,
     refuse,
@@ -116,9 +116,9 @@ class Auth(Block):
 class Batching(Block):
     """How calls are put together for a backend that computes in batches."""
 
-    max_size: Positive = 8
+    max_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Most calls in a batch."""
-    max_wait_milliseconds: Milliseconds = 5
+    max_wait_milliseconds: Annotated[float, Field(ge=0, le=10_000), Unit("milliseconds")] = 5
     """How long the first call of a batch waits for others."""
 
 

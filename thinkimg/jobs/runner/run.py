@@ -111,7 +111,7 @@ class JobRun:
         learns_from_file = any(stage.sft and self.job.spec.data_stage(stage) is None for stage in self.job.spec.stages)
         ready_made = data.trajectories or data.train
         if learns_from_file and "://" not in ready_made.uri:
-            load_trajectories(data, folder, Agent(UnaskedModel(), NoTools()))
+            load_trajectories(data, folder, lambda: Agent(UnaskedModel(), NoTools()))
         for split in ("train", "validation", "test"):
             source = getattr(data, split)
             if source is None or "://" in source.uri or (learns_from_file and source is ready_made):

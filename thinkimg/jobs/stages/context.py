@@ -1,5 +1,6 @@
 """What every stage of a ToolRLJob is given, and what stages are made of: questions, tool clients, agents, models."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,6 +79,18 @@ class Context:
     def client(self) -> ToolClient:
         cache = ResultCache() if self.cache_tools else None
         return ToolClient(self.endpoints, self.tool_keys, timeout_seconds=self.call_seconds, cache=cache)
+
+    def described_client(self) -> ToolClient:
+        """A client that knows the tools' schemas, for prompts are made of them; connections belong to the loop that
+        uses them, so they are closed again."""
+        client = self.client()
+
+        async def read_schemas() -> None:
+            await client.connect()
+            await client.close()
+
+        asyncio.run(read_schemas())
+        return client
 
     def agent(self, model: ChatModel, tools: Tools, **limits: Any) -> Agent:
         spec = self.job.spec.agent

@@ -1,5 +1,6 @@
 """The data of a job: questions as tasks, and ready-made trajectories; what is broken is refused before training."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ class UnaskedModel:
         raise AssertionError("not asked")
 
 
-def load_trajectories(data: Data, folder: Path, agent: Agent) -> tuple[list[Trajectory], dict[str, str]]:
+def load_trajectories(data: Data, folder: Path, agent: Callable[[], Agent]) -> tuple[list[Trajectory], dict[str, str]]:
     """Ready-made trajectories, and what is wrong with each sample that cannot be used, by name. Conversations are
-    worded as `agent` would have had them.
+    worded as that of `agent` would have had them, which is made for conversations only.
 
     Raises:
         UserError: there are none.
@@ -61,10 +62,10 @@ def load_trajectories(data: Data, folder: Path, agent: Agent) -> tuple[list[Traj
         raise UserError(
             f"trajectories are needed, as a Synthesize stage writes them, or conversations: {error}", field
         ) from error
-    made = []
+    made, speaker = [], agent()
     for conversation in conversations:
         try:
-            made.append(trajectory_of(conversation, agent))
+            made.append(trajectory_of(conversation, speaker))
         except ValueError as error:
             broken[conversation.name] = str(error)
     if not made:

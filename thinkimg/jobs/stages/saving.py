@@ -1,7 +1,7 @@
 """How a training stage saves, goes on from what it saved, and says how far it is."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,10 @@ from thinkimg.api.pod_contract import SavedCheckpoint
 from thinkimg.jobs.attempt import attempt_number, check_attempt
 from thinkimg.jobs.stages.context import Context
 from thinkimg.training.checkpoints import CheckpointCallback, asked_to_end, newest_checkpoint
+from thinkimg.training.session import Session
+
+PROGRESS_EVERY = 5
+"""Steps between two lines of progress, where the trainer logs them."""
 
 
 @dataclass
@@ -27,12 +31,36 @@ class Saving:
 
 
 @contextmanager
-def checkpoints(context: Context, name: str, folder: Path) -> Iterator[Saving]:
-    """The checkpoints of one training that writes into `folder`. SIGTERM in the block ends it after one more.
+def training_session(
+    context: Context, name: str, folder: Path, seed: int | None = None, engine: Mapping[str, Any] | None = None
+) -> Iterator[Session]:
+    """One training of stage `name` that writes checkpoints into `folder` and its log into the stage's. SIGTERM in the
+    block ends it after one more checkpoint.
+
+    Args:
+        seed: None for the job's.
+        engine: see `Session`.
 
     Raises:
         KeyboardInterrupt: at the block's end, when SIGTERM came.
     """
+    spec = context.job.spec
+    with _checkpoints(context, name, folder) as saving:
+        yield Session(
+            folder,
+            spec.seed if seed is None else seed,
+            context.world_size,
+            saving.every,
+            saving.resume_from,
+            [*saving.callbacks, Progress(context, name, saving)],
+            tuple(spec.report_to),
+            engine or {},
+            context.run.stage(name),
+        )
+
+
+@contextmanager
+def _checkpoints(context: Context, name: str, folder: Path) -> Iterator[Saving]:
     if attempt_number() is None:
         yield Saving()
         return
@@ -56,12 +84,12 @@ def checkpoints(context: Context, name: str, folder: Path) -> Iterator[Saving]:
 class Progress(TrainerCallback):
     """Every line says all that is known: whoever reads the log may see the last one only."""
 
-    def __init__(self, context: Context, name: str, saving: Saving, every: int = 10) -> None:
-        self.context, self.name, self.saving, self.every = context, name, saving, every
+    def __init__(self, context: Context, name: str, saving: Saving) -> None:
+        self.context, self.name, self.saving = context, name, saving
         self.shown: dict[str, float] = {}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if logs and state.global_step % self.every == 0:
+        if logs and state.global_step % PROGRESS_EVERY == 0:
             self.shown |= {key: logs[key] for key in ("loss", "reward") if key in logs}
             self._say(state)
 

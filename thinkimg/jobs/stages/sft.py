@@ -1,25 +1,22 @@
 """A stage of type SFT: learn trajectories, and if so configured measure whether RL may start from the result."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from thinkimg.agent.agent import Agent
 from thinkimg.agent.tools import NoTools
-from thinkimg.api import Lora
 from thinkimg.errors import UserError
 from thinkimg.jobs.stages.answers import Asking, answers
 from thinkimg.jobs.stages.context import Context
 from thinkimg.jobs.stages.questions import TRAJECTORIES, UnaskedModel, load_trajectories
-from thinkimg.jobs.stages.saving import Progress, checkpoints
+from thinkimg.jobs.stages.saving import training_session
 from thinkimg.jsonfile import write
 from thinkimg.models.pretrained import LoadedModel
 from thinkimg.results import BrokenSamples, SFTDone
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
-from thinkimg.training.adapters import LoraSettings
 from thinkimg.training.collator import encode_samples
-from thinkimg.training.configs import zero_config
-from thinkimg.training.sft import SFTSettings, train_sft
+from thinkimg.training.sft import train_sft
 from thinkimg.trajectory import Task, Trajectory, read_trajectories
 
 EXTENDED = "extended"
@@ -32,51 +29,36 @@ class GateClosed(UserError):
 
 def run_sft(context: Context, name: str) -> SFTDone:
     stage = context.job.spec.stage(name)
-    settings = stage.sft
-    assert settings is not None
-    loaded = context.load(stage.from_)
+    spec = stage.sft
+    assert spec is not None
+    model = context.load(stage.from_)
     trajectories, broken = cold_start(context, name)
     if broken and context.rank == 0:
         write(context.run.stage(name) / "broken.json", BrokenSamples(samples=broken))
         sample, reason = next(iter(broken.items()))
         context.progress(name, message=f"{len(broken)} samples are left out, see broken.json; {sample}: {reason}")
-    if settings.tool_use == "Disabled":
+    if spec.tool_use == "Disabled":
         trajectories = [_without_tools(context, trajectory) for trajectory in trajectories]
-    samples, dropped = encode_samples(loaded.family, trajectories)
+    samples, dropped = encode_samples(model.family, trajectories)
     seconds = None
-    if settings.max_seconds is not None:
-        seconds = _seconds_of(context, settings.max_seconds.from_stage)
-    options = SFTSettings(
-        settings.learning_rate,
-        settings.batch_per_process(context.world_size) * context.world_size,  # times the passes that `args` may say
-        settings.epochs,
-        settings.max_steps,
-        seconds,
-        settings.seed if settings.seed is not None else context.job.spec.seed,
-        args=settings.args | ({"deepspeed": zero_config(settings.zero_stage)} if settings.zero_stage else {}),
-        length_grouping=settings.length_grouping,
-        lora=lora_settings(settings.lora),
-        report_to=context.job.spec.report_to,
-    )
+    if spec.max_seconds is not None:
+        seconds = _seconds_of(context, spec.max_seconds.from_stage)
     folder = context.run.stage(name)
-    gate, done, closed = settings.gate, SFTDone(samples=len(samples), dropped=dropped, broken=len(broken)), None
+    gate, done, closed = spec.gate, SFTDone(samples=len(samples), dropped=dropped, broken=len(broken)), None
     for attempt in range(2 if gate and gate.extend_once else 1):
         output = folder / EXTENDED if attempt else folder
-        with checkpoints(context, name, output) as saving:
-            done.loss = train_sft(
-                loaded.model, loaded.processor, loaded.family, samples, replace(options, save_steps=saving.every),
-                output, folder / "log.jsonl", [*saving.callbacks, Progress(context, name, saving)], saving.resume_from,
-            )  # fmt: skip
+        with training_session(context, name, output, spec.seed) as session:
+            done.loss = train_sft(model, samples, spec, session, seconds)
         if gate is None:
             break
         asked = folder / f"gate-{attempt + 1}.jsonl"
-        accuracy = _gate_accuracy(context, name, asked, loaded, gate.questions, settings.tool_use == "Enabled")
+        accuracy = _gate_accuracy(context, name, asked, model, gate.questions, spec.tool_use == "Enabled")
         done.gate_accuracy, done.extended = accuracy, attempt
         closed = accuracy < gate.min_sampled_accuracy
         context.progress(name, message=f"cold start: {accuracy:.1%} of sampled answers right on validation questions")
         if not closed:
             break
-    context.save(name, loaded)
+    context.save(name, model)
     if gate and closed:
         raise GateClosed(
             f"after SFT only {done.gate_accuracy:.1%} of sampled answers are right on validation questions, "
@@ -95,26 +77,39 @@ def _seconds_of(context: Context, name: str) -> float:
     return done.seconds
 
 
-def lora_settings(lora: Lora | None) -> LoraSettings | None:
-    """A stage's adapters as the trainers take them."""
-    return None if lora is None else LoraSettings(lora.rank, lora.alpha, lora.dropout, tuple(lora.target_modules))
-
-
 def cold_start(context: Context, name: str) -> tuple[list[Trajectory], dict[str, str]]:
     """What the stage learns: the trajectories of an earlier stage, or ready-made ones; and which samples of these are
     broken, with the reasons."""
     data = context.job.spec.data_stage(context.job.spec.stage(name))
     if data is None:
-        agent = context.agent(UnaskedModel(), DeclaredTools(context))
+        used = context.job.spec.stage(name).sft.tool_use == "Enabled"  # type: ignore[union-attr]
+
+        def agent() -> Agent:
+            return context.agent(UnaskedModel(), DeclaredTools(context) if used else NoTools())
+
         return load_trajectories(context.job.spec.data, context.data_folder, agent)
     return list(read_trajectories(context.run.stage(data.name) / "trajectories" / TRAJECTORIES)), {}
 
 
 class DeclaredTools(NoTools):
-    """The tools that the prompt names. They are declared here, not asked for: SFT calls none."""
+    """The tools that the prompt names; none is called. Those that this installation knows are declared here, others (a
+    Custom tool's, or those of a package that is elsewhere) are asked for.
+
+    Raises:
+        UserError: a tool that nobody here can describe.
+    """
 
     def __init__(self, context: Context) -> None:
-        self.schemas = {name: find_tool(name).schema for name in context.tools if name in TOOLS or name in own_tools()}
+        known = [name for name in context.tools if name in TOOLS or name in own_tools()]
+        self.schemas = {name: find_tool(name).schema for name in known}
+        if others := sorted(set(context.tools) - set(known)):
+            if not context.endpoints:
+                raise UserError(
+                    f"nobody here knows what {', '.join(others)} can do, so the prompt cannot say it; learn the "
+                    "trajectories of a Synthesize stage, or give the stage a gate: with it come the tools' addresses",
+                    "spec.tools",
+                )
+            self.schemas = dict(context.described_client().schemas)
 
 
 def _without_tools(context: Context, trajectory: Trajectory) -> Trajectory:
@@ -129,12 +124,12 @@ def _without_tools(context: Context, trajectory: Trajectory) -> Trajectory:
     return direct
 
 
-def _gate_accuracy(context: Context, name: str, asked: Path, loaded: LoadedModel, questions: int, tools: bool) -> float:
+def _gate_accuracy(context: Context, name: str, asked: Path, model: LoadedModel, questions: int, tools: bool) -> float:
     """Share of sampled answers that are right on validation questions; all ranks get rank 0's number."""
     accuracy = 0.0
     if context.rank == 0:
         asked.unlink(missing_ok=True)  # of an attempt that may have ended with other weights
-        rows = answers(context, loaded.chat, context.tasks("validation", questions), Asking(asked, name, 1.0, tools))
+        rows = answers(context, model.chat, context.tasks("validation", questions), Asking(asked, name, 1.0, tools))
         accuracy = sum(row.correct for row in rows) / len(rows)
     if context.world_size > 1:
         shared = [accuracy]

@@ -33,7 +33,7 @@ from thinkimg.models.chat import ChatModel
 from thinkimg.models.trained import trained_with_tools
 from thinkimg.results import AnyDone, BaseDone, BasePretraining, EvaluateDone, ModelFigures, SynthesizeDone
 from thinkimg.synthesis.planner import ScriptedPlanner
-from thinkimg.synthesis.synthesize import Filters, repeated, synthesize
+from thinkimg.synthesis.synthesize import repeated, synthesize
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
 from thinkimg.training.checkpoints import remove_checkpoints
 from thinkimg.trajectory import write_trajectories
@@ -131,7 +131,6 @@ def _synthesize(context: Context, name: str) -> SynthesizeDone:
     settings = context.job.spec.stage(name).synthesize
     assert settings is not None
     tasks = list(repeated(context.tasks("train"), settings.trajectories))
-    filters = Filters(settings.filters.require_correct, settings.filters.max_tool_errors)
 
     def progress(done: int) -> None:
         if done % 100 == 0 or done == len(tasks):
@@ -140,9 +139,7 @@ def _synthesize(context: Context, name: str) -> SynthesizeDone:
     async def work() -> SynthesizeDone:
         async with StageTools(context, settings.tool_use == "Enabled", name) as tools:
             agent = context.agent(_planner(context, name), tools, rounds=settings.max_rounds)
-            made = await synthesize(
-                agent, tasks, relaxed_match, filters, context.job.spec.seed, settings.concurrency, progress
-            )
+            made = await synthesize(agent, tasks, relaxed_match, settings, context.job.spec.seed, progress)
         write_trajectories(made.kept, context.run.stage(name) / "trajectories" / TRAJECTORIES)
         return SynthesizeDone(kept=len(made.kept), dropped=dict(made.dropped))
 

@@ -15,6 +15,11 @@ def zero_config(stage: int) -> dict[str, Any]:
     return loaded
 
 
+def deepspeed_options(stage: int) -> dict[str, Any]:
+    """Arguments of TrainingArguments for a ZeRO stage; none for 0, plain data parallelism."""
+    return {"deepspeed": zero_config(stage)} if stage else {}
+
+
 def without_compiled_collectives(options: Mapping[str, Any]) -> None:
     """On a CPU, keep DeepSpeed from compiling its collectives for shared memory at its first start: that needs a
     compiler and two minutes, and gloo does the same. `options` are those of TrainingArguments."""
