@@ -100,6 +100,8 @@ CONTROLLER = f"{GROUP}/operator"
 """How the operator names itself in events and in `spec.managedBy`."""
 CONTAINER = "stage"
 """Name of the pod's container whose end and log count."""
+USER = 65532
+"""User of the project's images. Numeric, because `runAsNonRoot` cannot check a name."""
 MASTER_PORT = 29400
 """Where rank 0 listens for the others."""
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from thinkimg.data.rows import ANSWER_FIELDS, QUESTION_FIELDS, BadRow, Row, read_rows
 from thinkimg.image import Image, ImageDecodeError
@@ -127,7 +127,8 @@ def load_questions(source: str, split: str, seed: int = 0, decode: bool = True) 
     def ask(row: Row) -> Iterator[Question]:
         for question in usual_columns(row):
             named = question if _given_id(row) else replace(question, id=row.name)
-            yield replace(named, image=tuple(shared(image, named, row) for image in row.pictures()))
+            found = cast(tuple[Image, ...], question.image)
+            yield replace(named, image=tuple(shared(image, named, row) for image in found))
 
     tasks = list(good_tasks(read_tasks(source, split, seed, ask), source))
     if not tasks:

@@ -38,7 +38,7 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class Judge:
+class JudgeScorer:
     """A scorer. Whether the answer agrees with the reference is put to `model` as ReachQA does (He et al., 2024), with
     CharXiv's rule for the kind of question where there is one."""
 

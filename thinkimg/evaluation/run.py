@@ -201,11 +201,11 @@ def _agent(asking: "Asking", model: "ChatModel", tools: "Tools") -> "Agent":
 
 
 def _scorers(options: Options, default: str) -> "list[Scorer]":
-    from thinkimg.evaluation.judge import Judge
+    from thinkimg.evaluation.judge import JudgeScorer
     from thinkimg.evaluation.scorers import JUDGE, find_rule
 
     names = list(dict.fromkeys(options.scorers or (default,)))
-    return [Judge(_judge(options)) if name == JUDGE else find_rule(name) for name in names]
+    return [JudgeScorer(_judge(options)) if name == JUDGE else find_rule(name) for name in names]
 
 
 def _judge(options: Options) -> "ChatModel":

@@ -17,6 +17,7 @@ from thinkimg.api.pod_contract import (
     CONTAINER,
     MASTER_PORT,
     PROGRAM,
+    USER,
     VERSION,
     Annotation,
     Label,
@@ -34,8 +35,6 @@ KUEUE_PREFIX = "kueue.x-k8s.io/"
 
 GRACE_SECONDS = 60
 """What a stage has after SIGTERM to save and end."""
-USER = 65532
-"""Numeric, because `runAsNonRoot` cannot check a name."""
 _MANIFEST_FOLDER, _, _MANIFEST_NAME = Place.MANIFEST.rpartition("/")
 
 

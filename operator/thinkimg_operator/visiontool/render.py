@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinkimg.api import CUSTOM, Batching, VisionTool, VisionToolSpec
+from thinkimg.api.pod_contract import USER
 from thinkimg.api.server_contract import (
     CALLERS_ALLOWED,
     CONTAINER,
@@ -26,9 +27,6 @@ from ..kinds import KINDS, Body
 from ..network import open_egress
 from ..settings import Settings
 from ..strategic_merge import merge_pod_template
-
-USER = 65532
-"""Numeric user of the project's images."""
 
 _HEADLESS = {Label.SERVICE: HEADLESS}
 _CONFIG_FOLDER, _, _CONFIG_NAME = Place.CONFIG.rpartition("/")

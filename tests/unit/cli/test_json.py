@@ -79,7 +79,7 @@ def test_synthesize(sample_url: str, tmp_path: Path) -> None:
 def test_export(tmp_path: Path) -> None:
     model = tmp_path / "demo" / "stages" / "sft" / "model"
     model.mkdir(parents=True)
-    (model / "config.json").write_text("{}")
+    (model / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
     assert thinkimg("export", "demo/sft", "out", folder=tmp_path)["out"] == "out"
     assert (tmp_path / "out" / "README.md").exists()
 

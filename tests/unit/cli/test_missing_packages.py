@@ -73,7 +73,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, sample_url: str) -> dict[st
     Image.new("RGB", (60, 40), "white").save(folder / "picture.png")
     model = folder / "demo" / "stages" / "sft" / "model"
     model.mkdir(parents=True)
-    (model / "config.json").write_text("{}")
+    (model / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
     add_key(folder / "keys.json", "alice")
     write_trajectories([Trajectory(question="Q", answer="1", status="answered")], folder / "trajectories.jsonl")
     (folder / "services.yaml").write_text(json.dumps({"services": [{"name": "crop", "tools": [{"name": "Crop"}]}]}))

@@ -9,7 +9,7 @@ from tests.support.models.endpoint import completion, refusal, serve
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.evaluation import charxiv, openthinkimg_fuzzy
 from thinkimg.evaluation.choices import choose
-from thinkimg.evaluation.judge import Judge
+from thinkimg.evaluation.judge import JudgeScorer
 from thinkimg.evaluation.scorers import NAMES, RULES, exact, find_rule, relaxed
 from thinkimg.models.api import ApiModel
 from thinkimg.trajectory import Trajectory
@@ -172,7 +172,7 @@ def test_an_unknown_scorer_is_refused_with_those_there_are() -> None:
 def judged(*answers: Any, answer: str | None = "12 dogs", rubric: str = "") -> tuple[float, list[dict[str, Any]]]:
     said = Trajectory(question="How many dogs?", reference="12", answer=answer, meta={"rubric": rubric})
     with serve(*answers) as endpoint:
-        judge = Judge(ApiModel(endpoint.url, "judge", retries=0, backoff_seconds=0))
+        judge = JudgeScorer(ApiModel(endpoint.url, "judge", retries=0, backoff_seconds=0))
         return asyncio.run(judge.score(said)), endpoint.bodies
 
 

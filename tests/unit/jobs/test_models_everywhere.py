@@ -13,8 +13,14 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 from tests.support.evaluation.stub_endpoint import start
-from tests.support.models.model_folders import save_adapter, save_model, save_run
+from tests.support.models.model_folders import MANIFEST, save_adapter, save_model, save_run
+from thinkimg.api import ManifestError
 from thinkimg.cli.app import app
+from thinkimg.errors import UserError
+from thinkimg.gateway.config import Upstream, read_config
+from thinkimg.gateway.openai import upstream_model
+from thinkimg.jobs.runner.run import prepare
+from thinkimg.jobs.stages.context import Context
 from thinkimg.models.checkpoint import check_checkpoint
 from thinkimg.models.trained import Trained, read_trained
 
@@ -221,3 +227,54 @@ def test_a_checkpoint_of_training_is_exported_without_what_only_training_needs(h
     assert not {"optimizer.pt", "trainer_state.json", "complete.json", "rng_state.pth"} & {
         path.name for path in (here / "exported").iterdir()
     }
+
+
+# ---- the gateway, and a manifest on this machine --------------------------------------------------------------------
+
+
+def test_a_gateways_model_is_named_relative_to_its_file_and_is_asked_as_it_was_trained(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "gateway.yaml").write_text(
+        "servers: [{url: 'http://127.0.0.1:9'}]\nmodels: [{name: mine, model: runs/demo/v-toolrl}]\n"
+    )
+    monkeypatch.chdir("/")
+    (upstream,) = read_config(here / "gateway.yaml").models
+    served = upstream_model(upstream, 60)
+    assert type(served.format).__name__ == "Hermes"
+    assert (served.prompt, served.rounds, served.tokens_per_turn) == ("compact", 3, 24)
+    assert served.tools == ("DrawHorizontalLineByY", "Crop")
+
+
+def test_a_gateways_model_that_is_not_there_is_refused_with_its_name(here: Path) -> None:
+    with pytest.raises(UserError, match=r"models\.mine: .*it is a run, not a model"):
+        upstream_model(Upstream(name="mine", model="runs/demo"), 60)
+    server, url = start()
+    server.shutdown()
+    served = upstream_model(Upstream(name="mine", model=f"{url}#two", format="hermes"), 60)
+    assert type(served.format).__name__ == "Hermes"
+
+
+@pytest.mark.parametrize("uri", ["mine", "adapter", "runs/demo/sft", "runs/demo/base"])
+def test_a_manifest_on_this_machine_may_start_from_what_is_here(
+    here: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "job.yaml").write_text(MANIFEST.replace('"preset://tiny"', f'"{uri}"'))
+    monkeypatch.chdir("/")
+    prepared = prepare(here / "job.yaml", here / "runs" / "next")
+    context = Context(prepared.job, prepared.run, data_folder=here)
+    assert context.load("base").processor.image_processor.size["longest_edge"] == 9216
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"), [("runs/demo", "it is a run, not a model"), ("orphan", "base=MODEL"), ("./gone", "no folder")]
+)
+def test_a_manifest_that_starts_from_what_is_no_model_is_refused_before_anything_starts(
+    here: Path, uri: str, said: str
+) -> None:
+    (here / "job.yaml").write_text(MANIFEST.replace('"preset://tiny"', f'"{uri}"'))
+    with pytest.raises(ManifestError) as refused:
+        prepare(here / "job.yaml", here / "runs" / "next")
+    assert "spec.model.uri" in str(refused.value)
+    assert said in str(refused.value)
+    assert not (here / "runs" / "next").exists()

@@ -1,7 +1,9 @@
 """Parts of the stages that need no training."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -10,8 +12,9 @@ from thinkimg.api.v1alpha1 import parse_manifest
 from thinkimg.errors import UserError
 from thinkimg.jobs.layout import Run
 from thinkimg.jobs.stages.context import Context
-from thinkimg.jobs.stages.sft import cold_start
+from thinkimg.jobs.stages.sft import DeclaredTools, cold_start
 from thinkimg.jobs.stages.stage import _link_or_copy
+from thinkimg.tools.registry import find_tool
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 
@@ -34,6 +37,19 @@ def test_sft_learns_the_users_own_trajectories_where_no_stage_makes_any(tmp_path
         cold_start(context(tmp_path), "sft")
     write_trajectories([Trajectory(question="What?", status="answered")], tmp_path / "mine.jsonl")
     assert [trajectory.question for trajectory in cold_start(context(tmp_path), "sft")[0]] == ["What?"]
+
+
+def test_a_tool_that_only_its_server_knows_is_asked_for_or_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was left out of SFT's prompt without a word."""
+    served = {"OCR": find_tool("OCR").schema, "Mine": find_tool("Crop").schema}
+    job = replace(context(tmp_path), tools=("OCR", "Custom"))
+    with pytest.raises(UserError, match=r"spec\.tools: nobody here knows what Custom can do"):
+        DeclaredTools(job)
+    monkeypatch.setattr(Context, "described_client", lambda _: SimpleNamespace(schemas=served))
+    assert DeclaredTools(replace(job, endpoints=("http://tools",))).schemas == served
+    assert set(DeclaredTools(replace(job, tools=("OCR",))).schemas) == {"OCR"}
 
 
 @pytest.mark.parametrize("elsewhere", ["/dev/shm", None], ids=["another file system", "the same"])

@@ -109,6 +109,15 @@ def test_an_adapter_of_another_architecture_is_refused_before_weights_are_read(m
 
 
 @pytest.mark.usefixtures("no_weights_are_read")
+def test_an_adapter_of_the_language_model_alone_is_refused_not_passed_over(made: Path, tmp_path: Path) -> None:
+    """Its layers have other names than those of the model with eyes; other programs merge nothing and say nothing."""
+    save_adapter(tmp_path / "adapter", made)
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    rename(weights, lambda name: name.replace("model.language_model.layers", "model.layers"))
+    assert "changes the layer model.layers.0" in refusal(tmp_path / "adapter")
+
+
+@pytest.mark.usefixtures("no_weights_are_read")
 def test_an_adapter_of_another_size_is_refused_before_weights_are_read(made: Path, tmp_path: Path) -> None:
     save_adapter(tmp_path / "adapter", made)
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
@@ -130,6 +139,12 @@ def test_an_adapter_of_another_method_or_without_weights_is_refused(made: Path, 
     save_adapter(tmp_path / "empty", made)
     (tmp_path / "empty" / "adapter_model.safetensors").unlink()
     assert "adapter_model.safetensors" in refusal(tmp_path / "empty")
+
+
+def test_an_adapter_beside_the_configuration_of_its_base_is_an_adapter(made: Path, tmp_path: Path) -> None:
+    expected = logits(save_adapter(tmp_path / "adapter", made))
+    shutil.copy(made / "config.json", tmp_path / "adapter")
+    assert torch.allclose(logits(load(tmp_path / "adapter").model), expected, atol=1e-5)
 
 
 def test_an_adapter_and_a_whole_model_in_one_folder_are_refused(folder: Path, made: Path) -> None:

@@ -4,6 +4,7 @@ Read from the syntax trees of both packages; docstrings and sentences that only 
 """
 
 import ast
+import json
 import re
 import textwrap
 from collections.abc import Iterator
@@ -213,3 +214,12 @@ def test_a_chart_calls_the_servers_where_the_operator_puts_them() -> None:
     assert f"port: {server_contract.PORT}, protocol: TCP" in tests
     dashboard = (ROOT / "charts/thinkimg-tools/files/dashboards/tools.json").read_text()
     assert f'"expr": "{server_contract.IN_FLIGHT_METRIC}{{' in dashboard
+
+
+def test_images_run_as_the_user_and_serve_with_the_command_of_the_contract() -> None:
+    for name in ("operator", "runtime", "tool", "trainer"):
+        assert f"\nUSER {pod_contract.USER}:{pod_contract.USER}\n" in (ROOT / f"Dockerfile.{name}").read_text(), name
+    (command,) = re.findall(r"^CMD (.*)$", (ROOT / "Dockerfile.tool").read_text(), re.MULTILINE)
+    assert json.loads(command) == server_contract.server_command(server_contract.Place.CONFIG)
+    helpers = (ROOT / "charts/thinkimg-tools/templates/_helpers.tpl").read_text()
+    assert f"runAsUser: {pod_contract.USER}" in helpers
