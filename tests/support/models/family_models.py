@@ -28,6 +28,7 @@ from transformers.models.internvl.video_processing_internvl import InternVLVideo
 from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+from tests.support.models.tiny_world import picture
 from thinkimg.image import Image
 from thinkimg.models import tiny
 from thinkimg.models.chat import Family, TokenModel
@@ -276,3 +277,12 @@ def from_scratch(made: Built, tokens: list[int], images: list[Image]) -> torch.T
         logits = made.model.eval()(**inputs).logits[0, :-1].float()
     logits[:, list(made.family.suppressed_ids)] = -torch.inf
     return torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0]
+
+
+@cache
+def built(name: str) -> Built:
+    return build(name)
+
+
+def picture_of(number: int) -> Image:
+    return picture(number, 40 + 50 * (number % 4), 40 + 70 * (number % 3))

@@ -119,6 +119,52 @@ def test_an_import_of_another_test_is_found() -> None:
     assert "tests.unit.training.test_grpo" in imported(ast.parse("import tests.unit.training.test_grpo"))
 
 
+QUICK = ("unit", "contracts")
+NO_PLACE = ("tests.support.cluster", "tests.support.jobs.small_job", "tests.support.browser", "controlplane")
+TRAINS = {"train_grpo", "train_sft", "trainer.train"}
+
+
+def heavy_parts(source: str) -> set[str]:
+    """What a file of tests does that `make test-fast` has no time for: ranks, a cluster, a browser, training."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Constant(
+                value="torch.distributed.run" | "torchrun" | "accelerate.commands.accelerate_cli" as program
+            ):
+                found.add(str(program))
+            case ast.Call(func=func) if ast.unparse(func) in TRAINS:
+                found.add(ast.unparse(func))
+            case ast.Import() | ast.ImportFrom():
+                found |= {name for name in imported(node) if name.startswith(NO_PLACE)}
+    return found
+
+
+@pytest.mark.parametrize(
+    "offence",
+    [
+        "command = [sys.executable, '-m', 'torch.distributed.run', '--standalone']",
+        "trainer = train_sft(model, samples)",
+        "trainer.train()",
+        "from tests.support.cluster.testcluster import Cluster",
+        "from tests.support.jobs import small_job",
+    ],
+)
+def test_what_has_no_place_among_quick_tests_is_found(offence: str) -> None:
+    assert heavy_parts(offence)
+
+
+def test_quick_tests_start_no_ranks_no_cluster_and_train_nothing() -> None:
+    found = {
+        f"{file.relative_to(TESTS)}: {part}"
+        for folder in QUICK
+        for file in (TESTS / folder).rglob("*.py")
+        if file != Path(__file__)
+        for part in heavy_parts(file.read_text(encoding="utf-8"))
+    }
+    assert not found, "docs/guides/tests.md says where it belongs"
+
+
 def test_files_are_shared_among_workers_but_the_cluster_has_one() -> None:
     scope = partial(ByFile._split_scope, object.__new__(ByFile))
     assert scope("tests/unit/core/test_image.py::test_a[1::2]") == "tests/unit/core/test_image.py"
