@@ -10,6 +10,7 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.support.cli.commands import EVERY_COMMAND, parse
+from tests.support.cli.trained_stage import write_trained_stage
 from tests.support.evaluation.stub_endpoint import start
 from thinkimg.gateway.keys import add_key
 
@@ -77,9 +78,7 @@ def test_synthesize(sample_url: str, tmp_path: Path) -> None:
 
 
 def test_export(tmp_path: Path) -> None:
-    model = tmp_path / "demo" / "stages" / "sft" / "model"
-    model.mkdir(parents=True)
-    (model / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    write_trained_stage(tmp_path / "demo", "sft")
     assert thinkimg("export", "demo/sft", "out", folder=tmp_path)["out"] == "out"
     assert (tmp_path / "out" / "README.md").exists()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli.commands import EVERY_COMMAND
+from tests.support.cli.trained_stage import write_trained_stage
 from thinkimg.errors import UserError
 from thinkimg.extras import EXTRAS, naming_the_extra
 
@@ -71,9 +72,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, sample_url: str) -> dict[st
 
     folder = tmp_path_factory.mktemp("places")
     Image.new("RGB", (60, 40), "white").save(folder / "picture.png")
-    model = folder / "demo" / "stages" / "sft" / "model"
-    model.mkdir(parents=True)
-    (model / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    write_trained_stage(folder / "demo", "sft")
     add_key(folder / "keys.json", "alice")
     write_trajectories([Trajectory(question="Q", answer="1", status="answered")], folder / "trajectories.jsonl")
     (folder / "services.yaml").write_text(json.dumps({"services": [{"name": "crop", "tools": [{"name": "Crop"}]}]}))
