@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from .apierrors import ApiError
@@ -21,6 +20,16 @@ from .metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+LEASE = "thinkimg-operator"
+"""Name of the Lease."""
+LEASE_SECONDS = 10.0
+"""After that, a lease that is not renewed may be taken: a crash costs that much."""
+RENEW_SECONDS = 2.0
+"""Pause between renewals; candidates look twice as often."""
+RENEW_WITHIN_SECONDS = 6.0
+"""A process stops writing when its last renewal is that long ago. Less than `LEASE_SECONDS` by what a request may be
+under way."""
+
 
 class LeadershipLostError(Exception):
     """Another process holds the lease, or it could not be renewed in time: this process has to end."""
@@ -29,44 +38,24 @@ class LeadershipLostError(Exception):
 class Leader:
     """This process's side of the election."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        namespace: str,
-        identity: str,
-        *,
-        name: str = "thinkimg-operator",
-        metrics: Metrics | None = None,
-        duration: float = 10.0,
-        renew_every: float = 2.0,
-        renew_within: float = 6.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, identity: str, *, metrics: Metrics | None = None) -> None:
         """
         Args:
             cluster: one that may always write, as it is used before this process leads.
-            duration: seconds after which a lease that is not renewed may be taken: a crash costs that much.
-            renew_every: pause between renewals; candidates look twice as often.
-            renew_within: seconds since the last renewal after which this process stops writing. Less than `duration`
-                by what a request may be under way.
         """
         self.identity = identity
         self._cluster = cluster
-        self._key = Key("Lease", namespace, name)
-        self._duration = duration
-        self._renew_every = renew_every
-        self._renew_within = renew_within
-        self._clock = clock
+        self._key = Key("Lease", namespace, LEASE)
         self._valid_until = float("-inf")
         self._lease: Body | None = None
         self._observed: Body = {}
         self._observed_at = float("-inf")
-        self._gauge = (metrics or Metrics()).leader.labels(name)
+        self._gauge = (metrics or Metrics()).leader.labels(LEASE)
         self._gauge.set_function(lambda: float(self.holds()))
 
     def holds(self) -> bool:
         """Whether this process may write now."""
-        return self._clock() < self._valid_until
+        return time.monotonic() < self._valid_until
 
     async def acquire(self) -> None:
         """Wait until this process holds the lease."""
@@ -81,23 +70,23 @@ class Leader:
                     waiting_for = holder
             except ApiError as error:
                 log.warning("the lease cannot be read or taken: %s", error)
-            await asyncio.sleep(self._renew_every / 2)
+            await asyncio.sleep(RENEW_SECONDS / 2)
 
     async def keep(self) -> None:
         """Renew until it fails. Raises `LeadershipLostError`; never returns."""
-        pause = self._renew_every
+        pause = RENEW_SECONDS
         while True:
             await asyncio.sleep(pause)
-            left = self._valid_until - self._clock()
+            left = self._valid_until - time.monotonic()
             if left <= 0 or self._lease is None:
                 raise LeadershipLostError("the lease was not renewed in time")
             try:
                 async with asyncio.timeout(left):
                     await self._renew(self._lease)
-                pause = self._renew_every
+                pause = RENEW_SECONDS
             except (ApiError, TimeoutError) as error:
                 log.warning("the lease was not renewed: %s", error or "timeout")
-                pause = min(self._renew_every / 4, max(left, 0))
+                pause = min(RENEW_SECONDS / 4, max(left, 0))
 
     async def release(self) -> None:
         """Let another process lead at once. Afterwards `holds` is False."""
@@ -112,7 +101,7 @@ class Leader:
             log.warning("the lease was not released: %s", error)
 
     async def _try_to_take(self) -> bool:
-        asked = self._clock()
+        asked = time.monotonic()
         lease = await self._cluster.get(self._key)
         if lease is None:
             created = await self._create()
@@ -121,12 +110,12 @@ class Leader:
             return created is not None
         spec = lease.get("spec") or {}
         if spec != self._observed:
-            self._observed, self._observed_at = spec, self._clock()
+            self._observed, self._observed_at = spec, time.monotonic()
         holder = spec.get("holderIdentity")
-        if holder and self._clock() < self._observed_at + float(spec.get("leaseDurationSeconds") or self._duration):
+        if holder and time.monotonic() < self._observed_at + float(spec.get("leaseDurationSeconds") or LEASE_SECONDS):
             return False
         taken = self._spec(_micro_time(), int(spec.get("leaseTransitions") or 0) + 1)
-        asked = self._clock()
+        asked = time.monotonic()
         try:
             self._hold(await self._cluster.replace({**lease, "spec": taken}), asked)
         except ApiError as error:
@@ -147,7 +136,7 @@ class Leader:
         return lease if lease and lease["spec"].get("holderIdentity") == self.identity else None
 
     async def _renew(self, lease: Body) -> None:
-        asked = self._clock()
+        asked = time.monotonic()
         spec = {**lease["spec"], "renewTime": _micro_time()}
         try:
             self._hold(await self._cluster.replace({**lease, "spec": spec}), asked)
@@ -163,7 +152,7 @@ class Leader:
     def _spec(self, acquired: str, transitions: int) -> Body:
         return {
             "holderIdentity": self.identity,
-            "leaseDurationSeconds": round(self._duration),
+            "leaseDurationSeconds": round(LEASE_SECONDS),
             "acquireTime": acquired,
             "renewTime": acquired,
             "leaseTransitions": transitions,
@@ -172,7 +161,7 @@ class Leader:
     def _hold(self, lease: Body, asked: float) -> None:
         """Others count from when they see the renewal, which is after `asked`."""
         self._lease = lease
-        self._valid_until = asked + self._renew_within
+        self._valid_until = asked + RENEW_WITHIN_SECONDS
 
 
 def _micro_time() -> str:

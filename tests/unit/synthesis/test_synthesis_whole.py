@@ -70,13 +70,13 @@ def tools() -> RealTools:
     return RealTools()
 
 
-@pytest.mark.slow
 def make(tools: RealTools, store: Store | None = None, **options: Any) -> Synthesis:
     agent = Agent(ScriptedPlanner(OpenThinkIMG(), CHAINS), tools, Limits(rounds=4))
     spec = Synthesize(concurrency=options.pop("concurrency", 16))
     return asyncio.run(synthesize(agent, TASKS_40, relaxed_match, spec, 5, store=store, **options))
 
 
+@pytest.mark.slow
 def test_kept_trajectories_replay_to_the_same_and_every_drop_is_counted(tools: RealTools, tmp_path: Path) -> None:
     made = make(tools)
     assert len(made.kept) + made.dropped.total() == 40
@@ -95,7 +95,6 @@ def test_kept_trajectories_replay_to_the_same_and_every_drop_is_counted(tools: R
     assert asyncio.run(replayed()) == [Replayed(len(one.tool_results), ()) for one in kept]
 
 
-@pytest.mark.slow
 def test_replay_notices_what_is_not_true(tools: RealTools) -> None:
     one = next(one for one in make(tools).kept if one.meta["chain"] == "zoom-ocr")
     healthy = RealTools(faults=False)
@@ -108,6 +107,7 @@ def test_replay_notices_what_is_not_true(tools: RealTools) -> None:
     assert asyncio.run(replay(changed, healthy)).differences[0].what == "another picture"
 
 
+@pytest.mark.slow
 def test_an_interrupted_synthesis_goes_on_and_tries_lost_ones_again(tools: RealTools, tmp_path: Path) -> None:
     class Interrupted(Exception):
         pass
