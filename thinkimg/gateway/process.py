@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from thinkimg.api.pod_contract import ExitCode
 from thinkimg.errors import UserError
+from thinkimg.extras import naming_the_extra
 from thinkimg.gateway.app import create_app
 from thinkimg.gateway.config import GatewayConfig, read_config
 from thinkimg.gateway.core import Core
@@ -31,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     start = read_start("python -m thinkimg.gateway", "Serve tools and models at one address.", arguments)
     configure_logging()
     try:
-        serve(read_config(start.config), start.ready_file, supervised=start.supervised)
+        with naming_the_extra("a gateway", preferred=("gateway", "train")):
+            serve(read_config(start.config), start.ready_file, supervised=start.supervised)
     except UserError as error:
         Announcer(start.ready_file).failed(error)
         return ExitCode.USER

@@ -100,14 +100,7 @@ def make_model(
     Raises:
         UserError: no such option; nothing loadable.
     """
-    try:
-        return BACKENDS[backend_of(model, backend)](model, dict(options), field)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("torch", "transformers", "peft"):
-            raise
-        raise UserError(
-            "a model in this process needs the extra `train`: pip install 'thinkimg[train]'", field
-        ) from None
+    return BACKENDS[backend_of(model, backend)](model, dict(options), field)
 
 
 def model_of(options: Mapping[str, Any], backend: str | None, field: str) -> tuple[Model, ChatModel]:

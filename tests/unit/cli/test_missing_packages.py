@@ -121,10 +121,8 @@ def test_without_extras_a_command_works_or_names_the_extra(words: str, places: d
         return
     assert done.returncode == 2, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("model: ")]  # which one was chosen
-    assert re.fullmatch(
-        rf"error thinkimg {words}: needs the package \w+, which is not installed: pip install 'thinkimg\[{extra}\]'",
-        line,
-    )
+    said = rf"error thinkimg {words}: needs the package \w+, which is not installed: pip install 'thinkimg\[{extra}\]'"
+    assert re.fullmatch(said, line), line
     assert done.stdout == ""
 
 
@@ -136,6 +134,18 @@ def test_a_server_whose_tool_lacks_a_package_is_refused_and_not_started_again(co
     said = done.stdout + done.stderr
     assert re.search(r"needs the package (rapidocr|cv2), which is not installed: pip install 'thinkimg\[tools\]'", said)
     assert "Traceback" not in said
+
+
+def test_the_originals_evaluation_command_names_the_extra_as_well(tmp_path: Path) -> None:
+    blocker = ROOT / "tests" / "support" / "cli" / "without_extras"
+    words = ["--task_name", "charts", "--model", "transformers", "--model_args", "pretrained=m"]
+    done = subprocess.run(
+        [sys.executable, "-m", "thinkimg.evaluation", *words], cwd=tmp_path, capture_output=True, text=True, timeout=99,
+        env={**os.environ, "PYTHONPATH": str(blocker), "THINKIMG_TEST_ABSENT": ",".join(ABSENT)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "error python -m thinkimg.evaluation: needs the package" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_servers_of_a_job_name_the_extra_before_any_is_started(tmp_path: Path) -> None:
