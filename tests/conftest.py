@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import signal
 
+import hypothesis
 import pytest
 from xdist.remote import Producer
 
 pytest.register_assert_rewrite("tests.support")
 
 from tests.support.side_by_side import ByFile  # noqa: E402
+
+# An example takes as long as a busy machine lets it.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 MOST_WORKERS = 8
 """Each takes 1.5 GB when it has torch and a tiny model in memory."""
