@@ -14,6 +14,8 @@ from tests.support.cli.trained_stage import write_trained_stage
 from tests.support.evaluation.stub_endpoint import start
 from thinkimg.gateway.keys import add_key
 
+pytestmark = pytest.mark.slow
+
 
 def thinkimg(*words: str, folder: Path, code: int = 0) -> Any:
     """The document that a command printed."""

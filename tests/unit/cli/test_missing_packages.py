@@ -17,6 +17,8 @@ from tests.support.cli.trained_stage import write_trained_stage
 from thinkimg.errors import UserError
 from thinkimg.extras import EXTRAS, naming_the_extra
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 ABSENT = {*EXTRAS, "httptools", "uvloop", "wandb", "tensorboard"}
 MODULES = {  # a distribution -> the packages that are imported from it, where the names differ

@@ -13,6 +13,8 @@ from thinkimg.message import ImageBlock, TextBlock, ToolCallBlock, ToolResultBlo
 from thinkimg.tools.registry import load_tool
 from thinkimg.trajectory import Trajectory, write_trajectories
 
+pytestmark = pytest.mark.slow
+
 
 def cropped(id: str, text: str | None = None) -> Trajectory:
     """Asks for a crop and shows what came back; `text` is what the record says instead."""

@@ -23,6 +23,8 @@ from thinkimg.synthesis.synthesize import refuse
 from thinkimg.training.adapters import lora_config
 from thinkimg.training.grpo.groups import Rollouts
 
+pytestmark = pytest.mark.slow
+
 STAGE = "spec.stages[]."
 BLOCKS = ("synthesize", "sft", "grpo", "evaluate")
 PAGE = REPOSITORY / "docs" / "reference" / "manifest.md"

@@ -24,6 +24,8 @@ from thinkimg.jobs.stages.context import Context
 from thinkimg.models.checkpoint import check_checkpoint
 from thinkimg.models.trained import Trained, read_trained
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "charts://?questions=6"
 
 

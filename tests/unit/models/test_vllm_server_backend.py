@@ -162,8 +162,8 @@ def test_evaluation_and_the_gateway_have_it(folder: Path, tmp_path: Path) -> Non
                 data="charts://?questions=6", limit=2, max_rounds=1,
             )
         )  # fmt: skip
-        assert found["n"] == 2
-        assert found["infrastructure"] == 0
+        assert found.n == 2
+        assert found.infrastructure == 0
         asked = len(server.bodies)
         assert asked == 2
         served = upstream_model(Upstream(name="mine", base_url=url, model=str(folder), backend="vllm-server"), 60)

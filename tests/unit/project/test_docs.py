@@ -115,6 +115,7 @@ def code_on(text: str) -> list[str]:
     return [fenced or inline for fenced, inline in re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", text, re.DOTALL)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", GUIDES, ids=page_name)
 def test_the_examples_of_a_guide_run(guide, tmp_path):
     for number, block in enumerate(BLOCK.finditer(guide.read_text())):
