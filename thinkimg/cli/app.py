@@ -50,12 +50,13 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def _add(target: typer.Typer, command: Command, before: str = "thinkimg") -> None:
-    target.command(command.name, rich_help_panel=command.panel, epilog=command.epilog)(command.guarded(before))
+    register = target.command(command.name, help=command.help, rich_help_panel=command.panel, epilog=command.epilog)
+    register(command.guarded(before))
 
 
 def _add_gateway() -> None:
     group = typer.Typer(invoke_without_command=True)
-    group.callback(epilog=gateway.GATEWAY.epilog)(gateway.GATEWAY.guarded())
+    group.callback(help=gateway.GATEWAY.help, epilog=gateway.GATEWAY.epilog)(gateway.GATEWAY.guarded())
     keys = typer.Typer(help="Add, list and remove the keys that callers of a gateway need.", no_args_is_help=True)
     for command in gateway.KEYS:
         _add(keys, command, "thinkimg gateway keys")

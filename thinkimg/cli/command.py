@@ -1,5 +1,6 @@
 """What `app` must know of each command: where help lists it, how it is used, and what it needs."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,12 @@ class Command:
             before: the words before its name.
         """
         return naming_the_extra(f"{before} {self.name}", self.extras, self.needs)(self.function)
+
+    @property
+    def help(self) -> str:
+        """The docstring, a line for each paragraph: Typer keeps line ends, which a terminal would break once more."""
+        paragraphs = (inspect.getdoc(self.function) or "").split("\n\n")
+        return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
     @property
     def epilog(self) -> str:

@@ -27,6 +27,7 @@ from thinkimg import jsonl
 from thinkimg.data.chart_rows import chart_rows
 from thinkimg.data.pictures import PictureReader
 from thinkimg.data.uris import given, parse_query, positive
+from thinkimg.extras import naming_the_extra
 from thinkimg.image import Image
 
 QUESTION_FIELDS = ("question", "query", "problem")
@@ -254,10 +255,8 @@ def _lines(path: Path) -> Iterator[tuple[str, int, Any]]:
 
 
 def _parquet(path: Path, options: Mapping[str, Any]) -> Iterator[Row]:
-    try:
+    with naming_the_extra(str(path)):
         from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise ValueError(f"{path}: needs pyarrow: install thinkimg[evaluation]") from None
     try:
         with ParquetFile(path) as file:
             _check_columns(str(path), file.schema_arrow.names, options)
@@ -274,10 +273,13 @@ def _hub(source: str, options: Mapping[str, Any], split: str) -> Iterator[Row]:
     name = address.removeprefix("hf://").rstrip("/") if on_hub else str(Path(address).resolve())
     if not name:
         raise ValueError(f"{source}: hf:// needs the name of a data set, as in hf://owner/name")
-    try:
+    if on_hub and not Path(name).is_absolute() and Path(name).exists():  # huggingface/datasets#5228
+        raise ValueError(
+            f"{source}: the datasets library would take the folder {name} for the hub's data set: start in another "
+            f"folder, or leave hf:// out if the folder is meant"
+        )
+    with naming_the_extra(source):
         import datasets
-    except ImportError:
-        raise ValueError(f"{source}: needs the datasets library: install thinkimg[evaluation]") from None
     # A folder is read where it is: the library's cache takes two folders of one name for the same data set.
     cache = None if on_hub else tempfile.mkdtemp(prefix="thinkimg-")
     try:

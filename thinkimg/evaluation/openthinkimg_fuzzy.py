@@ -9,7 +9,7 @@ import threading
 from functools import cache
 from typing import Any
 
-from thinkimg.errors import UserError
+from thinkimg.extras import naming_the_extra
 
 
 def score(prediction: str, gold: str) -> float:
@@ -59,8 +59,6 @@ def _same_mathematics(prediction: str, gold: str) -> bool:
 
 @cache
 def _math_verify() -> tuple[Any, Any]:
-    try:
+    with naming_the_extra("--scorer openthinkimg_fuzzy"):
         from math_verify import parse, verify
-    except ImportError:
-        raise UserError("needs math-verify: install thinkimg[evaluation]", "--scorer openthinkimg_fuzzy") from None
     return parse, verify

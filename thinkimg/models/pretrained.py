@@ -87,7 +87,7 @@ def _load_processor(model: Model, how: Loading) -> tuple[Any, Any]:
 
 
 def with_weights(model: Model, field: str) -> Model:
-    """The same model if it has weights of its own. An adapter on the hub is fetched: it is small.
+    """The same model if it has weights of its own; what only a folder can stand for is fetched from the hub.
 
     Raises:
         UserError: a model behind an endpoint, or one that must be made first.
@@ -97,15 +97,31 @@ def with_weights(model: Model, field: str) -> Model:
         raise UserError(f"{source} has no weights here; take --backend openai", field)
     if isinstance(source, Preset):
         raise UserError(f"{source} is made by a run; name its base, as in runs/demo/{BASE}", field)
-    if not isinstance(source, Hub) or not _is_adapter_on_hub(source, field):
-        return model
+    source = _out_of_the_shadow(source, field)
+    if isinstance(source, Hub) and _is_adapter_on_hub(source, field):
+        source = _fetched(source, field)
+    return replace(model, source=source)
+
+
+def _out_of_the_shadow(source: Weights, field: str) -> Weights:
+    """Where a folder has the name of a repository, transformers takes the folder, whatever was asked for. The
+    repository's own files are named instead."""
+    if isinstance(source, Adapter):
+        return replace(source, base=_out_of_the_shadow(source.base, field))
+    return _fetched(source, field) if isinstance(source, Hub) and Path(source.name).exists() else source
+
+
+def _fetched(source: Hub, field: str) -> Weights:
+    """The repository's files as a folder of the hub's cache."""
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(source.name, revision=source.revision))
     except OSError as error:
         raise UserError(f"{source} cannot be fetched: {error}", field) from error
-    return replace(model, source=Reader(field).read(str(folder)).source)
+    fetched = Reader(field).read(str(folder)).source
+    assert isinstance(fetched, Folder | Adapter)
+    return fetched
 
 
 def limit_pixels(image_processor: Any, least: int | None, most: int | None, field: str = "--model") -> None:

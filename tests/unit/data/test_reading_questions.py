@@ -72,6 +72,16 @@ def test_a_wrong_uri_is_refused_with_what_would_be_right(uri: str, complaint: st
         load_questions(uri, "train", 0)
 
 
+def test_a_folder_of_the_same_name_is_not_taken_for_the_hubs_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The datasets library takes the folder: huggingface/datasets#5228."""
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="would take the folder owner/name for the hub's data set"):
+        load_questions("hf://owner/name", "train", 0)
+
+
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(ValueError, match="split must be one of"):
         load_questions("charts://?questions=3", "dev", 0)

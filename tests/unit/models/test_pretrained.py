@@ -292,6 +292,21 @@ def test_an_adapter_on_the_hub_is_merged_into_its_base_on_the_hub(
     assert torch.allclose(logits(load("hf://somebody/adapter").model), expected, atol=1e-5)
 
 
+def test_a_folder_of_the_same_name_does_not_stand_in_for_the_hubs(
+    made: Path, tmp_path: Path, offline_hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers takes the folder, even an empty one: huggingface/transformers#13836."""
+    hub_cache(offline_hub, "somebody/base", made)
+    expected = logits(save_adapter(tmp_path / "adapter", "hf://somebody/base"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "somebody" / "base").mkdir(parents=True)
+    assert torch.equal(logits(load("hf://somebody/base").model), logits(untrained()))
+    assert torch.allclose(logits(load("adapter").model), expected, atol=1e-5)
+    save_model(tmp_path / "somebody" / "base", seed=3)
+    assert torch.equal(logits(load("hf://somebody/base").model), logits(untrained())), "of the folder"
+    assert torch.equal(logits(load("somebody/base").model), logits(untrained(3))), "of the hub"
+
+
 def test_a_name_that_is_neither_here_nor_on_the_hub_is_refused_with_both(offline_hub: Path) -> None:
     said = refusal("nobody/nothing")
     assert "hub model nobody/nothing" in said
