@@ -28,6 +28,7 @@ RESOURCES: dict[str, type[VisionTool] | type[ToolRLJob]] = {"VisionTool": Vision
 
 ONLY_THE_LOADER = {
     "passes that do not divide the batch": "CEL cannot look into args",
+    "passes that are cut twice": "CEL cannot look into args",
 }
 """Refusals that the API server cannot make; the operator says Accepted=False for them."""
 

@@ -84,4 +84,4 @@ def test_a_harness_on_the_gateway_gets_our_score(suite: Path, tools: list[str], 
     score = sum(theirs[name] == reference for name, reference in references.items()) / QUESTIONS
     assert score == ours.accuracy
     assert 0 < score < 1
-    assert ours["tools"]["Crop"] > 10  # the tools were used on both ways, or the answers would differ
+    assert ours.tools["Crop"] > 10  # the tools were used on both ways, or the answers would differ
