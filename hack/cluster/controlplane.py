@@ -167,7 +167,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Start everything and wait until it works. Raises ClusterError; the caller then calls `stop`."""
-        self.log_folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         pki = self.folder / "pki"
         pki.mkdir(exist_ok=True)
         command = [
@@ -218,13 +218,13 @@ class Supervisor:
         """The first component that ended by itself, with the end of its log; None while all run."""
         for name, process in self.processes.items():
             if process.poll() is not None:
-                lines = (self.log_folder / f"{name}.log").read_text(errors="replace").splitlines()
+                lines = (self.folder / "logs" / f"{name}.log").read_text(errors="replace").splitlines()
                 return f"{name} ended with code {process.returncode}:\n" + "\n".join(lines[-15:])
         return None
 
     def _run(self, program: str, arguments: Sequence[str]) -> None:
         command = [str(self.programs[program]), *arguments, *self.options.arguments.get(program, [])]
-        with (self.log_folder / f"{program}.log").open("wb") as log:
+        with (self.folder / "logs" / f"{program}.log").open("wb") as log:
             self.processes[program] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, preexec_fn=die_with_parent
             )
