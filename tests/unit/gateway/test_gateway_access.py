@@ -162,6 +162,7 @@ def test_a_body_that_is_too_large_is_413_whether_it_says_so_or_not(bounded: tupl
     assert answer.status_code == 413
 
 
+@pytest.mark.slow
 def test_a_caller_that_stalls_loses_its_connection(bounded: tuple[Gateway, dict[str, str]]) -> None:
     gateway, keys = bounded
     host, _, port = gateway.url.removeprefix("http://").partition(":")

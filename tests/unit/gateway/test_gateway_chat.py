@@ -236,6 +236,7 @@ def test_a_failing_model_is_the_infrastructures_fault_and_its_words_stay_inside(
     assert "model 'thinker': the configuration is wrong" in gateway.log
 
 
+@pytest.mark.slow
 def test_a_caller_that_leaves_is_not_answered(chat: Chat) -> None:
     gateway, client, _ = chat
     slow = completion(ANSWER)
@@ -253,6 +254,7 @@ def test_a_caller_that_leaves_is_not_answered(chat: Chat) -> None:
             time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_what_is_under_way_when_the_gateway_drains_is_finished(tmp_path: Path, tool_urls: list[str]) -> None:
     slow = completion(CROP)
     slow.delay = 2

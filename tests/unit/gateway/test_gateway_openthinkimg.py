@@ -199,6 +199,7 @@ def test_a_key_is_the_password_of_the_controllers_address(keyed: tuple[Gateway, 
     assert key not in gateway.log
 
 
+@pytest.mark.slow
 def test_refreshing_waits_for_nobody_and_drops_nobody(keyed: tuple[Gateway, str]) -> None:
     """The original's controller asks every worker, and forgets those that are busy for more than five seconds."""
     gateway, key = keyed
