@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.engine.colocated import ENGINE, GENERATIONS, TASKS, differences, request, rollouts, scored
 from tests.support.engine.talkers import Talker, loaded, picture, save_tiny, task
 from thinkimg.api import GRPO
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image
 from thinkimg.models.chat import ContextFull
 from thinkimg.models.generator import Generation, GenerationRequest
-from thinkimg.models.image_features import ImageFeatures
 from thinkimg.models.transformers_generator import TransformersGenerator
 from thinkimg.models.vllm import generator as vllm_generator
 from thinkimg.models.vllm.generator import VLLMGenerator
@@ -26,11 +26,7 @@ from thinkimg.training.episodes import Episodes
 from thinkimg.training.grpo import Row, ToolGRPOTrainer, grpo_config
 from thinkimg.training.rewards import BoundReward
 from thinkimg.training.session import Session
-from thinkimg.trajectory import InvariantError, Trajectory
-
-TASKS, GENERATIONS = 8, 8
-ENGINE = {"use_vllm": True, "vllm_max_model_length": 1024, "vllm_gpu_memory_utilization": 0.2}
-
+from thinkimg.trajectory import InvariantError
 
 SPEC = GRPO(max_steps=2, prompts_per_step=TASKS, num_generations=GENERATIONS, learning_rate=3e-3)
 
@@ -55,27 +51,6 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToolGRPOTraine
     made.close()
 
 
-def rollouts(trainer: ToolGRPOTrainer) -> dict[str, Any]:
-    """One generation batch: trajectories from the engine, log-probabilities from the trainer."""
-    trainer.model.train()
-    inputs = [trainer.train_dataset[number] for number in range(TASKS) for _ in range(GENERATIONS)]
-    trainer._generate_and_score_completions(inputs)
-    return _scored(trainer)  # all rows, in order: what is trained on leaves out those without advantage
-
-
-def differences(rows: Sequence[Row], batch: dict[str, Any]) -> torch.Tensor:
-    """Of the model's own tokens: engine's log-probability minus trainer's."""
-    assert all(row.masked is None for row in rows)
-    own, engine = (
-        torch.zeros_like(batch["old_per_token_logps"], dtype=torch.bool),
-        torch.zeros_like(batch["old_per_token_logps"]),
-    )
-    for number, row in enumerate(rows):
-        own[number, : len(row.mask)] = torch.tensor(row.mask, dtype=torch.bool)
-        engine[number, : len(row.logprobs)] = torch.tensor(row.logprobs)
-    return (engine - batch["old_per_token_logps"])[own].abs()
-
-
 def test_log_probabilities_are_the_trainers_and_a_swapped_picture_shows(trainer: ToolGRPOTrainer) -> None:
     batch = rollouts(trainer)
     rows = trainer.rows
@@ -87,7 +62,7 @@ def test_log_probabilities_are_the_trainers_and_a_swapped_picture_shows(trainer:
                for r, other in zip(rows, _next_task_pictures(rows), strict=True)]  # fmt: skip
     for group, start in zip(trainer.groups, range(0, len(swapped), GENERATIONS), strict=True):
         group.rows = swapped[start : start + GENERATIONS]
-    control = float(differences(swapped, _scored(trainer)).mean())
+    control = float(differences(swapped, scored(trainer)).mean())
     print(f"\nengine against trainer, fp32, {found.numel()} tokens: mean {mean:.2e}, p99.9 {tail:.2e}, "
           f"one picture swapped {control:.2e} ({control / mean:.0f} times)")  # fmt: skip
     assert mean <= 1e-3
@@ -98,12 +73,6 @@ def test_log_probabilities_are_the_trainers_and_a_swapped_picture_shows(trainer:
 def _next_task_pictures(rows: Sequence[Row]) -> list[Image]:
     first = [row.images[0] for row in rows]
     return first[GENERATIONS:] + first[:GENERATIONS]
-
-
-def _scored(trainer: ToolGRPOTrainer) -> dict[str, Any]:
-    """TRL's scoring of the rows that the trainer holds now."""
-    inputs = [{"prompt": group.task.question, "task": 0} for group in trainer.groups for _ in group.rows]
-    return super(ToolGRPOTrainer, trainer)._generate_and_score_completions(inputs)
 
 
 def test_training_moves_the_engine_with_it(trainer: ToolGRPOTrainer) -> None:
@@ -129,18 +98,6 @@ def generate(trainer: ToolGRPOTrainer, *asked: GenerationRequest, generator: Any
     return asyncio.run(run())
 
 
-def request(trainer: ToolGRPOTrainer, *pictures: Image, seed: int = 0, **changes: Any) -> GenerationRequest:
-    from thinkimg.message import ImageBlock, TextBlock
-    from thinkimg.models.chat import encode_context
-
-    made = Trajectory(question="what is")
-    handles = [made.add_image(image) for image in pictures]
-    made.add("user", *(ImageBlock(handle=name) for name in handles), TextBlock(text="what is"))
-    (tokens,) = encode_context(trainer.family, made)
-    return GenerationRequest(**{"tokens": tokens, "images": made.ordered_images, "max_tokens": 10, "temperature": 1.0,
-                                "seed": seed} | changes)  # fmt: skip
-
-
 def test_the_seed_decides_and_not_the_company(trainer: ToolGRPOTrainer) -> None:
     asked = [request(trainer, picture(n % 3), seed=2**62 + n) for n in range(12)]
     together = generate(trainer, *asked)
@@ -150,7 +107,7 @@ def test_the_seed_decides_and_not_the_company(trainer: ToolGRPOTrainer) -> None:
 
 
 def test_greedy_is_what_transformers_says(trainer: ToolGRPOTrainer) -> None:
-    features = ImageFeatures(trainer.image_processor.cached_features.image_processor)
+    features = trainer.rollouts.rows.image_processor.cached_features
     reference = TransformersGenerator(trainer.model, trainer.family, features)
     asked = [request(trainer, picture(n), picture(n + 1), temperature=0.0) for n in range(6)]
     engine, plain = generate(trainer, *asked), reference.generate_batch(asked)
@@ -284,7 +241,6 @@ def test_a_picture_is_preprocessed_once_however_many_turns_show_it(trainer: Tool
     [
         ({"vllm_mode": "server"}, "vllm_mode"),
         ({"vllm_tensor_parallel_size": 2}, "vllm_tensor_parallel_size"),
-        ({"top_p": 0.9}, "top_p"),
     ],
 )
 def test_what_this_engine_cannot_serve_is_refused(tmp_path: Path, changes: dict[str, Any], field: str) -> None:

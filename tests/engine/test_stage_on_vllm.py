@@ -21,7 +21,13 @@ def test_text_rl_of_the_demo_runs_on_vllm(tmp_path: Path) -> None:
     documents = list(yaml.safe_load_all((ROOT / "manifests" / "toolrljob-cpu.yaml").read_text()))
     stages = documents[-1]["spec"]["stages"]
     (rl,) = [stage for stage in stages if stage["name"] == "text-rl"]
-    rl["grpo"] |= {"maxSteps": 2, "promptsPerStep": 2, "numGenerations": 4, "args": {"vllm_max_model_length": 2048}}
+    rl["grpo"] |= {
+        "maxSteps": 2,
+        "promptsPerStep": 2,
+        "numGenerations": 4,
+        "allowNoLearning": True,
+        "args": {"vllm_max_model_length": 2048},
+    }
     manifest = tmp_path / "job.yaml"
     manifest.write_text(yaml.safe_dump_all(documents))
     trained = tmp_path / "run" / "stages" / rl["from"]

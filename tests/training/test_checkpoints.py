@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,11 +17,15 @@ import yaml
 
 from tests.support.training.scripted_agent import World, picture
 from thinkimg.api import SFT
+from thinkimg.errors import UserError
+from thinkimg.jobs.runner.ports import free_port
 from thinkimg.message import ImageBlock, TextBlock
 from thinkimg.training.checkpoints import (
     CheckpointCallback,
     asked_to_end,
+    check_processes,
     complete_checkpoints,
+    mark_of,
     newest_checkpoint,
     remove_checkpoints,
 )
@@ -79,6 +84,30 @@ def test_a_resumed_training_ends_with_the_weights_of_one_that_was_not_interrupte
     assert torch.equal(weights(resumed), weights(whole))
     steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_training_that_was_finished_makes_no_further_step(tmp_path: Path) -> None:
+    """Its last checkpoint is there, and what came after it (a gate, the model's saving) was interrupted."""
+    whole, _ = train(tmp_path)
+    log = (tmp_path / "log.jsonl").read_text()
+    last = newest_checkpoint(tmp_path)
+    assert last == tmp_path / "checkpoint-8"
+    assert mark_of(last).finished
+    again, callback = train(tmp_path)
+    assert torch.equal(weights(again), weights(whole))
+    assert (tmp_path / "log.jsonl").read_text() == log
+    assert not callback.ended
+
+
+def test_another_number_of_processes_is_refused_where_each_keeps_its_part(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint-5"
+    (checkpoint / "global_step5").mkdir(parents=True)
+    (checkpoint / "complete.json").write_text(json.dumps({"step": 5, "processes": 2}))
+    check_processes(checkpoint, 2)
+    with pytest.raises(UserError, match=r"procsPerNode: .* was saved by 2 processes, and with ZeRO"):
+        check_processes(checkpoint, 4)
+    (checkpoint / "global_step5").rmdir()
+    check_processes(checkpoint, 4)
 
 
 def test_only_the_newest_are_kept_and_each_is_announced_when_it_is_complete(tmp_path: Path) -> None:
@@ -165,8 +194,8 @@ class Storage:
         (root / "manifest.yaml").write_text(yaml.safe_dump(job))
 
     @contextmanager
-    def attempt(self, number: int) -> Iterator[subprocess.Popen[str]]:
-        """The stage's process."""
+    def attempt(self, number: int, most_bytes: int = -1, **more: str) -> Iterator[subprocess.Popen[str]]:
+        """The stage's process. `most_bytes` is what a file may have there: a disk that is full, without privileges."""
         storage = self.root / "storage"
         command = [sys.executable, "-m", "thinkimg.cli", "stage", str(self.root / "manifest.yaml"), "sft"]
         variables = {
@@ -175,10 +204,16 @@ class Storage:
             "THINKIMG_TERMINATION_LOG": str(self.words),
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
+            **more,
         }
+
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
         process = subprocess.Popen(
             [*command, "--run", str(storage / "runs" / "job"), "--data-folder", str(storage)],
             env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True,
+            preexec_fn=limit,
         )  # fmt: skip
         try:
             yield process
@@ -232,4 +267,36 @@ def test_attempts_of_a_stage_go_on_where_the_last_one_saved(tmp_path: Path) -> N
     assert (storage.stage / "done.json").exists()
     assert not list(storage.stage.glob("checkpoint-*"))
     steps = [json.loads(line)["step"] for line in (storage.stage / "log.jsonl").read_text().splitlines()]
-    assert steps == list(range(10, 121, 10))
+    assert steps == list(range(1, 121))
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_stage_with_70_and_one_sentence_and_is_no_end(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    with storage.attempt(1, most_bytes=1_000_000) as first:
+        assert first.wait(400) == 70
+    assert storage.said()["message"].startswith("the disk is full: a file could not be written (")
+    assert newest_checkpoint(storage.stage) is None
+    with storage.attempt(2) as second:
+        assert second.wait(400) == 0
+    assert (storage.stage / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_goes_on(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    two = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "2", "PET_NODE_RANK": "0"}
+    two |= {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free_port())}
+    with storage.attempt(1, **two) as first:
+        until_checkpoint(first)
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(400) == 75
+    saved = newest_checkpoint(storage.stage)
+    assert saved is not None
+    assert mark_of(saved).processes == 2
+    with storage.attempt(2) as second:
+        messages, _ = until_checkpoint(second)
+        assert f"going on from {saved.name}" in messages
+        assert second.wait(400) == 0
+    steps = [json.loads(line)["step"] for line in (storage.stage / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 121))

@@ -115,7 +115,7 @@ def test_no_trajectory_that_the_infrastructure_spoilt_is_in_the_loss(
     assert len(run.dump) == 3 * 16
     spoilt = [one for one in run.dump if one.status == "infrastructure"]
     kept = [one for one in run.dump if one.status != "infrastructure"]
-    assert spoilt, "some fail at each attempt"
+    assert spoilt, "an attempt with the same seed fails alike"
     for one in spoilt:
         assert one.meta["masked"] == "infrastructure"
         assert one.rewards == {}
@@ -124,7 +124,7 @@ def test_no_trajectory_that_the_infrastructure_spoilt_is_in_the_loss(
     assert run.completions() <= {own(one) for one in kept}
     assert run.completions(), "the others are trained on"
     assert sum(line["masked_by"].get("infrastructure", 0) for line in run.log) == len(spoilt)
-    assert sum(line["resampled"] for line in run.log) == sum(one.meta["attempt"] for one in run.dump) > len(spoilt)
+    assert sum(line["resampled"] for line in run.log) == sum(one.meta["attempt"] for one in run.dump) >= len(spoilt)
     assert all(line["errors"] == {} for line in run.log), "a time-out is no mistake of the model"
 
 

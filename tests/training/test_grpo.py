@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from tests.support import REPOSITORY
 from tests.support.training.batches import gradients, prepare
@@ -21,11 +22,10 @@ from tests.support.training.scripted_agent import (
 from tests.support.training.two_ranks import two_steps
 from thinkimg.api import GRPO, Lora
 from thinkimg.errors import UserError
+from thinkimg.training.checkpoints import CheckpointCallback, complete_checkpoints, newest_checkpoint
 from thinkimg.training.episodes import Episodes
 from thinkimg.training.grpo import (
     ToolGRPOTrainer,
-    by_length,
-    drop_idle_rows,
     grpo_config,
     spoken,
     train_grpo,
@@ -77,7 +77,6 @@ def test_the_loss_sees_the_log_probabilities_that_were_sampled(
     if trained:
         trainer.train()
     batch = prepare(trainer, 2)
-    assert len(batch["advantages"]) == len(trainer.rows), "no row is idle in this batch"
     used = loss_logprobs(trainer, batch)
     for number, (recorded, scratch) in enumerate(own_logprobs(trainer, world, temperature)):
         mask = (batch["tool_mask"] * batch["completion_mask"])[number].bool()
@@ -96,7 +95,7 @@ def test_only_the_models_own_tokens_have_a_gradient(tmp_path: Path) -> None:
     trainer._get_per_token_logps_and_entropies = lambda *a, **k: (leaf, torch.zeros_like(leaf), None)
     leaf = logprobs.detach().requires_grad_()
     trainer.current_gradient_accumulation_steps = 1
-    super(ToolGRPOTrainer, trainer).compute_loss(trainer.model, batch).backward()
+    GRPOTrainer.compute_loss(trainer, trainer.model, batch).backward()
     assert (leaf.grad[~own] == 0).all()
     assert (leaf.grad[own] != 0).all()
     counts = [sum(trajectory.mask) for group in trainer.groups for trajectory in group.trajectories]
@@ -126,16 +125,23 @@ def test_a_masked_row_changes_neither_the_gradient_nor_the_advantages_of_the_oth
     rest = torch.tensor(whole["rewards"][1][:3])
     expected = (rest - rest.mean()) / (rest.std() + 1e-4)
     torch.testing.assert_close(masked["advantages"][4:7], expected, atol=1e-5, rtol=1e-4)
-    assert len(masked["advantages"]) == 7, "the masked row is not even computed"
     assert all(torch.isfinite(value).all() for value in gradient.values())
+
+
+class Unended(ScriptedAgent):
+    """Nothing comes to an answer."""
+
+    async def run(self, task: Task, seed: int, temperature: float = 1.0) -> Trajectory:
+        trajectory = await super().run(task, seed, temperature)
+        trajectory.status = "rounds"
+        return trajectory
 
 
 def test_a_batch_of_masked_rows_has_a_zero_gradient(tmp_path: Path) -> None:
     world = World()
-    agent = ScriptedAgent(world)
-    agent.broken = {(f"task-{task}", number) for task in range(8) for number in range(50)}
-    trainer = world.trainer(agent, tmp_path, resample_limit=0)
+    trainer = world.trainer(Unended(world), tmp_path, mask_truncated=True)
     found = gradients(trainer, prepare(trainer, 2))
+    assert {row.masked for row in trainer.rows} == {"truncated"}
     assert all((value == 0).all() for value in found.values())
     trainer.train()  # and a whole step runs
     trainer.close()
@@ -155,10 +161,7 @@ def sampled_template_token(trajectory: Trajectory) -> None:
 
 
 @pytest.mark.parametrize("damage", [shorter_tokens, extra_image_token, sampled_template_token])
-def test_a_contradictory_record_is_masked_and_leaves_the_images_of_the_batch_alone(
-    tmp_path: Path, damage, monkeypatch
-) -> None:
-    monkeypatch.setattr("thinkimg.training.grpo.trainer.drop_idle_rows", lambda batch: batch)
+def test_a_contradictory_record_is_masked_and_leaves_the_images_of_the_batch_alone(tmp_path: Path, damage) -> None:
     world = World()
     agent = ScriptedAgent(world, rounds=lambda task, number: 1 + 2 * (number % 2))
     run, damaged = agent.run, []
@@ -192,23 +195,30 @@ def own_logprobs_of(trainer: ToolGRPOTrainer, world: World, rows: list[int]) -> 
     return [logprobs_from_scratch(world, t)[torch.tensor(t.mask)[1:]] for t in chosen]
 
 
-def test_leaving_out_idle_rows_and_cutting_by_length_keeps_the_gradient(tmp_path: Path, monkeypatch) -> None:
+def test_rows_without_a_gradient_do_not_go_through_the_model_and_the_others_go_in_parts(
+    tmp_path: Path, monkeypatch
+) -> None:
     world = World()
     agent = ScriptedAgent(world, rounds=lambda task, number: 1 + number % 3)
     flat_first = BoundReward("flat", lambda t: 1.0 if t.meta["task"] == "task-0" else answer_length(t))
-    trainer = world.trainer(agent, tmp_path, [flat_first], num_generations=4)
-    monkeypatch.setattr("thinkimg.training.grpo.trainer.drop_idle_rows", lambda batch: batch)
+    trainer = world.trainer(agent, tmp_path, [flat_first], num_generations=4, tokens_per_pass=1)
     batch = prepare(trainer, 2)
-    monkeypatch.setattr("thinkimg.training.grpo.trainer.LENGTH_BUCKETS", 1)
+    forward, seen = trainer.model.forward, []
+
+    def watched(*args, **kwargs):
+        seen.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(trainer.model, "forward", watched)
+    parts = gradients(trainer, batch)
+    assert seen == [1, 1, 1, 1], "each row of the group that is not flat alone"
+    seen.clear()
+    trainer.tokens_per_pass = 100_000
+    monkeypatch.setattr("thinkimg.training.grpo.loss.LENGTH_BUCKETS", 1)
     whole = gradients(trainer, batch)
-    small = drop_idle_rows(batch)
-    assert len(small["advantages"]) == 4
-    assert len(by_length(small, 3)) == 2  # 4 rows in parts of 2
-    monkeypatch.setattr("thinkimg.training.grpo.trainer.LENGTH_BUCKETS", 3)
-    part = gradients(trainer, small)
-    assert whole.keys() == part.keys()
+    assert seen == [4]
     for name in whole:
-        torch.testing.assert_close(part[name], whole[name], atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-6, rtol=1e-4)
     trainer.close()
 
 
@@ -272,6 +282,18 @@ def test_flat_groups_are_refilled_from_other_tasks(tmp_path: Path) -> None:
     assert used[1] == "task-1", "no more than refill_groups are replaced"
     assert used[0] not in ("task-0", "task-1")
     assert len(batch["advantages"]) > 0
+    trainer.close()
+
+
+def test_flat_groups_are_refilled_until_none_is_left(tmp_path: Path) -> None:
+    world = World()
+    useful = {"task-6", "task-7"}
+    mostly_flat = BoundReward("flat", lambda t: answer_length(t) if t.meta["task"] in useful else 1.0)
+    trainer = world.trainer(
+        ScriptedAgent(world, max_tokens=12), tmp_path, [mostly_flat], refill=True, refill_groups=6, num_generations=4
+    )
+    prepare(trainer, 2)
+    assert {group.task.id for group in trainer.groups} == useful, "the first two others were flat again"
     trainer.close()
 
 
@@ -355,6 +377,26 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     assert [line["loss"] for line in log_resumed] == pytest.approx([line["loss"] for line in log], abs=1e-5)
 
 
+def weights_after(folder: Path, steps: int, resume: Path | None = None, ended_at: int | None = None) -> torch.Tensor:
+    """All weights after so many steps of which two share a generation; `ended_at`: asked to end after a step."""
+    world, looked = World(), iter(range(1, 1 + steps))
+    ending = CheckpointCallback(keep=9, asked=lambda: ended_at is not None and next(looked) >= ended_at)
+    spec = GRPO(max_steps=steps, prompts_per_step=2, num_generations=2, learning_rate=1e-2, args={"num_iterations": 2})
+    episodes = Episodes(ScriptedAgent(world), tasks(6), [BoundReward("length", answer_length)])
+    train_grpo(world.loaded, episodes, spec, Session(folder, save_every=3, resume_from=resume, callbacks=[ending]))
+    return torch.cat([parameter.detach().flatten() for parameter in world.model.parameters()])
+
+
+def test_a_run_with_several_steps_for_a_generation_resumes_to_the_last_bit(tmp_path: Path) -> None:
+    whole = weights_after(tmp_path / "whole", 8)
+    weights_after(tmp_path / "cut", 8, ended_at=5)
+    kept = newest_checkpoint(tmp_path / "cut")
+    assert kept is not None
+    assert kept.name == "checkpoint-6", "asked after the fifth step, it ends with the generation's last one"
+    assert {one.name for one in complete_checkpoints(tmp_path / "cut")} == {"checkpoint-4", "checkpoint-6"}
+    assert torch.equal(weights_after(tmp_path / "cut", 8, resume=kept), whole)
+
+
 def test_two_processes_make_the_step_that_one_makes(tmp_path: Path) -> None:
     two_steps(tmp_path / "1", world_size=1)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -370,11 +412,23 @@ def test_two_processes_make_the_step_that_one_makes(tmp_path: Path) -> None:
         assert [line[name] for line in two] == pytest.approx([line[name] for line in one], abs=1e-5)
 
 
+def test_the_reference_is_what_the_training_began_with_whatever_the_configuration_names(tmp_path: Path) -> None:
+    world = World()
+    world.model.config._name_or_path = "nobody/has-this"  # a hub's repository, of whatever revision
+    before = {name: p.detach().clone() for name, p in world.model.named_parameters()}
+    trainer = world.trainer(ScriptedAgent(world), tmp_path, beta=0.1, max_steps=2)
+    trainer.train()
+    reference = dict(trainer.ref_model.named_parameters())
+    assert all(torch.equal(reference[name], weight) for name, weight in before.items())
+    assert not all(torch.equal(p, before[name]) for name, p in world.model.named_parameters())
+    assert trainer.state.log_history[0]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert trainer.state.log_history[1]["kl"] > 1e-7
+    trainer.close()
+
+
 @pytest.mark.parametrize("how", ["kl", "lora"])
 def test_a_reference_model_and_adapters_see_the_same_distribution(tmp_path: Path, how: str) -> None:
     world = World()
-    world.model.save_pretrained(tmp_path / "start")
-    world.model.config._name_or_path = str(tmp_path / "start")
     lora = Lora(target_modules=["q_proj", "v_proj"]) if how == "lora" else None
     spec = GRPO(max_steps=2, prompts_per_step=2, num_generations=2, beta=0.1 if how == "kl" else 0.0, lora=lora)
     episodes = Episodes(ScriptedAgent(world), tasks(4), [BoundReward("length", answer_length)])
@@ -396,7 +450,9 @@ def test_a_reference_model_and_adapters_see_the_same_distribution(tmp_path: Path
     [
         ({"prompts_per_step": 9}, r"grpo\.promptsPerStep"),
         ({"prompts_per_step": 3, "num_generations": 3, "micro_batch": 2}, r"grpo\.microBatch"),
-        ({"args": {"lr_scheduler_type": "no such"}}, r"grpo\.args: TRL refuses"),
+        ({"args": {"lr_scheduler_type": "no such"}}, r"grpo\.args\.lr_scheduler_type: TRL refuses"),
+        ({"args": {"top_p": 1.5}}, r"grpo\.args\.top_p: 1\.5 makes no distribution"),
+        ({"args": {"top_k": 5}}, "the agent samples with other"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(tmp_path: Path, settings: dict, field: str) -> None:

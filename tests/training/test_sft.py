@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.training.scripted_agent import World, picture
+from tests.support.training.scripted_agent import World
+from tests.support.training.sft import samples_of, train
 from thinkimg.api import SFT, Lora
 from thinkimg.errors import UserError
-from thinkimg.message import ImageBlock, TextBlock
-from thinkimg.training.collator import Collator, Sample, encode_samples
+from thinkimg.training.checkpoints import CheckpointCallback
+from thinkimg.training.collator import Collator, Sample
 from thinkimg.training.session import Session
-from thinkimg.training.sft import train_sft
-from thinkimg.trajectory import Trajectory
+from thinkimg.training.sft import TokenCount, train_sft
 
 
 @pytest.fixture(autouse=True)
@@ -22,41 +22,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def samples_of(world: World, count: int = 8) -> list[Sample]:
-    made = []
-    for number in range(count):
-        trajectory = Trajectory(question="?")
-        shown = trajectory.add_image(picture(number))
-        trajectory.add("user", ImageBlock(handle=shown), TextBlock(text="what is the value of the bar"))
-        trajectory.add("assistant", TextBlock(text='{"thought": "see the bar", "actions": []}'))
-        trajectory.add("tool", TextBlock(text=f"crop {number}"))
-        trajectory.add("assistant", TextBlock(text=f"answer {number}"))
-        made.append(trajectory)
-    samples, dropped = encode_samples(world.family, made)
-    assert not dropped
-    return samples
-
-
 def loss_of(world: World, samples: list[Sample]) -> float:
     world.model.eval()
     with torch.no_grad():
         return float(world.model(**Collator(world.family, world.features, 0)(samples)).loss)
-
-
-def train(
-    world: World,
-    samples: list[Sample],
-    folder: Path,
-    seed: int = 0,
-    max_seconds: float | None = None,
-    world_size: int = 1,
-    **block: Any,
-) -> float:
-    here = {"bf16": False, "gradient_checkpointing": False}  # whatever else this machine has
-    given: dict[str, Any] = {"learning_rate": 3e-3, "batch_size": 4} | block
-    given["args"] = here | given.get("args", {})
-    session = Session(folder / "out", seed, world_size, log_folder=folder)
-    return train_sft(world.loaded, samples, SFT(**given), session, max_seconds)
 
 
 def test_a_few_steps_lower_the_loss_and_each_is_logged(tmp_path: Path) -> None:
@@ -105,6 +74,17 @@ def test_training_stops_when_its_time_is_over(tmp_path: Path) -> None:
     assert seconds[-1] > 7.9
 
 
+def test_training_stops_at_the_first_step_that_has_enough_tokens(tmp_path: Path) -> None:
+    world = World()
+    samples = samples_of(world)  # 8 of them, 4 a step
+    tokens = sum(len(sample.tokens) for sample in samples)
+    counted = TokenCount(limit=2 * tokens)
+    spec = SFT(batch_size=4, max_tokens={"fromStage": "rl"}, args={"bf16": False, "logging_steps": 1})
+    train_sft(world.loaded, samples, spec, Session(tmp_path, callbacks=[counted]))
+    assert counted.trained == 2 * tokens, "every sample twice, padding not counted"
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 4
+
+
 @pytest.mark.parametrize(("settings", "steps"), [({"epochs": 2.0}, 4), ({"max_steps": 3}, 3), ({}, 2)])
 def test_epochs_or_steps_end_it(tmp_path: Path, settings: dict[str, Any], steps: int) -> None:
     world = World()
@@ -144,7 +124,7 @@ def test_by_default_every_linear_layer_of_the_language_model_gets_adapters(tmp_p
 
 def test_a_layer_that_is_not_there_is_refused(tmp_path: Path) -> None:
     world = World()
-    with pytest.raises(UserError, match=r"no linear layer 'q_prj'; there are .*q_proj"):
+    with pytest.raises(UserError, match=r"no linear layer 'q_prj' that can be adapted .*; there are .*q_proj"):
         train(world, samples_of(world), tmp_path, max_steps=1, lora=Lora(target_modules=["q_prj"]))
 
 
@@ -168,6 +148,25 @@ def test_grouped_by_length_batches_need_less_padding(tmp_path: Path, monkeypatch
         return sum(seen)
 
     assert padding(True) < padding(False) / 2
+
+
+def test_grouped_by_length_a_resumed_run_sees_what_it_would_have_seen(tmp_path: Path) -> None:
+    def weights(folder: Path, steps: int, resume: Path | None = None) -> torch.Tensor:
+        world = World()
+        samples = [Sample(one.tokens[-6 - n :], one.mask[-6 - n :]) for n, one in enumerate(samples_of(world, 12))]
+        block = SFT(
+            learning_rate=1e-2, batch_size=4, max_steps=5, length_grouping=True,
+            args={"bf16": False, "gradient_checkpointing": False, "lr_scheduler_type": "constant"},
+        )  # fmt: skip
+        looked = iter(range(1, 6))
+        ending = CheckpointCallback(keep=9, asked=lambda: next(looked) == steps < 5)
+        session = Session(folder, save_every=2, resume_from=resume, callbacks=[ending])
+        train_sft(world.loaded, samples, block, session)
+        return torch.cat([parameter.detach().flatten() for parameter in world.model.parameters()])
+
+    whole = weights(tmp_path / "whole", 5)
+    weights(tmp_path / "cut", 2)  # within the first epoch of three steps
+    assert torch.equal(weights(tmp_path / "cut", 5, tmp_path / "cut" / "checkpoint-2"), whole)
 
 
 def test_without_samples_there_is_nothing_to_train_on(tmp_path: Path) -> None:

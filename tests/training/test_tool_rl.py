@@ -19,7 +19,7 @@ from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
 from thinkimg.models.chat import SamplingParameters, TokenModel
-from thinkimg.models.generator import Generation, GenerationRequest
+from thinkimg.models.generator import Filters, Generation, GenerationRequest
 from thinkimg.tools.tool import ToolResult
 from thinkimg.training.episodes import Episodes
 from thinkimg.training.forking import fork_of
@@ -220,6 +220,22 @@ def test_tokens_are_weighed_by_the_ratio_of_trainer_and_engine(
         torch.testing.assert_close(corrected[name], value * ratio, atol=1e-4, rtol=2e-2)
 
 
+def test_filtered_rollouts_are_weighed_by_their_share_of_the_whole_distribution(tmp_path: Path) -> None:
+    """With `top_k: 1` every token was certain when it was drawn; the loss weighs it by its own probability."""
+    world = World()
+    agent = ScriptedAgent(world)
+    agent.filters = Filters(top_k=1)
+    correction = ImportanceCorrection(mode="TokenTruncate", clip_max=2.0)
+    trainer = world.trainer(agent, tmp_path, importance_correction=correction, args={"top_k": 1})
+    batch = prepare(trainer, 2)
+    own = (batch["tool_mask"] * batch["completion_mask"]).bool()
+    assert not batch["sampling_per_token_logps"][own].any()
+    ratio = batch["importance_sampling_ratio"][own]
+    torch.testing.assert_close(ratio, batch["old_per_token_logps"][own].exp())
+    assert float(ratio.max()) < 0.9
+    trainer.close()
+
+
 @pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"])
 def test_every_loss_type_trains(tmp_path: Path, loss_type: str) -> None:
     world = World()
@@ -231,11 +247,13 @@ def test_every_loss_type_trains(tmp_path: Path, loss_type: str) -> None:
     assert trainer.state.log_history[0]["grad_norm"] > 0
 
 
-@pytest.mark.parametrize(
-    ("settings", "field"),
-    [({"loss_type": "bnpo"}, "grpo.lossType"), ({"args": {"entropy_coef": 0.1}}, "grpo.args.entropy_coef")],
-)
-def test_what_each_process_would_normalise_by_itself_is_refused_with_several(settings: dict, field: str) -> None:
-    with pytest.raises(UserError, match=rf"{field}: .*tokens are not equally many"):
-        grpo_config(GRPO(max_steps=1, **settings), Session(Path("."), world_size=2))
-    grpo_config(GRPO(max_steps=1, **settings), Session(Path(".")))
+def test_fsdp_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"grpo\.args\.fsdp: rollouts need the whole model"):
+        grpo_config(GRPO(max_steps=1, args={"fsdp": "full_shard"}), Session(tmp_path))
+
+
+def test_cispo_cuts_ratios_at_its_papers_limit_unless_told_otherwise(tmp_path: Path) -> None:
+    block = GRPO(max_steps=1, loss_type="cispo")
+    assert grpo_config(block, Session(tmp_path)).epsilon_high == 5.0
+    told = block.model_copy(update={"args": {"epsilon_high": 4.0}})
+    assert grpo_config(told, Session(tmp_path)).epsilon_high == 4.0

@@ -12,19 +12,21 @@ from functools import partial
 from typing import Any
 
 import torch
+from peft import PeftModel
 
 from thinkimg.errors import UserError
 from thinkimg.models.vllm.cpu import prepare_cpu
 from thinkimg.models.vllm.engine import EngineThread
 from thinkimg.models.vllm.generator import VLLMGenerator
+from thinkimg.training.adapters import adapted_layers, change_of, weight_of
 
 LONGEST = 32_768
 """Tokens of a trajectory, unless `vllm_max_model_length` says otherwise: the default limit of the agent."""
 
 
-def chosen_engine(model: Any) -> dict[str, Any]:
-    """TRL's options for rollouts on vLLM: where it is installed and there is a GPU, or where the environment variable
-    `THINKIMG_ENGINE` says `vllm`. Otherwise, and where it says `transformers`, none: rollouts on transformers.
+def wants_vllm() -> bool:
+    """Whether models are sampled on vLLM: where it is installed and there is a GPU, or where the environment variable
+    `THINKIMG_ENGINE` says `vllm`. Otherwise, and where it says `transformers`, on transformers.
 
     Raises:
         UserError: the variable says something else, or vLLM is not installed.
@@ -35,11 +37,20 @@ def chosen_engine(model: Any) -> dict[str, Any]:
     installed = importlib.util.find_spec("vllm") is not None
     if wish == "vllm" and not installed:
         raise UserError("vLLM is not installed: pip install 'thinkimg[vllm]'", "THINKIMG_ENGINE")
-    gpu = torch.cuda.is_available()
-    if wish == "transformers" or not installed or not (gpu or wish):
+    return wish != "transformers" and installed and (torch.cuda.is_available() or bool(wish))
+
+
+def chosen_engine(model: Any) -> dict[str, Any]:
+    """TRL's options for rollouts on vLLM, where `wants_vllm` says so; otherwise none: rollouts on transformers.
+
+    Raises:
+        UserError: see `wants_vllm`.
+    """
+    if not wants_vllm():
         return {}
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", LONGEST)
-    options: dict[str, Any] = {"use_vllm": True, "vllm_mode": "colocate", "vllm_enable_sleep_mode": gpu}
+    asleep = torch.cuda.is_available()
+    options: dict[str, Any] = {"use_vllm": True, "vllm_mode": "colocate", "vllm_enable_sleep_mode": asleep}
     return options | {"vllm_max_model_length": min(longest, LONGEST)}
 
 
@@ -63,22 +74,17 @@ def check_vllm(args: Any, vllm: VLLMGenerator | None) -> None:
             "ranks that share an engine would have to take their turns together; each rank has its own (1)",
             "grpo.args.vllm_tensor_parallel_size",
         )
-    for name, neutral in (("top_p", 1.0), ("top_k", 0), ("min_p", None), ("repetition_penalty", 1.0)):
-        if getattr(args, name) not in (neutral, 0, 0.0):
-            raise UserError(
-                "the loss computes the unfiltered distribution; sampling must not filter", f"grpo.args.{name}"
-            )
 
 
 @contextmanager
-def engine_options(model: Any, **options: Any) -> Iterator[None]:
-    """While TRL makes its `vllm.LLM`: options that TRL does not pass on. The engine computes in the model's own type
-    (vLLM would take bfloat16 for float32), and long contexts with many pictures fit its batches."""
+def engine_options(dtype: torch.dtype, **options: Any) -> Iterator[None]:
+    """While TRL makes its `vllm.LLM`: options that TRL does not pass on. The engine computes in `dtype`, as the trainer
+    does (vLLM would take bfloat16 for float32), and long contexts with many pictures fit its batches."""
     prepare_cpu()
     from trl.generation import vllm_generation
 
     plain = vllm_generation.LLM
-    chosen: dict[str, Any] = {"dtype": str(model.dtype).removeprefix("torch."), "enable_prefix_caching": True}
+    chosen: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch."), "enable_prefix_caching": True}
     vllm_generation.LLM = partial(_make, plain, chosen | options)
     try:
         yield
@@ -108,6 +114,8 @@ class ColocatedEngine:
         self.generation = generation
         self.generator = generator
         engine = generation.llm.llm_engine
+        if isinstance(generation.model, PeftModel):
+            generation._iter_named_params = partial(merged_parameters, generation)
         self.thread = EngineThread(engine, torch.device(generation.accelerator.device))
         self._synced: int | None = None
         generator.attach(self.thread, engine.model_config.max_model_len)
@@ -140,3 +148,22 @@ class ColocatedEngine:
     def close(self) -> None:
         self.generator.attach(None)
         self.thread.close()
+
+
+def merged_parameters(generation: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The parameters with their adapters merged, one at a time, by the names that the engine knows: in place of TRL's
+    own. TRL adds the adapters to the base's weights and takes them off again, which in bfloat16 leaves other weights
+    than before, a little further away at each step.
+
+    Args:
+        generation: TRL's, of a model with adapters.
+    """
+    layers = {id(weight_of(layer)): layer for layer in adapted_layers(generation.model)}
+    for name, parameter in generation.model.named_parameters():
+        if generation.model.prefix in name:
+            continue
+        layer = layers.get(id(parameter))
+        shown = generation._fix_param_name_to_vllm(name.removeprefix("base_model.model.").replace(".base_layer", ""))
+        with generation._dist.gather_params([parameter] if layer is None else list(layer.parameters())):
+            whole = parameter.data
+            yield shown, whole if layer is None else (whole + change_of(layer)).to(whole.dtype)

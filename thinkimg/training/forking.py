@@ -15,7 +15,7 @@ from thinkimg.agent.agent import Agent
 from thinkimg.errors import UserError
 from thinkimg.models.chat import ContextFull, Family, Reply, SamplingParameters, TokenModel
 from thinkimg.models.generator import GenerationRequest
-from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory import Trajectory, Turn
 
 _CALL_BEGINS = re.compile(r'"actions"\s*:\s*\[|<tool_call>')
 """Where a thought ends and calls begin, in the syntaxes of `thinkimg.agent.formats`."""
@@ -43,7 +43,7 @@ def fork_of(trajectory: Trajectory, family: Family) -> Fork | None:
     kept = bisect.bisect_right(range(len(own)), begins.end(), key=lambda n: len(family.decode(own[: n + 1])))
     if kept == 0:
         return None
-    turns = trajectory.turns[:number]
+    turns = [_given(turn) for turn in trajectory.turns[:number]]
     shown = {name for turn in turns for name in turn.message.images}
     before = Trajectory(
         question=trajectory.question,
@@ -53,6 +53,13 @@ def fork_of(trajectory: Trajectory, family: Family) -> Fork | None:
         meta={**trajectory.meta, "fork_of": trajectory.id},
     )
     return Fork(before, tuple(own[:kept]))
+
+
+def _given(turn: Turn) -> Turn:
+    """The turn as part of a prompt: no token of it is the model's own any more."""
+    own = turn.mask or []
+    logprobs = None if turn.logprobs is None else [0.0] * len(own)
+    return turn.model_copy(update={"mask": [False] * len(own), "logprobs": logprobs})
 
 
 async def continue_fork(agent: Agent, fork: Fork, seed: int, temperature: float) -> Trajectory:
@@ -91,7 +98,9 @@ class _Begun:
         room -= len(family.closing_ids)
         if room < 1:
             raise ContextFull(f"{len(tokens)} tokens of {sampling.max_context_tokens} are used")
-        request = GenerationRequest(tokens, trajectory.ordered_images, room, sampling.temperature, seed)
+        request = GenerationRequest(
+            tokens, trajectory.ordered_images, room, sampling.temperature, seed, filters=sampling.filters
+        )
         made = await self.model.generator.generate(request)
         closing = list(family.closing_ids) if made.finish == "length" else []
         return Reply(

@@ -10,19 +10,22 @@ import asyncio
 import functools
 import importlib
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, cast
 
 from thinkimg.api import Reward
-from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.errors import InfrastructureError, UserError, describe
 from thinkimg.training.boxes import mean_iou, read_boxes
 from thinkimg.trajectory import Trajectory
 
 RewardFunction = Callable[[Trajectory], float | Awaitable[float | None] | None]
 Scorer = Callable[[str, str], float]
 """(answer, reference) to a score between 0 and 1."""
+Verdict = Callable[[Trajectory], Awaitable[float]]
+"""From 0 to 1. Raises `InfrastructureError`: whom it asks does not answer."""
 
 ENTRY_POINTS = "thinkimg.rewards"
 PLUGIN = "plugin/"
@@ -51,6 +54,13 @@ def accuracy(trajectory: Trajectory, scorer: Scorer) -> float | None:
     if trajectory.answer is None:
         return 0.0
     return float(scorer(trajectory.answer, trajectory.reference))
+
+
+async def judged_accuracy(trajectory: Trajectory, verdict: Verdict) -> float | None:
+    """As `accuracy`, by whoever says what is right of a whole trajectory."""
+    if trajectory.reference is None:
+        return None
+    return 0.0 if trajectory.answer is None else await verdict(trajectory)
 
 
 def format_reward(trajectory: Trajectory) -> float:
@@ -91,20 +101,29 @@ REWARDS: dict[str, Callable[..., Any]] = {
 }
 
 
-def make_rewards(rewards: Sequence[Reward], scorer: Scorer | None = None) -> list[BoundReward]:
+def make_rewards(
+    rewards: Sequence[Reward], scorer: Scorer | None = None, verdict: Verdict | None = None
+) -> list[BoundReward]:
     """The rewards that a manifest's entries name, in their order.
 
     Args:
         scorer: given to functions that have a parameter of this name.
+        verdict: whether an answer is right, with all that its trajectory says: what `accuracy` is, instead of the
+            scorer's word.
 
     Raises:
         UserError: a plugin or a module that is not there, a judge without its key, a missing scorer.
     """
-    return [BoundReward(reward.name, _bound(reward, scorer), reward.weight, reward.target_rate) for reward in rewards]
+    return [
+        BoundReward(reward.name, _bound(reward, scorer, verdict), reward.weight, reward.target_rate)
+        for reward in rewards
+    ]
 
 
-def _bound(reward: Reward, scorer: Scorer | None) -> RewardFunction:
+def _bound(reward: Reward, scorer: Scorer | None, verdict: Verdict | None) -> RewardFunction:
     """The function with all but the trajectory given."""
+    if reward.name == "accuracy" and verdict is not None:
+        return functools.partial(judged_accuracy, verdict=verdict)
     if reward.judge is not None:
         from thinkimg.training.judge import JudgeReward
 
@@ -115,7 +134,8 @@ def _bound(reward: Reward, scorer: Scorer | None) -> RewardFunction:
         given["max_tokens"] = reward.max_tokens
     if "scorer" in inspect.signature(function).parameters:
         if scorer is None:
-            raise UserError(f"the reward {reward.name!r} needs a scorer", "rewards")
+            needs = "needs a scorer that is a rule of answer and reference, such as exact"
+            raise UserError(f"the reward {reward.name!r} {needs}", "rewards")
         given["scorer"] = scorer
     return functools.partial(function, **given) if given else function
 
@@ -132,16 +152,17 @@ def score(trajectory: Trajectory, rewards: Sequence[BoundReward]) -> None:
     """Fill `trajectory.rewards`, and `trajectory.correct` if accuracy is among them.
 
     Raises:
+        RewardError: a reward raises, or gives no finite number.
         InfrastructureError: whom a reward asks does not answer.
     """
     asyncio.run(_score(trajectory, rewards))
 
 
 async def _score(trajectory: Trajectory, rewards: Sequence[BoundReward]) -> None:
-    values = {reward.name: await _value(reward.function(trajectory)) for reward in rewards}
-    trajectory.rewards = {name: float(value) for name, value in values.items() if value is not None}
+    values = {reward.name: await value_of(reward, trajectory) for reward in rewards}
+    trajectory.rewards = {name: value for name, value in values.items() if value is not None}
     if "accuracy" in trajectory.rewards:
-        trajectory.correct = trajectory.rewards["accuracy"] >= 0.5
+        trajectory.correct = trajectory.rewards["accuracy"] == 1.0  # partial credit is not right: as in evaluations
 
 
 async def score_group(
@@ -169,8 +190,41 @@ def _fade(trajectories: Sequence[Trajectory], name: str, target_rate: float) -> 
         trajectory.rewards[name] *= left
 
 
-async def _value(given: float | Awaitable[float | None] | None) -> float | None:
-    return await given if inspect.isawaitable(given) else given
+class RewardError(UserError):
+    """A reward that raises, or gives something that no model can learn from."""
+
+    def __init__(self, reward: BoundReward, trajectory: Trajectory, message: str) -> None:
+        super().__init__(f"the reward {reward.name} {message} (trajectory {trajectory.id})", "rewards")
+
+
+async def value_of(reward: BoundReward, trajectory: Trajectory) -> float | None:
+    """What a reward gives for a trajectory; None where it does not apply.
+
+    Raises:
+        RewardError: it raises, or gives no finite number.
+        InfrastructureError: whom it asks does not answer.
+    """
+    try:
+        given: Any = reward.function(trajectory)
+        given = await given if inspect.isawaitable(given) else given
+    except InfrastructureError:
+        raise
+    except UserError as error:
+        raise RewardError(reward, trajectory, f"cannot be computed: {error}") from error
+    except Exception as error:  # the user's own code
+        said = f"raises {describe(error)}; a reward takes one Trajectory and returns a number or None"
+        raise RewardError(reward, trajectory, said) from error
+    if given is None:
+        return None
+    try:
+        value = float(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = f"{type(given).__name__} {given!r}"[:120]
+        raise RewardError(reward, trajectory, f"gives the {kind}, not one number or None") from error
+    if not math.isfinite(value * reward.weight):
+        weighted = "" if reward.weight == 1.0 or not math.isfinite(value) else f", weighted with {reward.weight:g}"
+        raise RewardError(reward, trajectory, f"gives {value}{weighted}, which is not finite")
+    return value
 
 
 def _find(name: str) -> Callable[..., Any]:
@@ -181,9 +235,15 @@ def _find(name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"cannot load the reward {name}: {error}", "rewards") from error
-    return found
+    except Exception as error:  # whatever a module does when it is imported
+        raise UserError(f"cannot load the reward {name}: {describe(error)}", "rewards") from error
+    return _callable(found, name)
+
+
+def _callable(found: Any, name: str) -> Callable[..., Any]:
+    if not callable(found):
+        raise UserError(f"the reward {name} is a {type(found).__name__}, not a function", "rewards")
+    return cast("Callable[..., Any]", found)
 
 
 def _plugin(name: str) -> Callable[..., Any]:
@@ -196,6 +256,6 @@ def _plugin(name: str) -> Callable[..., Any]:
         )
     try:
         found: Callable[..., Any] = known[name].load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"cannot load the reward {PLUGIN}{name}: {error}", "rewards") from error
-    return found
+    except Exception as error:  # whatever a module does when it is imported
+        raise UserError(f"cannot load the reward {PLUGIN}{name}: {describe(error)}", "rewards") from error
+    return _callable(found, name)

@@ -46,14 +46,15 @@ class Request:
     fork: Fork | None = None
 
 
-def seed_of(seed: int, row: str, generation: int, attempt: int) -> int:
-    """63 bits of SHA-256: the randomness of one trajectory depends on these four values and on nothing else."""
-    digest = hashlib.sha256(f"{seed}\x1f{row}\x1f{generation}\x1f{attempt}".encode()).digest()
+def seed_of(seed: int, row: str, generation: int) -> int:
+    """63 bits of SHA-256: the randomness of one trajectory depends on these three values and on nothing else. A further
+    attempt at it has the same: another sample would leave out what the infrastructure fails at, long answers first."""
+    digest = hashlib.sha256(f"{seed}\x1f{row}\x1f{generation}\x1f0".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 class RolloutEngine:
-    """Runs trajectories concurrently and samples those again that the infrastructure failed.
+    """Runs trajectories concurrently, and those again, with their seeds, that the infrastructure failed.
 
     Args:
         agent: makes the trajectories; its coroutines all run on this engine's loop.
@@ -126,10 +127,10 @@ class RolloutEngine:
 
     async def _run_one(self, request: Request, began: float) -> Trajectory:
         async with self._slots:
+            seed = seed_of(self.seed, request.row, request.generation)
             for attempt in range(self.attempts):
                 if attempt:
                     await asyncio.sleep(self.backoff_seconds * 2 ** (attempt - 1))
-                seed = seed_of(self.seed, request.row, request.generation, attempt)
                 start = time.monotonic() - began
                 trajectory = await self._make(request, seed)
                 trajectory.meta |= {"row": request.row, "generation": request.generation, "attempt": attempt}

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from thinkimg import jsonl
+from thinkimg.errors import InfrastructureError
 from thinkimg.trajectory import Trajectory, write_trajectories
 
 TRAJECTORIES_EVERY = 20
@@ -32,9 +33,12 @@ class StepRecord:
         tools: calls by tool; chains: trajectories by their sequence of tools, `none` without.
         errors: mistakes of the model by kind; masked: rows without loss, by reason.
         resampled: further attempts at trajectories that the infrastructure failed; those that failed to the last are
-            among the masked, as `infrastructure`.
-        flat, refilled: groups without variance (counted with refill only), and how many of them were replaced.
+            among the masked, as `infrastructure`, and those that a judge could not score as `reward`: both are `lost`.
+        groups: of rollouts of one question; flat: those without two different rewards, before any are replaced;
+            refilled: how many of them were.
+        unrewarded: trajectories to which no reward applied.
         fork_attempts, forked: groups whose tool calls were sampled again, and how many of these replaced the first.
+        tokens_generated: by the model, in discarded rollouts too; tokens_trained: read by the passes of the loss.
         seconds_generation, seconds_tools: of the rollouts, with at least one turn being generated, and the rest.
     """
 
@@ -47,10 +51,14 @@ class StepRecord:
     errors: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
     resampled: int = 0
+    unrewarded: int = 0
+    groups: int = 0
     flat: int = 0
     refilled: int = 0
     fork_attempts: int = 0
     forked: int = 0
+    tokens_generated: int = 0
+    tokens_trained: int = 0
     seconds_generation: float = 0.0
     seconds_tools: float = 0.0
 
@@ -62,6 +70,7 @@ class StepRecord:
         names = [result.name for result in trajectory.tool_results]
         self.trajectories += 1
         self.rewards += reward or 0.0
+        self.unrewarded += reward is None
         self.judged += trajectory.correct is not None
         self.correct += bool(trajectory.correct)
         self.tools.update(names)
@@ -79,9 +88,35 @@ class StepRecord:
                 setattr(self, name, mine + value)
 
     @property
+    def lost(self) -> int:
+        """Trajectories that the infrastructure failed to the last."""
+        return self.masked["infrastructure"] + self.masked["reward"]
+
+    def refuse_remnants(self, step: int) -> None:
+        """Raises:
+        InfrastructureError: most trajectories of the step were lost. The few that are left are no sample of what the
+            model does, and whatever loses so many is not getting better by itself.
+        """
+        made = self.trajectories + self.masked.total()
+        if 2 * self.lost > made:
+            raise InfrastructureError(
+                f"{self.lost} of {made} trajectories of step {step} were lost to the infrastructure: such a step is "
+                "not trained on; look at the tool servers and the engine, and run again to go on"
+            )
+
+    @property
     def tool_calls(self) -> float:
         """Calls per trajectory."""
         return self.tools.total() / self.trajectories if self.trajectories else 0.0
+
+    def without_gradient(self) -> str:
+        """Why there may be nothing to learn from, in words."""
+        rollouts = self.trajectories + self.masked.total()
+        reasons = ", ".join(f"{number} {reason}" for reason, number in self.masked.most_common())
+        return (
+            f"of {rollouts} rollouts {self.masked.total()} were left out{f' ({reasons})' if reasons else ''} and "
+            f"{self.unrewarded} had no reward; of {self.groups} groups {self.flat} had no two different rewards"
+        )
 
     def as_json(self) -> dict[str, Any]:
         count = max(self.trajectories, 1)
@@ -95,10 +130,15 @@ class StepRecord:
             "masked": self.masked.total(),
             "masked_by": dict(sorted(self.masked.items())),
             "resampled": self.resampled,
+            "unrewarded": self.unrewarded,
+            "groups": self.groups,
+            "lost": self.lost,
             "flat": self.flat,
             "refilled": self.refilled,
             "fork_attempts": self.fork_attempts,
             "forked": self.forked,
+            "tokens_generated": self.tokens_generated,
+            "tokens_trained": self.tokens_trained,
         }
 
 
@@ -158,6 +198,7 @@ class StepLog(TrainerCallback):
         self.folder = folder
         self.alarm = CollapseAlarm(ALARM_FRACTION)
         self.record = StepRecord()
+        self.total = StepRecord()
         self.trajectories: Sequence[Trajectory] = ()
         self.seconds_rollout = self.seconds_sync = 0.0
         self._began = 0.0
@@ -195,6 +236,7 @@ class StepLog(TrainerCallback):
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         jsonl.append(line, self.path)
+        self.record.tokens_generated = 0  # further steps on the same rollouts train, and generate nothing
 
     def _shares(self) -> dict[str, float]:
         """Of the step's time: where it went. Scoring and refused attempts are the rest of 1."""

@@ -9,12 +9,14 @@ from PIL import Image as Pillow
 
 from thinkimg.agent.agent import append_reply
 from thinkimg.api import GRPO
+from thinkimg.cache import BoundedCache
 from thinkimg.errors import InfrastructureError
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
 from thinkimg.models import tiny
 from thinkimg.models.chat import SamplingParameters, TokenModel
 from thinkimg.models.families.qwen_vl import QwenVL
+from thinkimg.models.generator import Filters
 from thinkimg.models.image_features import ImageFeatures
 from thinkimg.models.pretrained import LoadedModel
 from thinkimg.models.transformers_generator import TransformersGenerator
@@ -54,7 +56,7 @@ class World:
         self.processor = tiny.build_processor(tokenizer)
         self.model = tiny.build_model(tokenizer, seed)
         self.family = QwenVL(self.processor)
-        self.features = ImageFeatures(self.processor.image_processor)
+        self.features = ImageFeatures(self.processor.image_processor, BoundedCache(10**9))
         self.generator = TransformersGenerator(self.model, self.family, self.features)
         self.chat = TokenModel(self.family, self.generator)
 
@@ -85,6 +87,7 @@ class ScriptedAgent:
         self.world = world
         self.rounds = rounds
         self.max_tokens = max_tokens
+        self.filters = Filters()
         self.seeds: list[int] = []
         self.tasks: list[Task] | None = None
         self.broken: set[tuple[str, int]] = set()
@@ -110,7 +113,7 @@ class ScriptedAgent:
 
     async def _talk(self, trajectory: Trajectory, rounds: int, seed: int, temperature: float) -> None:
         for turn in range(rounds):
-            sampling = SamplingParameters(temperature, self.max_tokens)
+            sampling = SamplingParameters(temperature, self.max_tokens, filters=self.filters)
             append_reply(trajectory, await self.world.chat.reply(trajectory, sampling, (seed + turn) % 2**63))
             if turn < rounds - 1:
                 name = trajectory.add_image(picture(seed % 1000 + turn, 64 + 16 * turn, 64))

@@ -15,6 +15,8 @@ from thinkimg.api import GRPO, Judge, Reward
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.message import ToolResultBlock
 from thinkimg.training.rewards import (
+    BoundReward,
+    RewardError,
     accuracy,
     format_reward,
     iou,
@@ -209,3 +211,32 @@ def test_a_wrong_name_is_refused_with_what_would_be_right(names: list[str], mess
 def test_accuracy_without_a_scorer_is_refused() -> None:
     with pytest.raises(UserError, match="needs a scorer"):
         make_rewards([Reward(name="accuracy")])
+
+
+@pytest.mark.parametrize(
+    ("reward", "said"),
+    [
+        (lambda trajectory: float("nan"), "gives nan, which is not finite"),
+        (lambda trajectory: float("-inf"), "gives -inf, which is not finite"),
+        (lambda trajectory: [1.0], r"gives the list \[1.0\], not one number or None"),
+        (lambda trajectory: "much", "gives the str 'much', not one number or None"),
+        (lambda prompts, completions, **others: [1.0], "raises TypeError: .*a reward takes one Trajectory and returns"),
+        (lambda trajectory: trajectory.meta["none"], "raises KeyError: 'none'"),
+    ],
+)
+def test_what_no_model_can_learn_from_is_named_with_reward_and_trajectory(reward, said: str) -> None:
+    """One infinite reward left a model of NaN; a list ended the stage without the reward's name."""
+    with pytest.raises(RewardError, match=rf"the reward mine {said}.* \(trajectory one\)"):
+        score(answered(id="one"), [BoundReward("mine", reward)])
+
+
+def test_a_weight_that_makes_a_reward_infinite_is_named() -> None:
+    with pytest.raises(RewardError, match=r"gives 1e\+300, weighted with 1e\+300, which is not finite"):
+        score(answered(), [BoundReward("mine", lambda trajectory: 1e300, weight=1e300)])
+
+
+@pytest.mark.parametrize("given", ["0.5", True, 1, None])
+def test_what_is_a_number_counts_as_one(given) -> None:
+    trajectory = answered()
+    score(trajectory, [BoundReward("mine", lambda _: given)])
+    assert trajectory.rewards == ({} if given is None else {"mine": float(given)})

@@ -2,6 +2,9 @@
 
 import logging
 
+import pytest
+
+from thinkimg.errors import InfrastructureError
 from thinkimg.message import ToolResultBlock
 from thinkimg.training.step_log import CollapseAlarm, StepRecord
 from thinkimg.trajectory import Trajectory
@@ -32,7 +35,18 @@ def test_a_record_counts_tools_chains_errors_and_masks() -> None:
     assert line["masked"] == 1
     assert line["masked_by"] == {"infrastructure": 1}
     assert line["resampled"] == 2
+    assert line["lost"] == 1
     assert line["refilled"] == 1
+
+
+def test_a_step_of_remnants_is_an_infrastructure_failure() -> None:
+    record = StepRecord()
+    for reason in (None, "infrastructure"):
+        record.add(with_calls(correct=True), 1.0, reason)
+    record.refuse_remnants(3)
+    record.add(with_calls(), None, "reward")
+    with pytest.raises(InfrastructureError, match="2 of 3 trajectories of step 3 were lost to the infrastructure"):
+        record.refuse_remnants(3)
 
 
 def test_an_empty_record_has_a_line() -> None:

@@ -1,6 +1,6 @@
 """GRPO with live tools on TRL's trainer."""
 
-from thinkimg.training.grpo.batches import by_length, drop_idle_rows, select_rows, without_empty_images
+from thinkimg.training.grpo.batches import by_length, select_rows, without_empty_images
 from thinkimg.training.grpo.config import grpo_config
 from thinkimg.training.grpo.logits import SUPPRESSED_LOGIT, restore_logits, suppress_logits
 from thinkimg.training.grpo.rows import TRUNCATED, Group, Row, spoken
@@ -16,7 +16,6 @@ __all__ = [
     "Row",
     "ToolGRPOTrainer",
     "by_length",
-    "drop_idle_rows",
     "grpo_config",
     "restore_logits",
     "select_rows",

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 _PER_IMAGE = ("pixel_values", "image_grid_thw")
+_OF_TOKENS = ("mm_token_type_ids", "token_type_ids")
 
 
 def select_rows(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def select_rows(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     for name, value in kept.items():
         if name.startswith("prompt_"):
             kept[name] = value[:, left:]
-        elif name in ("mm_token_type_ids", "token_type_ids"):
+        elif name in _OF_TOKENS:
             kept[name] = value[:, left : batch["prompt_ids"].shape[1] + width]
         elif isinstance(value, torch.Tensor) and value.ndim == 2 and name not in _PER_IMAGE:
             kept[name] = value[:, :width]
@@ -39,19 +40,35 @@ def without_empty_images(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in batch.items() if name not in (*_PER_IMAGE, "num_images", "num_tiles")}
 
 
-def drop_idle_rows(batch: dict[str, Any]) -> dict[str, Any]:
-    """Leave out rows whose advantage is 0 (masked, or their group is flat): they have no gradient. One row is always
-    kept, so that there is a loss."""
-    rows = batch["advantages"].nonzero()[:, 0].tolist()
-    return select_rows(batch, rows or [0])
+def own_tokens(batch: dict[str, Any]) -> torch.Tensor:
+    """(rows, completion): 1 where the token is the model's own."""
+    own: torch.Tensor = batch["completion_mask"]
+    return own * batch["tool_mask"] if "tool_mask" in batch else own
 
 
-def by_length(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
-    """Cut into at most `parts` batches of rows of like length: less padding to compute."""
-    lengths = (batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)).tolist()
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    size = -(-len(order) // parts)
-    return [select_rows(batch, sorted(order[start : start + size])) for start in range(0, len(order), size)]
+def picture_inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    """What TRL's forward pass takes beside tokens."""
+    return {name: batch[name] for name in (*_PER_IMAGE, *_OF_TOKENS, "num_images", "num_tiles") if name in batch}
+
+
+def by_length(batch: dict[str, Any], rows: Sequence[int], buckets: int, tokens: int) -> list[list[int]]:
+    """Cut rows into parts of like length, shortest first: at most `buckets` of equally many rows, and these again where
+    one would have more than `tokens` tokens, padding included. A row that has more is a part of its own."""
+    prompts, completions = (batch[f"{name}_mask"].sum(1).tolist() for name in ("prompt", "completion"))
+    order = sorted(rows, key=lambda row: prompts[row] + completions[row])
+    size = max(-(-len(order) // buckets), 1)
+    parts: list[list[int]] = []
+    for start in range(0, len(order), size):
+        part: list[int] = []
+        for row in order[start : start + size]:
+            grown = [*part, row]
+            width = max(prompts[one] for one in grown) + max(completions[one] for one in grown)
+            if part and len(grown) * width > tokens:
+                parts.append(sorted(part))
+                grown = [row]
+            part = grown
+        parts.append(sorted(part))
+    return parts
 
 
 def _select_images(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from thinkimg.api import GRPO, ImportanceCorrection
 from thinkimg.errors import UserError
-from thinkimg.training.configs import deepspeed_options, without_compiled_collectives
+from thinkimg.models.generator import Filters
+from thinkimg.training.configs import build, deepspeed_options, without_compiled_collectives
+from thinkimg.training.precision import precision_options
 from thinkimg.training.session import Session
 
 SCHEDULER = "constant_with_warmup"
@@ -22,13 +24,23 @@ CORRECTIONS = {
 """`importanceCorrection.mode` as TRL names it."""
 
 
+COMPANIONS: dict[str, dict[str, Any]] = {
+    "luspo": {"importance_sampling_level": "sequence"},
+    "cispo": {"epsilon_high": 5.0},
+    "vespo": {"vllm_importance_sampling_mode": "token_truncate"},
+}
+"""What a loss is made with, unless `args` says otherwise: `luspo` takes ratios of whole sequences (arXiv 2602.05261);
+`cispo` cuts the ratio itself at 5 (arXiv 2510.13786; TRL's own default of 0.2 would scale every gradient by it);
+`vespo` weighs sequences itself, and takes corrections of tokens only."""
+
+
 def grpo_config(spec: GRPO, session: Session) -> GRPOConfig:
     """TRL's configuration: one optimiser step per generation batch, on policy, nothing written but checkpoints. What
     `spec.args` says wins.
 
     Raises:
-        UserError: rows that do not divide evenly; a loss that several processes would not compute alike; a value in
-            `spec.args` that TRL refuses.
+        UserError: rows that do not divide evenly; fsdp; a correction of sequences for vespo where vLLM samples; a value
+            in `spec.args` that TRL refuses.
     """
     world_size = session.world_size
     if spec.prompts_per_step % world_size:
@@ -36,11 +48,17 @@ def grpo_config(spec: GRPO, session: Session) -> GRPOConfig:
             f"{spec.prompts_per_step} is not a multiple of {world_size} processes: a group would straddle ranks",
             "grpo.promptsPerStep",
         )
-    if world_size > 1:
-        _refuse_unequal(spec)
+    if spec.args.get("fsdp"):
+        raise UserError("rollouts need the whole model, which fsdp does not gather; use zeroStage: 3", "grpo.args.fsdp")
+    corrected = spec.importance_correction
+    if spec.loss_type == "vespo" and session.engine and corrected and corrected.mode.startswith("Sequence"):
+        raise UserError(
+            "vespo weighs sequences itself; use TokenTruncate or TokenMask", "grpo.importanceCorrection.mode"
+        )
     rows, micro = spec.rows_per_process(world_size), spec.rows_per_pass(world_size)
     if not micro or rows % micro:
         raise UserError(f"{rows} rows per process cannot be cut into passes of {micro}", "grpo.microBatch")
+    Filters.of(spec.args, "grpo.args")
     options = session.arguments | {
         "max_steps": spec.max_steps,
         "per_device_train_batch_size": micro,
@@ -52,29 +70,24 @@ def grpo_config(spec: GRPO, session: Session) -> GRPOConfig:
         "temperature": spec.temperature,
         "beta": spec.beta,
         "loss_type": spec.loss_type,
-        "bf16": False,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": torch.cuda.is_available(),
         "disable_dropout": True,  # the loss must see the distribution that was sampled from
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it shows a loss that is not finite as 0
         "log_multimodal": False,
+        # A process may have no picture in a step: nobody waits for gradients of its vision tower.
+        "ddp_find_unused_parameters": True if world_size > 1 else None,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
-        **_level_of(spec),
+        **COMPANIONS.get(spec.loss_type, {}),
         **_corrected(spec.importance_correction),
         **deepspeed_options(spec.zero_stage),
+        **precision_options(spec.args, "grpo.args"),
         **session.engine,
         **{name: value for name, value in spec.args.items() if name != "gradient_accumulation_steps"},
     }
     without_compiled_collectives(options)
-    try:
-        return GRPOConfig(**options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"TRL refuses the configuration: {error}", "grpo.args") from error
-
-
-def _level_of(spec: GRPO) -> dict[str, Any]:
-    """`luspo` is made for ratios of whole sequences."""
-    return {"importance_sampling_level": "sequence"} if spec.loss_type == "luspo" else {}
+    return build(GRPOConfig, options, spec.args, "grpo.args")
 
 
 def _corrected(correction: ImportanceCorrection | None) -> dict[str, Any]:
@@ -85,17 +98,6 @@ def _corrected(correction: ImportanceCorrection | None) -> dict[str, Any]:
         "vllm_importance_sampling_clip_min": correction.clip_min,
         "vllm_importance_sampling_clip_max": correction.clip_max,
     }
-
-
-def _refuse_unequal(spec: GRPO) -> None:
-    """What is a mean over one process's tokens: the gradient would depend on who got which question."""
-    remedy = "the processes' tokens are not equally many, so that the gradient would depend on who got which question"
-    if spec.loss_type == "bnpo":
-        raise UserError(
-            f"bnpo divides by the tokens of one process: {remedy}; use dapo or one process", "grpo.lossType"
-        )
-    if any(spec.args.get(name) for name in ("entropy_coef", "use_adaptive_entropy")):
-        raise UserError(f"the entropy bonus is a mean over one process's tokens: {remedy}", "grpo.args.entropy_coef")
 
 
 def refuse_unfit(args: GRPOConfig, tasks: int) -> None:

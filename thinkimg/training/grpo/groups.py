@@ -15,7 +15,7 @@ from thinkimg.training.grpo.rows import Group, RowMaker
 from thinkimg.training.rewards import score_group, total
 from thinkimg.training.rollouts import Request, RolloutEngine, seed_of
 from thinkimg.training.step_log import StepRecord, busy_seconds
-from thinkimg.trajectory import Task
+from thinkimg.trajectory import LOST, Task, Trajectory
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class Rollouts:
         groups = self.evaluate(tasks, size, step, record)
         if self.spec.fork_groups:
             self._fork(groups, size, step, record)
+        record.groups += len(groups)
+        record.flat += sum(group.flat for group in groups)
         if self.spec.refill:
             self._refill(groups, size, step, record)
         return groups
@@ -69,7 +71,7 @@ class Rollouts:
         for number, group in enumerate(groups):
             states = [state for one in group.trajectories if (state := fork_of(one, self.family)) is not None]
             if group.tools_failed and states and len(forks) < self.spec.fork_groups:
-                seed = seed_of(self.share.seed, f"fork/{step}/{group.task.id}", 0, 0)
+                seed = seed_of(self.share.seed, f"fork/{step}/{group.task.id}", 0)
                 forks[number] = random.Random(seed).choice(states)
         made = self._make(
             [self._requests(groups[n].task, size, f"{step}/fork", fork) for n, fork in forks.items()], record
@@ -81,22 +83,24 @@ class Rollouts:
                 record.forked += 1
 
     def _refill(self, groups: list[Group], size: int, step: int, record: StepRecord) -> None:
-        """Replace flat groups by other tasks."""
+        """Replace flat groups by other tasks, as many at once as are flat, until none is or the reserve is used up."""
         flat = [number for number, group in enumerate(groups) if group.flat]
-        reserve = self._reserve([group.task for group in groups], min(len(flat), self.spec.refill_groups), step)
-        fresh = self._make([self._requests(task, size, f"{step}/refill") for task in reserve], record)
-        useful = [group for group in fresh if not group.flat]
-        for number, group in zip(flat, useful, strict=False):
-            groups[number] = group
-        record.refilled += len(useful)
-        record.flat += len(flat)
+        reserve = self._reserve([group.task for group in groups], self.spec.refill_groups or len(groups), step)
+        while flat and reserve:
+            asked, reserve = reserve[: len(flat)], reserve[len(flat) :]
+            fresh = self._make([self._requests(task, size, f"{step}/refill") for task in asked], record)
+            useful = [group for group in fresh if not group.flat]
+            for number, group in zip(flat, useful, strict=False):
+                groups[number] = group
+            flat = flat[len(useful) :]
+            record.refilled += len(useful)
 
     def _reserve(self, tasks: Sequence[Task], count: int, step: int) -> list[Task]:
-        """Other tasks of this rank's share, chosen by step and rank alone."""
+        """Other tasks of this rank's share, at most `count`, chosen by step and rank alone."""
         taken = {task.id for task in tasks}
         rank = self.share.rank
         mine = [task for task in self.episodes.tasks[rank :: self.share.world_size] if task.id not in taken]
-        seed = seed_of(self.share.seed, f"reserve/{step}", rank, 0)
+        seed = seed_of(self.share.seed, f"reserve/{step}", rank)
         return random.Random(seed).sample(mine, min(count, len(mine)))
 
     def _make(self, requests: Sequence[Sequence[Request]], record: StepRecord) -> list[Group]:
@@ -111,6 +115,7 @@ class Rollouts:
             )
         whole = time.monotonic() - began
         generating = busy_seconds([trajectory for group in groups for trajectory in group.trajectories])
+        record.tokens_generated += sum(_own_tokens(one) for group in groups for one in group.trajectories)
         record.seconds_generation += min(generating, whole)
         record.seconds_tools += max(0.0, whole - generating)
         self.engine.call(self._score(groups))
@@ -132,3 +137,8 @@ class Rollouts:
                 trajectory.rewards = {}
                 trajectory.meta["masked"] = row.masked
         group.rewards = [total(trajectory, rewards) for trajectory in group.trajectories]
+
+
+def _own_tokens(trajectory: Trajectory) -> int:
+    """What the model said; of a lost trajectory nothing, for how far it came is chance."""
+    return 0 if trajectory.status in LOST else sum(sum(turn.mask or ()) for turn in trajectory.turns)

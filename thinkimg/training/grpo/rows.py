@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.models.chat import Family
 from thinkimg.training.image_processor import CachedImageProcessor
-from thinkimg.trajectory import InvariantError, Task, Trajectory
+from thinkimg.trajectory import LOST, InvariantError, Task, Trajectory
 
-TRUNCATED = ("rounds", "tokens", "time")
+TRUNCATED = ("rounds", "tokens")
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +90,10 @@ class RowMaker:
         return Row([self.pad_id], [self.pad_id], [0], masked=reason, logprobs=[0.0])
 
     def _unmasked(self, trajectory: Trajectory) -> Row:
-        if trajectory.status == "infrastructure":
+        if trajectory.status in LOST:
             raise MaskedError("infrastructure")
+        if trajectory.status == "refused":
+            raise MaskedError("refused")
         if self.mask_truncated and trajectory.status in TRUNCATED:
             raise MaskedError("truncated")
         said = spoken(trajectory)

@@ -4,11 +4,13 @@ from transformers import PrinterCallback, ProgressCallback
 
 from thinkimg.api import GRPO
 from thinkimg.models.pretrained import LoadedModel
-from thinkimg.training.checkpoints import read_cpu_optimizers
+from thinkimg.training.checkpoints import go_on
 from thinkimg.training.episodes import Episodes
 from thinkimg.training.grpo.config import grpo_config
+from thinkimg.training.grpo.sampler import WholeGenerations
 from thinkimg.training.grpo.trainer import ToolGRPOTrainer
 from thinkimg.training.session import Session
+from thinkimg.training.soundness import Soundness
 from thinkimg.training.step_log import StepLog
 from thinkimg.training.whole import make_whole
 
@@ -20,21 +22,24 @@ def train_grpo(model: LoadedModel, episodes: Episodes, spec: GRPO, session: Sess
     set, TRL's checkpoints into the session's folder.
 
     Raises:
-        UserError: see `grpo_config` and `ToolGRPOTrainer`.
+        UserError: see `grpo_config`, `ToolGRPOTrainer`, `Soundness` and `thinkimg.training.rewards.RewardError`.
     """
-    trainer = ToolGRPOTrainer(model, episodes, spec, grpo_config(spec, session), callbacks=list(session.callbacks))
-    trainer.step_log = StepLog(session.log, session.folder / "trajectories")
-    trainer.add_callback(trainer.step_log)
+    log = StepLog(session.log, session.folder / "trajectories")
+    sound = Soundness("grpo", spec.allow_no_learning, log.total.without_gradient)
+    callbacks = [sound, *session.callbacks, log]
+    trainer = ToolGRPOTrainer(model, episodes, spec, grpo_config(spec, session), callbacks=callbacks)
+    trainer.step_log = log
+    trainer.add_callback(WholeGenerations(trainer.num_iterations))
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     try:
         if episodes.connect is not None:
             trainer.engine.call(episodes.connect())
-        read_cpu_optimizers()
-        trainer.train(resume_from_checkpoint=str(session.resume_from) if session.resume_from else None)
+        go_on(trainer, session.resume_from)
+        sound.conclude(trainer)
         if episodes.disconnect is not None:
             trainer.engine.call(episodes.disconnect())
     finally:
         trainer.close()
-    make_whole(trainer)
+    make_whole(trainer, model)
     return trainer

@@ -2,7 +2,8 @@
 
 `ToolGRPOTrainer` overrides two private methods of `trl.GRPOTrainer` 1.16 (`tests/contracts` watches them):
 `_generate_and_score_completions` makes this rank's trajectories, scores them and hands them over; `_generate` only
-unpacks them. The loss is TRL's, taken on the model's own tokens of all turns, given all observations and images.
+unpacks them. The loss is TRL's (`thinkimg.training.grpo.loss` computes it), taken on the model's own tokens of all
+turns, given all observations and images.
 """
 
 import logging
@@ -11,33 +12,32 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from thinkimg.api import GRPO
 from thinkimg.errors import UserError
 from thinkimg.image import Image
+from thinkimg.models.generator import NO_FILTERS, Filters
 from thinkimg.models.pretrained import LoadedModel
-from thinkimg.training.adapters import lora_config
+from thinkimg.training.adapters import lora_config, spare_frozen_vision
 from thinkimg.training.colocated import ColocatedEngine, check_vllm, engine_options
 from thinkimg.training.episodes import Episodes
 from thinkimg.training.forking import token_model
-from thinkimg.training.grpo.batches import by_length, drop_idle_rows, without_empty_images
+from thinkimg.training.grpo.batches import own_tokens
 from thinkimg.training.grpo.config import refuse_unfit
 from thinkimg.training.grpo.groups import Rollouts, Share
 from thinkimg.training.grpo.logits import restore_logits, suppress_logits
+from thinkimg.training.grpo.loss import PartwiseGRPOTrainer
+from thinkimg.training.grpo.reference import own_reference
 from thinkimg.training.grpo.rows import Group, Row, RowMaker
 from thinkimg.training.grpo.sampler import EpochSampler
 from thinkimg.training.image_processor import with_cached_images
+from thinkimg.training.precision import cast_at_each_use, compute_dtype, hold_masters
 from thinkimg.training.rollouts import RolloutEngine
 from thinkimg.training.step_log import StepLog, StepRecord
-
-LENGTH_BUCKETS = 4
-"""In one process, the loss is computed in so many parts of rows of like length: less padding."""
 
 
 def _placeholder_tool() -> None:
@@ -45,7 +45,7 @@ def _placeholder_tool() -> None:
     raise AssertionError("tools are called by the agent, not by TRL")
 
 
-class ToolGRPOTrainer(GRPOTrainer):
+class ToolGRPOTrainer(PartwiseGRPOTrainer):
     """GRPO on trajectories that an agent makes.
 
     Args:
@@ -60,8 +60,6 @@ class ToolGRPOTrainer(GRPOTrainer):
         UserError: the family, an option or the number of tasks is none that this can train with.
     """
 
-    model: Any
-    args: GRPOConfig
     num_generations: int
     num_generations_eval: int
 
@@ -69,12 +67,15 @@ class ToolGRPOTrainer(GRPOTrainer):
         _refuse(model, episodes, spec, args)
         self.family = model.family
         self.tasks = list(episodes.tasks)
+        self.tokens_per_pass = spec.tokens_per_pass
         self.groups: list[Group] = []
         self.step_log: StepLog | None = None
         processor = with_cached_images(model.processor, model.features)
         args.reward_weights = [reward.weight for reward in episodes.rewards]
+        hold_masters(model, args, adapters=spec.lora is not None or "peft_config" in options)
         suppress_logits(model.model, self.family.suppressed_ids)
-        with engine_options(model.model) if episodes.vllm is not None else nullcontext():
+        vllm = engine_options(compute_dtype(args)) if episodes.vllm is not None else nullcontext()
+        with vllm, own_reference(model.model):
             super().__init__(
                 model=model.model,
                 reward_funcs=[self._reward_column(reward.name) for reward in episodes.rewards],
@@ -85,8 +86,8 @@ class ToolGRPOTrainer(GRPOTrainer):
                 processing_class=processor,
                 **({"peft_config": lora_config(model.model, spec.lora)} | options),
             )
-        if self.ref_model is not None:
-            suppress_logits(self.accelerator.unwrap_model(self.ref_model), self.family.suppressed_ids)
+        cast_at_each_use(self)
+        spare_frozen_vision(self.model)
         if spec.importance_correction is not None:
             self.use_vllm = True  # from here on it only decides whether TRL corrects, whatever engine sampled
         self._image_pad_token_id = self.family.image_token_id  # TRL looks for Qwen-VL's; other families have it unused
@@ -119,19 +120,17 @@ class ToolGRPOTrainer(GRPOTrainer):
         used = [
             {"prompt": group.task.question, "task": index[group.task.id]} for group in self.groups for _ in group.rows
         ]
-        batch = super()._generate_and_score_completions(used)
-        return drop_idle_rows(batch) if self._rows_are_independent else batch
+        batch: dict[str, Any] = super()._generate_and_score_completions(used)
+        if training and self.step_log is not None:
+            self.step_log.record.tokens_trained = self._tokens_of_loss(batch)
+        batch["real_rows"] = self.accelerator.gather(own_tokens(batch).any(1).sum()).sum()
+        return batch
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> torch.Tensor:
-        """TRL's loss, computed in parts of rows of like length where that gives the same gradient."""
-        inputs = without_empty_images(inputs)
-        if not self._rows_are_independent or LENGTH_BUCKETS == 1:
-            whole: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            return whole
-        parts = by_length(inputs, LENGTH_BUCKETS)
-        return torch.stack([super(ToolGRPOTrainer, self).compute_loss(model, part) for part in parts]).sum()
+    def _tokens_of_loss(self, batch: dict[str, Any]) -> int:
+        """Tokens of the rows that go through the loss, in all processes, without padding."""
+        rows = self._live_rows(batch)
+        local = batch["prompt_mask"][rows].sum() + batch["completion_mask"][rows].sum()
+        return int(self.accelerator.gather(local).sum())
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
         theirs: Any = super()._get_train_sampler(dataset)
@@ -139,16 +138,6 @@ class ToolGRPOTrainer(GRPOTrainer):
             theirs.data_source, theirs.mini_repeat_count, theirs.batch_size, theirs.repeat_count, theirs.shuffle,
             theirs.seed, epoch=lambda: int((self.state.epoch or 0.0) + 1e-6),
         )  # fmt: skip
-
-    @property
-    def _rows_are_independent(self) -> bool:
-        """Whether the loss is a sum over rows with a fixed divisor and no other terms, all in one batch.
-
-        And in one process: TRL gathers a metric per row, which wants as many rows on each rank.
-        """
-        whole = self.args.steps_per_generation == 1 and self.num_iterations == 1 and self.args.world_size == 1
-        other_terms = self.beta or self._entropy_bonus_enabled or self.aux_loss_enabled
-        return self.model.training and whole and not other_terms and self.loss_type in ("dapo", "cispo")
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         rows = self.rows
@@ -186,12 +175,13 @@ class ToolGRPOTrainer(GRPOTrainer):
     def _fit_bias(self, zero_stage: int) -> None:
         """DeepSpeed casts parameters but not our bias, which is a buffer; and TRL's fused LM head asks each tensor
         whether ZeRO-3 has it here, which a buffer always is."""
-        head = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).get_output_embeddings()
-        head.bias.data = head.bias.data.to(head.weight.dtype)
-        if zero_stage == 3:
-            from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+        for model in filter(None, (self.model, self.ref_model)):
+            head = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False).get_output_embeddings()
+            head.bias.data = head.bias.data.to(head.weight.dtype)
+            if zero_stage == 3:
+                from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
-            head.bias.ds_status = ZeroParamStatus.AVAILABLE
+                head.bias.ds_status = ZeroParamStatus.AVAILABLE
 
     def _whole_model(self) -> AbstractContextManager[Any]:
         """Under ZeRO-3 a rank that generates needs all parameters, and must not wait for others at each layer."""
@@ -221,13 +211,17 @@ class ToolGRPOTrainer(GRPOTrainer):
         local, record = record, StepRecord()
         for other in gather_object([local]):
             record.merge(other)
+        if self.model.training:
+            record.refuse_remnants(self.state.global_step + 1)
         record.seconds_generation, record.seconds_tools = local.seconds_generation, local.seconds_tools
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["tools/call_frequency"].append(record.tool_calls)
         for name, calls in record.tools.items():
             metrics[f"tools/{name}"].append(calls / max(record.trajectories, 1))
+        metrics["rollout/flat"].append(record.flat / max(record.groups, 1))
         metrics["rollout/masked"].append(float(record.masked.total()))
         metrics["rollout/resampled"].append(float(record.resampled))
+        metrics["rollout/lost"].append(float(record.lost))
         metrics["rollout/seconds"].append(seconds_rollout)
         metrics["rollout/seconds_generation"].append(record.seconds_generation)
         metrics["rollout/seconds_tools"].append(record.seconds_tools)
@@ -236,6 +230,7 @@ class ToolGRPOTrainer(GRPOTrainer):
         metrics["completions/mean_length"].append(sum(lengths) / max(len(lengths), 1))
         if self.step_log is not None:
             self.step_log.record = record
+            self.step_log.total.merge(record)
             self.step_log.trajectories = [trajectory for group in self.groups for trajectory in group.trajectories]
             self.step_log.seconds_rollout += seconds_rollout
             self.step_log.seconds_sync += seconds_sync
@@ -264,6 +259,11 @@ def _refuse(model: LoadedModel, episodes: Episodes, spec: GRPO, args: GRPOConfig
     if model.family.grpo_refused is not None:
         raise UserError(model.family.grpo_refused, "model")
     check_vllm(args, episodes.vllm)
+    if getattr(episodes.agent, "filters", NO_FILTERS) != Filters.of(vars(args), "grpo.args"):
+        raise UserError(
+            "the agent samples with other top_p, top_k, min_p or repetition_penalty: give it Filters.of(grpo.args)",
+            "grpo.args",
+        )
     if spec.fork_groups:
         token_model(episodes.agent)
         if "accuracy" not in {reward.name for reward in episodes.rewards}:
