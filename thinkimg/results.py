@@ -6,11 +6,12 @@ absence means. `docs/reference/files.md` is made from these models.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, Field, FiniteFloat
 
 from thinkimg.errors import UserError
+from thinkimg.identity import Identity, differences, flat
 from thinkimg.jsonfile import Figure, File, Part, read_object, validated
 
 Interval = tuple[FiniteFloat, FiniteFloat]
@@ -27,12 +28,20 @@ class AnswerRow(Part):
 
     id: str
     """Of the question."""
+    picture: str = ""
+    """Digest of the question's pictures; empty where there is none, or in files of earlier versions."""
+    sample_of: str = ""
+    """The question, where each is asked several times; then `id` is NAME@NUMBER."""
+    sample_seed: int | None = None
+    """What the answer was sampled with."""
+    read_as: str | None = None
+    """What the answer counts as in the vote of several; null where there is no vote, or no answer."""
     kind: str = "other"
     """Of the question, where the data say one."""
     answer: str | None = None
     reference: str | None = None
     status: str
-    """How the trajectory ended: `answered`, a limit, or `infrastructure`."""
+    """How the trajectory ended: `answered`, a limit (`rounds`, `tokens`), `refused`, or `infrastructure`."""
     correct: bool
     scores: dict[str, Figure] = Field(default_factory=dict)
     """Scorer to 0 … 1; the first one is the task's."""
@@ -46,11 +55,60 @@ class AnswerRow(Part):
     """Replies that could not be read."""
 
 
-class Score(Part):
-    """The mean of one scorer over answers."""
+ScorerRole = Literal["official", "normalised", ""]
+ROLES = ("official", "normalised")
 
+
+class Score(Part):
+    """The mean of one scorer over answers. Where some were lost it is null, and only its bounds are known."""
+
+    role: ScorerRole = ""
+    """`official`: the verdicts of a published implementation; `normalised`: ours, which forgives form; empty for
+    neither of the benchmark's two."""
     mean: Figure
     ci95: Interval | None = None
+    bounds: Interval | None = None
+    """The mean if all lost answers have a score of 0, and if all have 1; null when none is lost."""
+
+
+class SampleFigures(Part):
+    """Questions that were asked several times. In intervals the answers to one question are one observation."""
+
+    samples: int
+    """Answers to each question."""
+    questions: int
+    average: Score
+    """avg@k: the mean over all answers."""
+    pass_at: dict[int, Score] = Field(default_factory=dict)
+    """j to the chance that at least one of j answers is right (unbiased, Chen et al., 2021)."""
+    majority: Score
+    """Whether the most frequent answer is right. A tie counts as the share of the most frequent ones that are right."""
+    ties: int = 0
+    """Questions with several most frequent answers."""
+
+
+class PairedDifference(Part):
+    """One model minus another on the same questions, seed by seed."""
+
+    difference: FiniteFloat
+    ci95: Interval
+    p: FiniteFloat
+
+
+class ControlFigures(Part):
+    """The same questions with changed pictures: what a model owes to its eyes."""
+
+    control: Literal["grey", "other", "none"]
+    scope: Literal["question", "tools", "all"]
+    """Who has the changed pictures: the model of the question, its tools, or both."""
+    n: int
+    """Answers that count."""
+    accuracy: Figure
+    """With the changed pictures; null where answers are lost."""
+    ci95: Interval | None = None
+    bounds: Interval | None = None
+    owed: PairedDifference | None = None
+    """The accuracy with true pictures minus that; null where answers are lost."""
 
 
 class KindFigures(Part):
@@ -61,18 +119,23 @@ class KindFigures(Part):
     """Of the sampled answers."""
     n: int
     """Greedy answers that count."""
+    bounds: Interval | None = None
+    """See `AnswerFigures`."""
 
 
 class AnswerFigures(Part):
-    """What a set of answers says. An answer that the infrastructure ended is nobody's: counted in `infrastructure`, not
-    in `n`."""
+    """What a set of answers says. An answer that the infrastructure ended is nobody's, neither right nor wrong: counted
+    in `infrastructure`, not in `n`. With such answers the figures are incomplete: `accuracy` is null, `bounds` say what
+    it can be."""
 
     n: int = 0
     """Answers that count."""
     accuracy: Figure = None
-    """Share of them that are right; null when there are none."""
+    """Share of them that are right; null when there are none, or answers are lost."""
+    bounds: Interval | None = None
+    """Share of right answers if all lost ones are wrong, and if all are right; null when none is lost."""
     ci95: Interval | None = None
-    """Of the accuracy (Wilson)."""
+    """Of the accuracy: Wilson's, with the effective number of answers where several are about one picture."""
     scores: dict[str, Score] = Field(default_factory=dict)
     """Scorer to its mean; the first one decides what is right."""
     tool_calls_per_answer: Figure = None
@@ -88,6 +151,13 @@ class AnswerFigures(Part):
     """How trajectories ended."""
     infrastructure: int = 0
     """Answers that were lost, and are in none of the other figures."""
+    samples: SampleFigures | None = None
+    """Where each question was asked several times; in a run's table, of the sampled answers."""
+    controls: list[ControlFigures] = Field(default_factory=list)
+    refused: int = 0
+    """Questions that the model's endpoint did not take (a content filter, a picture). They count as wrong."""
+    context_full: int = 0
+    """Questions that ended because the conversation was longer than the model reads. They count as wrong."""
     by_kind: dict[str, KindFigures] = Field(default_factory=dict)
 
 
@@ -95,8 +165,14 @@ class ModelFigures(AnswerFigures):
     """One model in a run's table: its greedy answers, and what it does when it is sampled."""
 
     accuracy_sampled: Figure = None
-    """Share of right answers at the stage's temperature; null when none were sampled."""
+    """Share of right answers at the stage's temperature; null when none were sampled, or some are lost."""
     n_sampled: int = 0
+    infrastructure_sampled: int = 0
+    """Sampled answers that were lost."""
+    refused_sampled: int = 0
+    context_full_sampled: int = 0
+    bounds_sampled: Interval | None = None
+    """As `bounds`."""
     seconds: Figure = None
     """Wall time of the evaluation."""
 
@@ -150,7 +226,7 @@ class ToolCalls(File):
 
 
 class RunMarker(File):
-    """Whose run a folder holds. A run of another manifest, job or seed is refused there."""
+    """Whose run a folder holds, and the manifest that was run last. A run of another job is refused there."""
 
     title = "what a run's folder belongs to"
     path = "RUN/run.json"
@@ -164,8 +240,17 @@ class RunMarker(File):
     folder: str | None = None
     """Of the file that was run: what the path of a local model is relative to."""
 
-    def same_run(self, other: "RunMarker") -> bool:
-        return (self.manifest, self.job, self.seed) == (other.manifest, other.job, other.seed)
+
+class StageIdentity(File):
+    """What a stage is made of. It is done again when the manifest, or a file that it names, says something else."""
+
+    title = "what a stage is made of"
+    path = "RUN/stages/NAME/identity.json"
+
+    kind: Literal["stage-identity"] = "stage-identity"
+    made_of: dict[str, Any]
+    """Field to value, as in `grpo.learningRate`; a field that nobody has written is left out. Of files it is a digest
+    of what they hold, of the stages that it comes from `NAME@DIGEST` of theirs."""
 
 
 class Origin(Part):
@@ -227,6 +312,19 @@ class BaseDone(Done):
     seed: int | None = None
 
 
+class Tokens(Part):
+    """What a training processed, padding left out: the same on every machine, whatever else it does."""
+
+    generated: int = 0
+    """By the model in rollouts, discarded ones included, lost ones not."""
+    trained: int = 0
+    """Read by forward and backward passes of the loss, prompts, pictures and observations included."""
+
+    @property
+    def total(self) -> int:
+        return self.generated + self.trained
+
+
 class SynthesizeDone(Done):
     type: Literal["Synthesize"] = "Synthesize"
     kept: int = 0
@@ -246,15 +344,19 @@ class SFTDone(Done):
     loss: Figure = None
     """Mean over the training."""
     gate_accuracy: Figure = None
-    """Share of sampled answers that are right on validation questions; null without a gate."""
+    """Share of sampled answers that are right on validation questions, lost ones taken as wrong; null without gate."""
     extended: int = 0
     """Further trainings that the gate asked for."""
+    tokens: Tokens | None = None
+    """Of all of them; null in files of earlier versions."""
 
 
 class GRPODone(Done):
     """Its figures stand in `log.jsonl`, a line per step."""
 
     type: Literal["GRPO"] = "GRPO"
+    tokens: Tokens | None = None
+    """Null in files of earlier versions."""
 
 
 class EvaluateDone(Done):
@@ -270,6 +372,12 @@ DONE: dict[str, type[AnyDone]] = {
     "GRPO": GRPODone,
     "Evaluate": EvaluateDone,
 }
+
+
+def is_complete(done: AnyDone) -> bool:
+    """False for an evaluation some of whose answers the infrastructure lost: run again, it asks those alone."""
+    lost = [one.bounds or one.bounds_sampled for one in done.models.values()] if isinstance(done, EvaluateDone) else []
+    return not any(lost)
 
 
 def read_done(path: Path, base: bool = False) -> AnyDone:
@@ -319,13 +427,24 @@ class BasePretraining(File):
 
 
 class SeedsFigures(Part):
-    """One model over several seeds. Intervals are two-level bootstraps over seeds and questions."""
+    """One model over several seeds; `SeedsMean.intervals` says over what its intervals are."""
 
     n: int
     """Questions of all seeds together."""
     accuracy: Figure
     ci95: Interval | None = None
     per_seed: list[FiniteFloat] | None = None
+    lost: int = 0
+    """Answers of all seeds that the infrastructure lost, greedy and sampled; they are in none of the other figures."""
+    refused: int = 0
+    """Greedy answers of all seeds that count as wrong because the endpoint did not take the question."""
+    context_full: int = 0
+    """Greedy answers of all seeds that count as wrong because the context was full."""
+    refused_sampled: int = 0
+    context_full_sampled: int = 0
+    bounds: Interval | None = None
+    """Where greedy answers are lost: the accuracy, which is then null, at least and at most."""
+    bounds_sampled: Interval | None = None
     accuracy_sampled: Figure = None
     ci95_sampled: Interval | None = None
     per_seed_sampled: list[FiniteFloat] | None = None
@@ -333,14 +452,6 @@ class SeedsFigures(Part):
     seconds: Figure = None
     """Mean wall time of the evaluation."""
     training_seconds: Figure = None
-
-
-class PairedDifference(Part):
-    """One model minus another on the same questions, by a paired bootstrap."""
-
-    difference: FiniteFloat
-    ci95: Interval
-    p: FiniteFloat
 
 
 class ComparedModels(Part):
@@ -354,6 +465,10 @@ class SeedsMean(Part):
     models: dict[str, SeedsFigures]
     differences: list[ComparedModels] = Field(default_factory=list)
     """The first model minus the other: what was trained with GRPO and tools against all else."""
+    intervals: Literal["seeds", "questions"] | None = None
+    """Over what all intervals and p-values are: `seeds` (Student's t, or over the questions' pictures where that is
+    wider), or of one seed its `questions`, clustered by picture. Null in files of earlier versions: two-level
+    bootstraps."""
 
 
 class TableResults(File):
@@ -383,43 +498,118 @@ class EvaluationResults(AnswerFigures, File):
     kind: Literal["evaluation"] = "evaluation"
     task: str
     model: str
+    lmms_eval: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Of a task `lmms:NAME`: task to metric (with its filter) to what lmms-eval's own aggregation gives."""
 
 
-class EvaluationSettings(File):
+class Settings(File):
+    """What the answers in a folder were asked with. Other settings are refused there, by name.
+
+    Attributes:
+        spelled: a field that holds a thing itself -> those that name it, which are not compared while it is the same.
+    """
+
+    ignores_unknown = False
+    spelled: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    def differences(self, other: Self) -> dict[str, tuple[Any, Any]]:
+        """Setting to its value here and there, where they are not the same; `extra.top_p` of a mapping. What is
+        `unknown` here is no difference."""
+        known = self.model_fields_set
+        same = [name for name in self.spelled if name in known and getattr(self, name) == getattr(other, name)]
+        left_out = {"kind", "version", *self.unknown(), *(told for name in same for told in self.spelled[name])}
+        here, there = (one.model_dump(exclude=left_out) for one in (self, other))
+        return differences(_flat(here), _flat(there))
+
+    def unknown(self) -> list[str]:
+        """Those that the version which wrote the file did not write down. A default with a value is what it was."""
+        fields = type(self).model_fields
+        left = [name for name in fields if name not in ("kind", "version", *self.model_fields_set)]
+        return [name for name in left if fields[name].get_default(call_default_factory=True) in (None, [], {})]
+
+
+def _flat(fields: Mapping[str, Any]) -> Identity:
+    return {path: one for name, value in fields.items() for path, one in flat(name, value).items()}
+
+
+class AskedSettings(Settings):
+    """How a model is asked: what an evaluation and a synthesis have in common."""
+
+    backend: str | None = None
+    model: str | None = None
+    """As it was named. Compared where `source` is not known."""
+    source: list[str] = Field(default_factory=list)
+    """The model itself: an endpoint's name of it, the hub's repository and commit, or the digest of a folder's files;
+    of an adapter also its base's."""
+    base_url: str | None = None
+    """Of an endpoint, in one spelling, without keys."""
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    """Those that change answers, as `extra.top_p`, without keys."""
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    thinking: bool | None = None
+    format: str | None = None
+    """Syntax of calls."""
+    prompt: str | None = None
+    system_prompt: str | None = None
+    """The user's own words of it."""
+    wording: str | None = None
+    """Digest of the whole system prompt, with the descriptions of tools."""
+    max_rounds: int | None = None
+    max_tokens: int | None = None
+    max_context: int | None = None
+    seed: int | None = None
+    tools: list[str] = Field(default_factory=list)
+    tool_versions: dict[str, str] = Field(default_factory=dict)
+    """Tool to its version, and a digest of its declaration with what its server computes it with."""
+
+
+class EvaluationSettings(AskedSettings):
     """All that an answer depends on. An evaluation with other settings is refused in the same folder. Scorers are not
-    among them: answers can be scored again."""
+    among them: answers are scored again."""
 
     title = "what an evaluation asked of whom"
     path = "OUT/TASK/settings.json"
-    ignores_unknown = False
+    spelled = {"source": ("model",), "data_content": ("data", "split", "limit")}  # noqa: RUF012
 
     kind: Literal["evaluation-settings"] = "evaluation-settings"
     task: str
     name: str
     """Of the model, in tables."""
-    backend: str | None = None
-    model: str | None = None
-    format: str | None = None
-    """Syntax of calls."""
-    prompt: str | None = None
-    max_rounds: int | None = None
-    max_tokens: int | None = None
     temperature: float | None = None
-    seed: int | None = None
+    samples: int = 1
+    """Answers to each question."""
+    control: Literal["grey", "other", "none"] | None = None
+    """How the pictures of the questions were changed."""
+    control_scope: Literal["question", "tools", "all"] | None = None
+    """For whom."""
+    stop: str | None = None
+    """A text that ends a reply."""
     data: str | None = None
-    """Instead of the task's."""
+    """Instead of the task's. Compared where `data_content` is not known; so are `split` and `limit`."""
     split: str | None = None
     limit: int | None = None
-    tools: list[str] = Field(default_factory=list)
+    questions: int | None = None
+    data_content: str | None = None
+    """Digest of all questions, answers and pictures, in order."""
     shards: int = 1
 
-    def differences(self, other: Self) -> dict[str, tuple[Any, Any]]:
-        """Setting to its value here and there, where they are not the same."""
-        return {
-            name: (getattr(self, name), getattr(other, name))
-            for name in type(self).model_fields
-            if name not in ("kind", "version") and getattr(self, name) != getattr(other, name)
-        }
+
+class SynthesisSettings(AskedSettings):
+    """All that a trajectory depends on. A synthesis with other settings is refused in the same folder. Filters are not
+    among them: they are applied to what is there. Each question is compared by itself."""
+
+    title = "what a synthesis asked of whom"
+    path = "OUT/settings.json"
+    spelled = {"source": ("model",)}  # noqa: RUF012
+
+    kind: Literal["synthesis-settings"] = "synthesis-settings"
+    task: str
+    chains: dict[str, float] = Field(default_factory=dict)
+    """Of the scripted planner, with their weights."""
+    data: str | None = None
+    """Instead of the task's; of files the whole path."""
+    split: str | None = None
 
 
 class Percentiles(Part):

@@ -51,14 +51,24 @@ class GRPOLine(LogLine):
     """The reasons."""
     resampled: int = 0
     """Further attempts at trajectories that the infrastructure failed."""
+    unrewarded: int = 0
+    """Trajectories to which no reward applied."""
+    groups: int | None = None
+    """Groups of rollouts of one question; None in logs of earlier versions."""
+    lost: int = 0
+    """Trajectories that it failed to the last, or that a judge could not score: among the masked."""
     flat: int = 0
-    """Groups without variance, counted with `refill` only."""
+    """Groups without two different rewards, before any are replaced: nothing is learnt from them."""
     refilled: int = 0
     """How many of them were replaced."""
     fork_attempts: int = 0
     """Groups whose tool calls were sampled again."""
     forked: int = 0
     """How many of these replaced the first."""
+    tokens_generated: int = 0
+    """By the model, in all rollouts of the step that were not lost."""
+    tokens_trained: int = 0
+    """Read by the passes of the loss."""
     entropy: Figure = None
     grad_norm: Figure = None
     seconds: Figure = None

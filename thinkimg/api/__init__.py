@@ -12,14 +12,14 @@ from thinkimg.api.v1alpha1 import (
     load_manifest,
     parse_manifest,
 )
-from thinkimg.api.v1alpha1.data import Data, Dataset
+from thinkimg.api.v1alpha1.data import Data, Dataset, QuestionSet
 from thinkimg.api.v1alpha1.explain import explain
 from thinkimg.api.v1alpha1.failurepolicy import FailurePolicy, FailureRule
 from thinkimg.api.v1alpha1.jobstatus import CheckpointStatus, Metric, Progress, Result, StageStatus, ToolRLJobStatus
 from thinkimg.api.v1alpha1.meta import API_VERSION, GROUP
 from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef
-from thinkimg.api.v1alpha1.resource import path_of, suggestion
-from thinkimg.api.v1alpha1.rewards import Judge, Reward
+from thinkimg.api.v1alpha1.resource import bytes_of, path_of, suggestion
+from thinkimg.api.v1alpha1.rewards import Judge, Reward, Scorer
 from thinkimg.api.v1alpha1.stages import (
     BASE,
     GRPO,
@@ -63,8 +63,10 @@ __all__ = [
     "Planner",
     "Problem",
     "Progress",
+    "QuestionSet",
     "Result",
     "Reward",
+    "Scorer",
     "SecretRef",
     "Stage",
     "StageStatus",
@@ -74,6 +76,7 @@ __all__ = [
     "ToolRLJobStatus",
     "VisionTool",
     "VisionToolSpec",
+    "bytes_of",
     "check_local",
     "explain",
     "load_manifest",

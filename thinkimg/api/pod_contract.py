@@ -48,7 +48,7 @@ class Variable:
     CONTRACT = "THINKIMG_CONTRACT"
     """Version of the contract that whoever started the stage speaks."""
     ATTEMPT = "THINKIMG_ATTEMPT"
-    """The attempt's number, counted from 1. Without it (a local run) there is one attempt, without checkpoints."""
+    """The attempt's number, counted from 1 by whoever starts the stage. Without it, the one after the last."""
     CLAIMS = "THINKIMG_CLAIMS"
     """Folder that has the claims of `pvc://` URIs, each under its name."""
     TERMINATION_LOG = "THINKIMG_TERMINATION_LOG"
@@ -269,9 +269,9 @@ class ResultRow(BaseModel):
     model: str
     """Stage name, or `base`."""
     accuracy: str
-    """Greedy accuracy, 0 to 1, as in "0.778"."""
+    """Greedy accuracy, 0 to 1, as in "0.778"; empty where answers were lost to the infrastructure."""
     ci95: Annotated[list[str], Field(max_length=2)] = Field(default_factory=list)
-    """Lower and upper end of the 95 % interval."""
+    """Lower and upper end of the 95 % interval; where answers were lost, what the accuracy is at least and at most."""
     tool_calls_per_answer: str = ""
     """Mean number of calls, as in "1.4"."""
 

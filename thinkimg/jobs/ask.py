@@ -47,13 +47,13 @@ def ask_model(question: Question, out: Path | None) -> Trajectory:
     print(found, file=sys.stderr)
     task = Task("question", question.text, tuple(_read(image) for image in question.images))
     asked = asking(found.trained, format=question.format, prompt=question.prompt)
-    limits = Limits(rounds=asked.max_rounds, tokens_per_turn=asked.max_tokens, seconds=asked.max_seconds)
+    limits = Limits(asked.max_rounds, asked.max_tokens, asked.max_context, asked.max_seconds)
     with ready(found, question.servers, question.secrets) as (found, endpoints):
         model = make_model(found, question.backend, question.model_args)
 
         async def answer() -> Trajectory:
             async with tools_of_servers(endpoints, found.trained) as tools:
-                agent = Agent(model, tools, limits, get_format(asked.format), asked.prompt)
+                agent = Agent(model, tools, limits, get_format(asked.format), asked.prompt, asked.system_prompt)
                 return await agent.run(task, temperature=0.0)
 
         trajectory = asyncio.run(answer())

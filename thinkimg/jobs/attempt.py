@@ -5,13 +5,17 @@ A node that was given up may still run a rank; what it computes must not mix wit
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from thinkimg.api.pod_contract import Variable
 from thinkimg.errors import InfrastructureError
+from thinkimg.jobs.layout import IDENTITY
 from thinkimg.training.checkpoints import complete_checkpoints
 
 _FILE = "attempt"
+_OF_THE_RUNNER = {"output.log", "servers", IDENTITY}
+"""What `thinkimg run` keeps in the folder while the stage works in it."""
 _BESIDE_CHECKPOINTS = {"log.jsonl", "trajectories", "extended"}
 """What training goes on writing after a resume."""
 
@@ -20,32 +24,38 @@ class SupersededError(InfrastructureError):
     """A later attempt works on this stage."""
 
 
-def begin_attempt(folder: Path) -> None:
+def next_attempt(folder: Path) -> int:
+    """The number of the attempt that is to follow those of a stage's folder."""
+    return _seen(folder) + 1
+
+
+def begin_attempt(folder: Path, goes_on_from: Collection[str] = ()) -> None:
     """Take the folder over: leave the number, and remove what an earlier attempt left but for complete checkpoints and
     what belongs to them. For one process of the attempt.
+
+    Args:
+        goes_on_from: names of what the stage continues, whether or not there is a checkpoint.
 
     Raises:
         SupersededError: a later attempt has begun.
     """
-    number = attempt_number()
-    if number is None:
-        return
     check_attempt(folder)
     before = _seen(folder)
+    number = attempt_number() or before + 1
     partial = folder / f"{_FILE}.{os.getpid()}.partial"
     partial.write_text(f"{number}\n")
     partial.replace(folder / _FILE)  # first: from now on the earlier attempt saves nothing
     if before < number:
-        for path in _left_over(folder):
+        for path in _left_over(folder, goes_on_from):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
 
 
-def _left_over(folder: Path) -> list[Path]:
+def _left_over(folder: Path, goes_on_from: Collection[str]) -> list[Path]:
     complete = {path.name for path in complete_checkpoints(folder)}
-    kept = {_FILE} | complete | (_BESIDE_CHECKPOINTS if complete else set())
+    kept = {_FILE, *goes_on_from} | _OF_THE_RUNNER | complete | (_BESIDE_CHECKPOINTS if complete else set())
     return [path for path in folder.iterdir() if path.name not in kept]
 
 
@@ -61,7 +71,7 @@ def check_attempt(folder: Path) -> None:
 
 
 def attempt_number() -> int | None:
-    """This process's attempt; None in a local run, which starts an interrupted stage from its beginning."""
+    """This process's attempt, as whoever started it counts; None for a stage that somebody started by hand."""
     text = os.environ.get(Variable.ATTEMPT, "")
     return int(text) if text.isdigit() else None
 

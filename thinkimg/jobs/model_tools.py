@@ -9,7 +9,7 @@ from pathlib import Path
 
 from thinkimg.agent.tools import NoTools, Tools, only
 from thinkimg.api import CUSTOM
-from thinkimg.client import ResultCache, ToolClient
+from thinkimg.client import PATIENCE, ResultCache, ToolClient
 from thinkimg.errors import UserError
 from thinkimg.models.reference import Folder, Model, Preset
 from thinkimg.models.trained import Trained
@@ -67,7 +67,7 @@ async def tools_of_servers(servers: Sequence[str], trained: Trained | None) -> A
         yield NoTools()
         return
     seconds = trained.call_seconds if trained else 30
-    async with ToolClient(servers, timeout_seconds=seconds, cache=ResultCache()) as client:
+    async with ToolClient(servers, timeout_seconds=seconds, cache=ResultCache(), patience=PATIENCE) as client:
         names = trained.tool_names if trained else None
         yield only(client, names) if names else client
 

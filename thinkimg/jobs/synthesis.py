@@ -6,11 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from thinkimg.errors import UserError
+from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.jsonfile import write
-from thinkimg.results import SynthesisResults
+from thinkimg.results import SynthesisResults, SynthesisSettings
+
+if TYPE_CHECKING:
+    from thinkimg.agent.agent import Agent
+    from thinkimg.evaluation.tasks import EvaluationTask
+    from thinkimg.models.reference import Model
+
+ATTEMPTS = "attempts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -51,36 +58,46 @@ class Options:
 
 @dataclass(frozen=True)
 class Planner:
-    """Who proposes, how it is asked, and where its tools are."""
+    """Who proposes, how it is asked, and where its tools are. `found` is None, and there are `chains`, of the scripted
+    one."""
 
     model: Any
     asking: Any
     servers: Sequence[str]
     trained: Any = None
+    found: "Model | None" = None
+    chains: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_synthesis(options: Options) -> SynthesisResults:
-    """Write `OUT/attempts.jsonl` (every trajectory, the dropped ones with their reason), `OUT/cold-start.jsonl` (those
-    that are kept), `OUT/sharegpt.json` if asked for, and `OUT/synthesis.json`, which is returned.
+    """Write `OUT/settings.json`, `OUT/attempts.jsonl` (every trajectory, the dropped ones with their reason),
+    `OUT/cold-start.jsonl` (those that are kept), `OUT/sharegpt.json` if asked for, and `OUT/synthesis.json`, which is
+    returned. Trajectories that are there are filtered again if the filters have changed.
 
     Raises:
-        UserError: wrong options; another process works on the folder.
+        UserError: wrong options; another process works on the folder, or it was begun with other settings.
+        InfrastructureError: every trajectory was lost.
     """
     from thinkimg.agent.agent import Agent, Limits
     from thinkimg.agent.formats import get_format
     from thinkimg.api import Filters, Synthesize
     from thinkimg.data.sharegpt import write_sharegpt
+    from thinkimg.evaluation.claim import check_rest, claim
+    from thinkimg.evaluation.identity import named
+    from thinkimg.evaluation.lmms import LmmsTask
     from thinkimg.evaluation.scorers import find_rule
     from thinkimg.evaluation.tasks import find_task
     from thinkimg.jobs.model_tools import tools_of_servers
     from thinkimg.jobs.stages.questions import TRAJECTORIES
     from thinkimg.models.backends import Metered, Prices, model_of
     from thinkimg.synthesis.opinion import ModelOpinion
-    from thinkimg.synthesis.synthesize import repeated, synthesize
-    from thinkimg.trajectory import Trajectory, write_trajectories
+    from thinkimg.synthesis.synthesize import LOST, repeated, synthesize
+    from thinkimg.trajectory import write_trajectories
     from thinkimg.trajectory.store import Store
 
     task = find_task(options.task)
+    if isinstance(task, LmmsTask):
+        raise UserError(f"{task.name} is for evaluation: its questions are test data", "TASK")
     questions = list(task.tasks(options.data, options.split or "train", options.count, options.seed))
     if not questions:
         raise UserError("there are no questions", "--data")
@@ -93,20 +110,25 @@ def run_synthesis(options: Options) -> SynthesisResults:
     )
     spec = Synthesize(filters=filters, concurrency=options.concurrency)
     rule = find_rule(task.scorer)
-
-    def right(answer: str | None, reference: str) -> bool:
-        return rule.of(Trajectory(question="", reference=reference, answer=answer)) == 1.0
-
-    opinion = ModelOpinion(model_of(options.judge, None, "--judge")[1]) if options.judge else None
+    judge, judging = model_of(options.judge, None, "--judge") if options.judge else (None, None)
+    opinion = ModelOpinion(judging) if judging else None
+    judged_by = " ".join([task.scorer, *(named(judge, options.judge) if judge else ())])
 
     async def work(planner: Planner) -> SynthesisResults:
         model, asked = Metered(planner.model, Prices(*options.price)), planner.asking
-        limits = Limits(rounds=asked.max_rounds, tokens_per_turn=asked.max_tokens, seconds=asked.max_seconds)
+        limits = Limits(asked.max_rounds, asked.max_tokens, asked.max_context, asked.max_seconds)
         async with tools_of_servers(planner.servers, planner.trained) as tools:
-            agent = Agent(model, tools, limits, get_format(asked.format), asked.prompt)
-            with Store(options.out / "attempts.jsonl") as store:
-                made = await synthesize(agent, tasks, right, spec, options.seed, store=store, opinion=opinion)
-                store.put_in_order([one.id for one in tasks])
+            agent = Agent(model, tools, limits, get_format(asked.format), asked.prompt, asked.system_prompt)
+            settings = _settings(options, task, planner, agent)
+            unknown = claim(options.out, settings, options.out / ATTEMPTS)
+            with Store(options.out / ATTEMPTS) as store:
+                names = [one.id for one in tasks]
+                rest = sum(not store.finished(name) for name in names)
+                check_rest(options.out, settings, rest, len(names), unknown, shared=len(store) > 0)
+                made = await synthesize(
+                    agent, tasks, rule.score, spec, options.seed, store=store, opinion=opinion, judged_by=judged_by
+                )
+                store.put_in_order(dict.fromkeys([*names, *store.names]))  # a larger count goes on from all of them
                 usage = [store.record(one.id)["meta"].get("usage", {}) for one in tasks]
         write_trajectories(made.kept, options.out / TRAJECTORIES)
         if options.sharegpt:
@@ -119,7 +141,33 @@ def run_synthesis(options: Options) -> SynthesisResults:
     with _planner(options) as planner:
         found = asyncio.run(work(planner))
     write(options.out / "synthesis.json", found)
+    if found.tasks == found.dropped.get(LOST):
+        raise InfrastructureError(
+            f"planner or tools answered none of {found.tasks} questions; run the same command again to go on"
+        )
     return found
+
+
+def _settings(options: Options, task: "EvaluationTask", planner: Planner, agent: "Agent") -> SynthesisSettings:
+    from thinkimg.evaluation.identity import asked_with, told_with
+
+    arguments = {name: value for name, value in options.planner_args.items() if name != "model"}
+    if planner.found is None:
+        asked = {"backend": "scripted", **told_with(planner.asking, agent)}
+    else:
+        asked = asked_with(planner.found, options.planner, arguments, planner.asking, agent)
+    data = options.data
+    if data is not None and "://" not in data:
+        path, mark, query = data.partition("?")
+        data = f"{Path(path).resolve()}{mark}{query}"
+    return SynthesisSettings(
+        task=task.name,
+        chains=dict(planner.chains),
+        data=data,
+        split=options.split or "train",
+        seed=options.seed,
+        **asked,
+    )
 
 
 @contextmanager
@@ -136,8 +184,8 @@ def _planner(options: Options) -> Iterator[Planner]:
         if unknown := options.chains.keys() - CHAINS.keys():
             raise UserError(f"there is no chain {min(unknown)!r}; there are {', '.join(CHAINS)}", "--chain")
         asked = asking(None, **given)
-        scripted = ScriptedPlanner(get_format(asked.format), options.chains or dict.fromkeys(CHAINS, 1.0))
-        yield Planner(scripted, asked, options.servers or ())
+        chains = options.chains or dict.fromkeys(CHAINS, 1.0)
+        yield Planner(ScriptedPlanner(get_format(asked.format), chains), asked, options.servers or (), chains=chains)
         return
     written = str(arguments.pop("model", "") or "")
     if not written:
@@ -146,4 +194,4 @@ def _planner(options: Options) -> Iterator[Planner]:
     print(f"planner's {found}", file=sys.stderr)
     with ready(found, options.servers, options.secrets) as (found, servers):
         model = make_model(found, options.planner, arguments, "--planner-args")
-        yield Planner(model, asking(found.trained, **given), servers, found.trained)
+        yield Planner(model, asking(found.trained, **given), servers, found.trained, found)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from thinkimg.api.pod_contract import ResultRow, State, TerminationMessage, Variable
+from thinkimg.errors import full_disk
 from thinkimg.results import ModelFigures
 
 
@@ -32,7 +33,10 @@ def last_words(stage: str, rank: int = 0) -> Iterator[LastWords]:
         state = "Interrupted"
         raise
     except BaseException as error:
-        reason = str(error) or type(error).__name__
+        full = full_disk(error)
+        reason = str(full or error) or type(error).__name__
+        if full is not None:
+            raise full from error
         raise
     finally:
         path = os.environ.get(Variable.TERMINATION_LOG)
@@ -46,7 +50,7 @@ def last_words(stage: str, rank: int = 0) -> Iterator[LastWords]:
 def _row(model: str, figures: ModelFigures) -> ResultRow:
     return ResultRow(
         model=model,
-        accuracy=f"{figures.accuracy or 0:.3f}",
-        ci95=[f"{value:.3f}" for value in figures.ci95 or ()],
+        accuracy="" if figures.bounds else f"{figures.accuracy or 0:.3f}",
+        ci95=[f"{value:.3f}" for value in figures.bounds or figures.ci95 or ()],
         tool_calls_per_answer=f"{figures.tool_calls_per_answer or 0:.2f}",
     )

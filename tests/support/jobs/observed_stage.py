@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,7 @@ from tests.support.training.scripted_agent import World
 from thinkimg.agent.formats import Call, OpenThinkIMG, Parsed
 from thinkimg.api import parse_manifest
 from thinkimg.errors import InfrastructureError, ModelError, UserError
+from thinkimg.evaluation.origins import origins_of_stages
 from thinkimg.evaluation.seeds import write_table
 from thinkimg.image import Image
 from thinkimg.jobs.environment import environment_of_stage
@@ -30,13 +31,14 @@ from thinkimg.jobs.layout import Run
 from thinkimg.jobs.stages.context import Context
 from thinkimg.jobs.stages.stage import _work_of
 from thinkimg.jsonfile import write
+from thinkimg.models import judge
 from thinkimg.models.chat import Reply, TokenModel
 from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.models.pretrained import LoadedModel
-from thinkimg.results import EvaluateDone, RunResults, SFTDone, SynthesizeDone
+from thinkimg.results import EvaluateDone, RunResults, SFTDone, SynthesizeDone, Tokens
 from thinkimg.tools.registry import find_tool
 from thinkimg.tools.tool import ToolResult
-from thinkimg.training import judge, sft
+from thinkimg.training import sft
 from thinkimg.training.grpo import ToolGRPOTrainer, config
 from thinkimg.training.step_log import StepRecord
 from thinkimg.trajectory import Task, Trajectory, write_trajectories
@@ -76,6 +78,7 @@ def manifest(block: str, settings: Mapping[str, Any]) -> str:
         "stages": [
             {"name": "cold", "type": "Synthesize", "synthesize": {"trajectories": 3}},
             {"name": "later", "type": "Synthesize", "synthesize": {"trajectories": 3}},
+            {"name": "earlier", "type": "SFT", "sft": {}},
             {"name": "before", "type": "SFT", "sft": {}},
             {"name": "it", "type": kind, block: settings},
         ],
@@ -105,9 +108,9 @@ class Crowd:
 class Words:
     """The model: calls OCR, answers wrongly or rightly, or says what cannot be parsed, as the request's seed has it."""
 
-    def __init__(self, world: World, references: Mapping[str, str], luck: float) -> None:
+    def __init__(self, world: World, references: Mapping[str, str], luck: float, fates: Sequence[str]) -> None:
         self.family = world.family
-        self.references, self.luck = references, luck
+        self.references, self.luck, self.fates = references, luck, fates
         self.crowd = Crowd()
         self.asked: set[tuple[float, int]] = set()
         self.prompts: set[str] = set()
@@ -125,7 +128,7 @@ class Words:
 
     def _text(self, chance: random.Random, request: GenerationRequest, begun: str) -> str:
         called = "DrawHor" if chance.random() < 0.5 else "OCR"
-        fate = chance.choice(["fine", "fine", "lost", "refused"])
+        fate = chance.choice(self.fates)
         call = {"name": "OCR", "arguments": {"image": "img_1", "fate": fate, "for": called}}
         if '"actions": [' in begun:
             return json.dumps(call) + "]}"
@@ -189,7 +192,8 @@ class Endpoint:
             return Reply("0.5", "stop")
         if self.model == "repeats" and trajectory.rounds < 2:
             return Reply(OpenThinkIMG().write(Parsed("", (Call("Point", {"image": "img_1"}),))), "stop")
-        answer = "nothing" if self.model == "wrong" else trajectory.reference or ""
+        wrong = self.model == "sometimes-wrong" and seed % 2
+        answer = "nothing" if wrong else trajectory.reference or ""
         return Reply(OpenThinkIMG().write(Parsed("", answer=answer)), "stop")
 
 
@@ -218,9 +222,10 @@ class Observed:
         parsed = parse_manifest(manifest(block, settings))
         self.context = Context(parsed.job(), Run(folder / "run"), TOOLS, ["http://tools"], data_folder=folder)
         asked = [task for split in ("train", "validation", "test") for task in self.context.tasks(split)]
-        self.words = Words(
-            self.world, {task.question: task.reference or "" for task in asked}, 0.4 if block == "evaluate" else 0.07
-        )
+        references = {task.question: task.reference or "" for task in asked}
+        # An evaluation that lost answers has no figures to look at.
+        luck, lost = (0.4, "fine") if block == "evaluate" else (0.07, "lost")
+        self.words = Words(self.world, references, luck, ("fine", "fine", lost, "refused"))
         self.tools = Tools()
 
     def run(self) -> dict[str, Any]:
@@ -250,11 +255,12 @@ class Observed:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         run = self.context.run
-        for number, name in enumerate(("cold", "later", "before", "it")):
+        for number, name in enumerate(("cold", "later", "earlier", "before", "it"), start=1):
             run.stage(name).mkdir(parents=True, exist_ok=True)
-            if name != "it":
-                kind = SFTDone if name == "before" else SynthesizeDone
-                run.finish(name, kind(seconds=10.0 * (number + 1)))
+            if name in ("earlier", "before"):
+                run.finish(name, SFTDone(seconds=10.0 * number, tokens=Tokens(trained=1000 * number)))
+            elif name != "it":
+                run.finish(name, SynthesizeDone(seconds=10.0 * number))
         agent = self.context.agent(TokenModel(self.world.family, self.words), self.tools)
         for name, count in (("cold", 2), ("later", 3)):
             trajectories = []
@@ -318,6 +324,7 @@ class Observed:
             self.seen["counts"] = (record.refilled, record.flat, record.fork_attempts, record.forked)
             self.seen["weights"] = list(trainer.args.reward_weights)
             self.seen["adapters"] = _adapters(trainer.model)
+            self.seen["tokens of a pass"] = trainer.tokens_per_pass
             self.seen["corrected"] = trainer.use_vllm
 
         return train
@@ -334,6 +341,7 @@ class Observed:
                     "seconds": [
                         getattr(callback, "max_seconds", None) for callback in trainer.callback_handler.callbacks
                     ],
+                    "tokens limit": [getattr(one, "limit", None) for one in trainer.callback_handler.callbacks],
                     "adapters": _adapters(trainer.model),
                 }
             )
@@ -353,7 +361,8 @@ class Observed:
             for figures in self.done.models.values():
                 figures.seconds = None
             run = self.context.run
-            write(run.results, RunResults(job="observed", seed=0, models=self.done.models))
+            stages = origins_of_stages(self.context.job.spec.stages)
+            write(run.results, RunResults(job="observed", seed=0, models=self.done.models, stages=stages))
             resamples = self.context.job.spec.resamples
             table = write_table([run.path], self.folder / "table", resamples=resamples)
             self.seen["table"] = table.mean.model_dump_json()

@@ -36,7 +36,7 @@ def small_documents() -> list[dict[str, Any]]:
         if "gate" in sft:
             sft["gate"] |= {"minSampledAccuracy": 0.0, "questions": 4}
         if grpo:
-            grpo |= {"maxSteps": 5, "promptsPerStep": 2, "numGenerations": 2}
+            grpo |= {"maxSteps": 5, "promptsPerStep": 2, "numGenerations": 2, "allowNoLearning": True}
     rl = next(stage["grpo"] for stage in spec["stages"] if stage["name"] == "v-toolrl")
     rl |= {"maxSteps": 8, "refill": True, "toolConcurrency": 2, "args": {"gradient_accumulation_steps": 2}}
     spec["stages"][1]["sft"]["args"] = {"gradient_accumulation_steps": 2}

@@ -49,12 +49,12 @@ def test_text_rl_and_v_toolrl_have_the_same_budget(demo: ToolRLJob) -> None:
     assert text.model_copy(update={"tool_use": "Enabled"}) == tools
 
 
-def test_sft_runs_in_two_processes_and_sft_long_takes_the_time_of_rl(demo: ToolRLJob) -> None:
+def test_sft_runs_in_two_processes_and_sft_long_has_as_many_tokens_as_rl(demo: ToolRLJob) -> None:
     assert demo.spec.stage("sft").world_size == 2
     longer = demo.spec.stage("sft-long").sft
     assert longer is not None
-    assert longer.max_seconds is not None
-    assert longer.max_seconds.from_stage == "v-toolrl"
+    assert longer.max_tokens is not None
+    assert longer.max_tokens.from_stage == "v-toolrl"
 
 
 def test_one_example_of_every_tool_is_shipped() -> None:

@@ -123,7 +123,6 @@ IGNORED = [
     (setting("spec.storage.size", "1Gi"), "spec.storage"),
     (setting("spec.scheduling.gang", "Volcano"), "spec.scheduling"),
     (setting("spec.managedBy", "example.com/other"), "spec.managedBy"),
-    (setting("spec.stages.3.nodes", 2), "spec.stages[3].nodes"),
     (setting("spec.stages.0.procsPerNode", 2), "spec.stages[0].procsPerNode"),
 ]
 

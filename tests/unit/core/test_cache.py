@@ -114,6 +114,14 @@ def test_a_wider_bound_keeps_what_is_there_and_a_narrower_one_changes_nothing() 
     assert kept(filled(cache, "c")) == "abc"
 
 
+def test_a_bound_that_is_set_counts_at_once() -> None:
+    cache = filled(BoundedCache(30), "abc")
+    cache.bound(15)
+    assert (kept(cache), cache.evictions) == ("c", 2)
+    cache.bound(30)
+    assert kept(filled(cache, "de")) == "cde"
+
+
 def test_what_is_cleared_or_dropped_frees_its_bytes_and_is_no_eviction() -> None:
     cache = filled(BoundedCache(30), "abc")
     cache.drop("a")

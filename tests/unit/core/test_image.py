@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import ImageFile, ImageOps
 
+from tests.support.data.odd_pictures import ODD_PICTURES, OddPicture
 from thinkimg import image as image_module
 from thinkimg.cache import BoundedCache
 from thinkimg.image import MAX_PIXELS, Image, ImageDecodeError, handle, keep_decoded_pictures
@@ -102,8 +103,112 @@ def test_transparency_is_laid_on_white_and_grey_becomes_rgb(mode: str, colour: A
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 @pytest.mark.parametrize(("value", "seen"), [(0, 0), (256, 1), (32768, 128), (65535, 255)])
 def test_sixteen_bits_are_scaled_to_eight(format: str, value: int, seen: int) -> None:
-    data = encoded(Pillow.new("I;16", (3, 2), value), format)
-    assert Image.from_bytes(data).pixels().getpixel((2, 1)) == (seen, seen, seen)
+    picture = Pillow.new("I;16", (3, 2), value)
+    picture.putpixel((0, 0), 65535)  # of a TIFF only the largest value says how many bits are used
+    assert Image.from_bytes(encoded(picture, format)).pixels().getpixel((2, 1)) == (seen, seen, seen)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dark", "light", "seen"),
+    [
+        ("<u2", 1000, 4095, (62, 255)),  # 12 bits in 16
+        ("<u2", 300, 1023, (75, 255)),
+        ("<u2", 100, 250, (100, 250)),  # 8 bits in 16
+        ("<u2", 0, 1, (0, 255)),  # a mask
+        ("<u2", 1, 5, (0, 255)),
+        ("<i4", 100, 200, (100, 200)),
+        ("<i4", 10_000, 60_000, (39, 233)),
+        ("<i4", 70_000, 90_000, (0, 255)),
+        ("<i4", -500, 500, (0, 255)),
+        ("<i2", -30, 30, (0, 255)),
+        ("<f4", 0.25, 1.0, (64, 255)),
+        ("<f4", 25.0, 255.0, (25, 255)),
+        ("<f4", 0.0, 0.001, (0, 255)),
+        ("<f4", 300.0, 1200.0, (19, 75)),  # metres above the sea
+        ("<f4", -1.0, 1.0, (0, 255)),
+        ("<f4", 1e30, 3e38, (0, 255)),
+        ("<f4", float("nan"), 0.5, (0, 128)),
+        ("<f4", float("inf"), 0.5, (255, 128)),
+    ],
+)
+def test_a_tiff_of_many_bits_is_never_black(kind: str, dark: float, light: float, seen: tuple[int, int]) -> None:
+    values = np.full((4, 6), dark, np.dtype(kind))
+    values[:, 3:] = light
+    pixels = Image.from_bytes(encoded(Pillow.fromarray(values), "TIFF")).pixels()
+    assert (pixels.getpixel((1, 1)), pixels.getpixel((4, 1))) == tuple((one,) * 3 for one in seen)
+
+
+@pytest.mark.parametrize(("largest", "refused"), [(4095, True), (65535, False)])
+def test_a_coloured_tiff_of_12_bits_in_16_is_refused_by_name(largest: int, refused: bool) -> None:
+    """Pillow writes none."""
+    strip = struct.pack("<3H", largest, 0, 0) * 4
+    tags = [(256, 3, 2), (257, 3, 2), (258, 3, 0), (259, 3, 1), (262, 3, 2), (273, 4, 0), (277, 3, 3), (278, 3, 2),
+            (279, 4, len(strip))]  # fmt: skip
+    after = 8 + 2 + 12 * len(tags) + 4
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    for tag, kind, value in tags:
+        count, value = (3, after) if tag == 258 else (1, after + 6 if tag == 273 else value)
+        data += struct.pack("<HHII", tag, kind, count, value)
+    data += struct.pack("<I3H", 0, 16, 16, 16) + strip
+    if refused:
+        with pytest.raises(ImageDecodeError, match="a TIFF whose colours have 16 bits and use 12 or fewer"):
+            Image.from_bytes(data).pixels()
+    else:
+        assert Image.from_bytes(data).pixels().getpixel((0, 0)) == RED
+
+
+# ---- to endpoints ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_what_every_decoder_reads_alike_is_sent_as_it_is(format: str) -> None:
+    image = Image.from_bytes(encoded(flag(), format))
+    assert image.as_sent() is image
+    assert image.as_sent() is image, "and not decoded again"
+
+
+@pytest.mark.parametrize("format", ["WEBP", "GIF", "BMP", "TIFF"])
+def test_what_some_endpoints_refuse_is_sent_as_png(format: str) -> None:
+    image = Image.from_bytes(encoded(flag(), format))
+    sent = image.as_sent()
+    assert sent.media_type == "image/png"
+    assert sent.pixels().tobytes() == image.pixels().tobytes()
+
+
+@pytest.mark.parametrize("odd", ODD_PICTURES.values(), ids=ODD_PICTURES)
+def test_an_endpoint_sees_what_the_tools_see(odd: OddPicture) -> None:
+    image = Image.from_bytes(odd.data)
+    sent = image.as_sent()
+    assert sent.media_type in ("image/png", "image/jpeg")
+    with Pillow.open(io.BytesIO(sent.data)) as opened:
+        plain = opened.convert("RGB")  # what a server does that knows of nothing else
+    for place, colour in odd.places:
+        seen = plain.getpixel(place)
+        assert isinstance(seen, tuple)
+        assert max(abs(a - b) for a, b in zip(seen, colour, strict=True)) <= 4
+
+
+def test_phones_files_of_several_pictures_are_sent_byte_for_byte() -> None:
+    sent = Image.from_bytes(ODD_PICTURES["MPO"].data).as_sent()
+    assert sent.data == ODD_PICTURES["MPO"].data
+    assert sent.media_type == "image/jpeg"
+
+
+def test_a_large_photograph_is_sent_as_jpeg_and_upright() -> None:
+    noise = Pillow.effect_noise((1600, 1600), 90).convert("RGB")
+    for data in (encoded(noise, "BMP"), encoded(noise, "JPEG", exif=exif(6))):
+        sent = Image.from_bytes(data).as_sent()
+        assert sent.media_type == "image/jpeg"
+        assert len(sent.data) < 5_000_000
+        with Pillow.open(io.BytesIO(sent.data)) as opened:
+            assert opened.getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
+def test_a_truncated_file_is_not_sent(format: str) -> None:
+    data = encoded(Pillow.effect_noise((64, 64), 90).convert("RGB"), format)
+    with pytest.raises(ImageDecodeError):
+        Image.from_bytes(data[: len(data) * 2 // 3]).as_sent()
 
 
 def test_sixteen_bits_with_a_transparent_value_are_a_picture() -> None:

@@ -124,3 +124,9 @@ def test_a_report_reads_the_log_of_a_stage(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text("\n\n".join(json.dumps(step(number), ensure_ascii=False) for number in (1, 2, 2)), encoding="utf-8")
     assert [line.model_dump(exclude_unset=True) for line in read_log(path)] == [step(1), step(2)]
+
+
+def test_numbers_that_are_not_finite_are_written_as_null(tmp_path: Path) -> None:
+    """`NaN` is a word of Python's, not of JSON's: other readers refuse the whole file."""
+    jsonl.append({"reward": float("nan"), "all": [1.0, float("inf"), {"x": float("-inf")}]}, tmp_path / "log")
+    assert (tmp_path / "log").read_text() == '{"reward": null, "all": [1.0, null, {"x": null}]}\n'

@@ -185,7 +185,13 @@ def test_a_number_that_is_not_finite_is_null(value: float, tmp_path: Path) -> No
 
 def test_a_file_is_written_whole_and_only_with_declared_fields(tmp_path: Path) -> None:
     write(tmp_path / "done.json", GRPODone(seconds=2.0))
-    assert document(tmp_path / "done.json") == {"kind": "done", "version": VERSION, "seconds": 2.0, "type": "GRPO"}
+    assert document(tmp_path / "done.json") == {
+        "kind": "done",
+        "version": VERSION,
+        "seconds": 2.0,
+        "type": "GRPO",
+        "tokens": None,
+    }
     with pytest.raises(ValueError, match="Extra inputs are not permitted"):
         GRPODone.model_validate({"kind": "done", "sceonds": 2.0})
 

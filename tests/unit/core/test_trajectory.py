@@ -1,6 +1,7 @@
 """The record's invariants, for conversations of every structure."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, Message, TextBlock, ToolCallBlock, ToolResultBlock
 from thinkimg.trajectory import InvariantError, Trajectory, Turn, read_trajectories, write_trajectories
+from thinkimg.viewer.sample import as_record
 
 PLACEHOLDER = 7
 PICTURES = [Image.from_pixels(Pillow.new("RGB", (2 + n, 3), (40 * n, 0, 0))) for n in range(5)]
@@ -222,3 +224,19 @@ def test_the_file_holds_hashes_not_bytes(tmp_path: Path) -> None:
     assert record["images"] == {
         "img_1": {"sha256": PICTURES[0].sha256, "width": 2, "height": 3, "media_type": "image/png"}
     }
+
+
+def test_a_file_with_numbers_that_were_not_finite_is_read_and_shown(tmp_path: Path) -> None:
+    """Such a run could be neither reported nor viewed."""
+    turn = Turn(
+        message=Message(role="assistant", content=[]), tokens=[1, 2], mask=[True, True], logprobs=[-1.0, -math.inf]
+    )
+    trajectory = Trajectory(question="?", turns=[turn], rewards={"bad": math.nan, "good": 1.0})
+    path = tmp_path / "step-000001.jsonl"
+    write_trajectories([trajectory], path)
+    assert "NaN" not in path.read_text()
+    (read,) = read_trajectories(path)
+    assert read.rewards == {"good": 1.0}
+    assert [math.isnan(value) for value in read.logprobs] == [False, True]
+    shown = as_record(read)
+    assert (shown["rewards"], shown["turns"][0]["logprobs"]) == ({"good": 1.0}, [-1.0, None])

@@ -10,7 +10,8 @@ from thinkimg.api.v1alpha1 import parse_manifest
 from thinkimg.api.v1alpha1.toolrljob import ToolRLJobSpec
 from thinkimg.errors import UserError
 from thinkimg.jobs.environment import environment_of_stage
-from thinkimg.jobs.runner.run import _run_processes, servers_of
+from thinkimg.jobs.runner.processes import run_processes
+from thinkimg.jobs.runner.run import servers_of
 
 PLANNER = {"type": "Model", "model": {"baseUrl": "http://h/v1", "name": "m", "secretRef": {"name": "planner"}}}
 
@@ -89,11 +90,11 @@ def test_processes_of_a_stage_get_the_variables_and_share_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("thinkimg.jobs.runner.run.available_cores", lambda: 4)
+    monkeypatch.setattr("thinkimg.jobs.runner.processes.available_cores", lambda: 4)
     said: list[str] = []
     command = ["sh", "-c", 'echo "$GREETING $RANK of $WORLD_SIZE with $OMP_NUM_THREADS threads"']
-    _run_processes(command, 2, {"GREETING": "hello"}, tmp_path / "log", "stage", said.append)
+    run_processes(command, 2, {"GREETING": "hello"}, tmp_path / "log", 2, said.append)
     assert said == ["hello 0 of 2 with 2 threads\n"]
-    _run_processes(command, 2, {"GREETING": "hi", "OMP_NUM_THREADS": "1"}, tmp_path / "log", "stage", said.append)
+    run_processes(command, 2, {"GREETING": "hi", "OMP_NUM_THREADS": "1"}, tmp_path / "log", 2, said.append)
     assert said[1:] == ["hi 0 of 2 with 1 threads\n"]
     assert "hello 1 of 2 with 2 threads\n" in (tmp_path / "log").read_text()

@@ -63,7 +63,7 @@ SYNTHESIZE = {
     "planner.model.secretRef.key": Change(planned(secretRef={"name": "keys", "key": "second"}), planned()),
     "filters": Change({"filters": {"maxToolErrors": 9}}),
     "filters.requireCorrect": Change(
-        {"filters": {"requireCorrect": False}, **planned(name="wrong")}, planned(name="wrong")
+        {"filters": {"requireCorrect": False}, **planned(name="sometimes-wrong")}, planned(name="sometimes-wrong")
     ),
     "filters.maxToolErrors": Change({"filters": {"maxToolErrors": 9}}),
     "filters.minToolCalls": Change({"filters": {"minToolCalls": 1}}),
@@ -80,6 +80,8 @@ SFT = {
     "toolUse": Change({"toolUse": "Disabled"}),
     "epochs": Change({"epochs": 3.0}),
     "maxSteps": Change({"maxSteps": 7}),
+    "maxTokens": Change({"maxTokens": {"fromStage": "before"}}),
+    "maxTokens.fromStage": Change({"maxTokens": {"fromStage": "earlier"}}, {"maxTokens": {"fromStage": "before"}}),
     "maxSeconds": Change({"maxSeconds": {"fromStage": "cold"}}),
     "maxSeconds.fromStage": Change({"maxSeconds": {"fromStage": "later"}}, {"maxSeconds": {"fromStage": "cold"}}),
     "batchSize": Change({"batchSize": 16}),
@@ -120,7 +122,8 @@ GRPO = {
     "zeroStage": Change({"zeroStage": 2}),
     "maxRounds": Change({"maxRounds": 2}, seen=("groups", "trl")),
     "maxTokensPerTurn": Change({"maxTokensPerTurn": 64}, seen=("sampling", "trl")),
-    "maxSecondsPerTrajectory": Change({"maxSecondsPerTrajectory": 0.001}),
+    "maxTokens": Change({"maxTokens": 100}, seen=("sampling",)),
+    "maxSecondsPerTrajectory": Change({"maxSecondsPerTrajectory": 1e-6}, {"concurrency": 1}),
     "rewards": Change({"rewards": [{"name": "format"}]}),
     "rewards[].name": Change({"rewards": [{"name": "tests.support.jobs.observed_stage:thrift"}]}),
     "rewards[].weight": Change(
@@ -137,6 +140,7 @@ GRPO = {
     "rewards[].judge.model": Change(judged(model="larger"), judged()),
     "rewards[].judge.apiKeyVariable": Change(judged(apiKeyVariable="JUDGE_KEY"), judged()),
     "rewards[].judge.criteria": Change(judged(criteria="Is it short?"), judged()),
+    "tokensPerPass": Change({"tokensPerPass": 64}),
     "microBatch": Change({"microBatch": 4}),
     "concurrency": Change({"concurrency": 1}),
     "toolConcurrency": Change({"toolConcurrency": 1}),
@@ -154,7 +158,10 @@ EVALUATE = {
     "questions": Change({"questions": 2}),
     "sampled": Change({"sampled": False}),
     "temperature": Change({"temperature": 0.5}),
-    "bootstrap": Change({"bootstrap": 100}),
+    "samples": Change({"samples": 2}, seen=("files", "done")),
+    "bootstrap": Change(
+        {"bootstrap": 100}, {"models": ["before", "base"], "questions": 13}
+    ),  # intervals of a difference
     "concurrency": Change({"concurrency": 1}),
 }
 ALWAYS = {"synthesize": {"trajectories": 12}, "sft": {}, "grpo": {"promptsPerStep": 4}, "evaluate": MODELS}
@@ -224,7 +231,7 @@ def drop_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drop_filters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thinkimg.synthesis.synthesize.refuse", lambda filters, *others: refuse(Filters(), *others))
+    monkeypatch.setattr("thinkimg.synthesis.synthesize.refuse", lambda _, trajectory: refuse(Filters(), trajectory))
 
 
 def drop_questions(monkeypatch: pytest.MonkeyPatch) -> None:

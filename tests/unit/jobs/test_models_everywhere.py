@@ -143,7 +143,10 @@ def test_every_command_that_asks_takes_an_endpoint_by_its_address(here: Path, co
     server, url = start()
     try:
         found = COMMANDS[command](f"{url}#some/model")
-        assert found.exception is None, found.exception
+        if command == "judge":  # the endpoint's reply is a call, which is no verdict
+            assert "the judge says neither Yes nor No" in str(found.exception)
+        else:
+            assert found.exception is None, found.exception
     finally:
         server.shutdown()
 
@@ -166,6 +169,10 @@ def test_the_older_way_to_name_an_endpoint_works_on(here: Path) -> None:
 # ---- what a run's model brings --------------------------------------------------------------------------------------
 
 
+TRAINED = "prompt compact with a system prompt of its own, tools DrawHorizontalLineByY, Crop"
+OWN_PROMPT = "You see for yourself. Tools: Crop(image, box) DrawHorizontalLineByY(image, y) Be brief."
+
+
 def settings(folder: str) -> dict[str, Any]:
     return json.loads((Path(folder) / "charts" / "settings.json").read_text())
 
@@ -173,12 +180,16 @@ def settings(folder: str) -> dict[str, Any]:
 def test_a_runs_model_is_evaluated_as_it_was_trained_with_its_tools_started(here: Path) -> None:
     found = evaluate("runs/demo/v-toolrl")
     assert found.exception is None, found.exception
-    assert "format hermes, prompt compact, tools DrawHorizontalLineByY, Crop" in found.stderr
+    assert (
+        "format hermes, prompt compact with a system prompt of its own, tools DrawHorizontalLineByY, Crop"
+        in found.stderr
+    )
     used = settings("out-0")
     assert (used["format"], used["prompt"], used["max_rounds"], used["max_tokens"]) == ("hermes", "compact", 3, 24)
     assert used["tools"] == ["Crop", "DrawHorizontalLineByY"]
     line = (here / "out-0" / "charts" / "trajectories.jsonl").read_text()
-    assert "DrawHorizontalLineByY" in line, "its prompt names the tools"
+    assert OWN_PROMPT in line, "the run's own words, with the tools where it wants them"
+    assert used["system_prompt"] == "You see for yourself. {tools} Be brief."
 
 
 def test_what_is_said_goes_before_what_was_trained(here: Path) -> None:
@@ -206,8 +217,11 @@ def test_an_exported_model_brings_the_same(here: Path) -> None:
     assert "v-toolrl" in (here / "exported" / "README.md").read_text()
     found = ask("exported")
     assert found.exception is None, found.exception
-    assert "format hermes, prompt compact, tools DrawHorizontalLineByY, Crop" in found.stderr
-    assert "DrawHorizontalLineByY" in (here / "asked.jsonl").read_text()
+    assert (
+        "format hermes, prompt compact with a system prompt of its own, tools DrawHorizontalLineByY, Crop"
+        in found.stderr
+    )
+    assert OWN_PROMPT in (here / "asked.jsonl").read_text()
 
 
 def test_an_exported_adapter_is_a_whole_model(here: Path) -> None:
@@ -246,6 +260,7 @@ def test_a_gateways_model_is_named_relative_to_its_file_and_is_asked_as_it_was_t
     assert type(served.format).__name__ == "Hermes"
     assert (served.prompt, served.rounds, served.tokens_per_turn) == ("compact", 3, 24)
     assert served.tools == ("DrawHorizontalLineByY", "Crop")
+    assert served.words == "You see for yourself. {tools} Be brief."
 
 
 def test_a_gateways_model_that_is_not_there_is_refused_with_its_name(here: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from thinkimg.errors import UserError
-from thinkimg.jobs.attempt import SupersededError, begin_attempt, check_attempt
+from thinkimg.jobs.attempt import SupersededError, begin_attempt, check_attempt, next_attempt
 from thinkimg.jobs.environment import mounted_path, tool_keys
 from thinkimg.jobs.runner.launch import exit_code, wants_torchrun
 
@@ -47,11 +47,30 @@ def test_an_attempt_that_was_given_up_saves_nothing(tmp_path: Path, monkeypatch:
     assert (tmp_path / "attempt").read_text() == "10\n"
 
 
-def test_without_a_number_nothing_is_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_is_started_by_hand_follows_the_last_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("THINKIMG_ATTEMPT", raising=False)
     begin_attempt(tmp_path)
+    (tmp_path / "half.jsonl").write_text("{")
+    begin_attempt(tmp_path)
     check_attempt(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["attempt"]
+    assert next_attempt(tmp_path) == 3
+
+
+def test_what_a_stage_goes_on_from_and_what_the_runner_writes_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINKIMG_ATTEMPT", "2")
+    for name in ("base", "sft", "removed", "servers"):
+        (tmp_path / name).mkdir()
+    for name in ("output.log", "identity.json", "tools.json"):
+        (tmp_path / name).touch()
+    begin_attempt(tmp_path, goes_on_from=["base", "sft"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "attempt", "base", "identity.json", "output.log", "servers", "sft",
+    ]  # fmt: skip
 
 
 def test_keys_belong_to_the_endpoint_of_their_number() -> None:

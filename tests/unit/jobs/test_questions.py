@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 
 from thinkimg.agent.agent import Agent
 from thinkimg.agent.tools import NoTools
-from thinkimg.api import Data, Dataset
+from thinkimg.api import Data, Dataset, QuestionSet
 from thinkimg.errors import UserError
 from thinkimg.jobs.stages import questions
 from thinkimg.jobs.stages.questions import UnaskedModel, load_tasks, load_trajectories
@@ -17,7 +17,7 @@ from thinkimg.trajectory import Trajectory, write_trajectories
 
 
 def data(uri: str, **others: Dataset) -> Data:
-    return Data(train=Dataset(uri=uri), **others)
+    return Data(train=QuestionSet(uri=uri), **others)
 
 
 def write(folder: Path, picture: bytes) -> None:
@@ -61,7 +61,7 @@ def test_a_revision_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_pat
     asked: list[str] = []
     monkeypatch.setattr(questions, "load_questions", lambda uri, *_, **__: asked.append(uri) or [])
     for uri in ("hf://o/n", "hf://o/n?limit=5"):
-        load_tasks(Data(train=Dataset(uri=uri, revision="v1")), "train", 0, tmp_path)
+        load_tasks(Data(train=QuestionSet(uri=uri, revision="v1")), "train", 0, tmp_path)
     assert asked == ["hf://o/n?revision=v1", "hf://o/n?limit=5&revision=v1"]
 
 

@@ -6,6 +6,7 @@ schema. `hack/generate_crds.py` writes the files that are installed.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -243,6 +244,21 @@ def _sentence(text: str) -> str:
 
 def to_yaml(definition: Schema) -> str:
     """The definition as a file: YAML that kubectl and helm take as it is."""
-    text = yaml.safe_dump(definition, sort_keys=False, width=110, allow_unicode=True)
+    text = yaml.safe_dump(_shared(definition, {}), sort_keys=False, width=110, allow_unicode=True)
     assert "{{" not in text, "helm would take {{ for an expression"
     return text
+
+
+def _shared(node: Any, known: dict[str, Any]) -> Any:
+    """Blocks that stand in several places as one object each, which YAML writes once and names where it stands again:
+    a definition of a megabyte is no use to kubectl."""
+    if isinstance(node, list):
+        return [_shared(item, known) for item in node]
+    if not isinstance(node, dict):
+        return node
+    shared = {key: _shared(value, known) for key, value in node.items()}
+    if "properties" in shared:
+        shared["properties"] = known.setdefault(json.dumps(shared["properties"]), shared["properties"])
+    if rules := shared.get("x-kubernetes-validations"):
+        shared["x-kubernetes-validations"] = known.setdefault(json.dumps(rules), rules)
+    return shared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from .resource import Block, Rule, Violation, refuse_all
 from .uris import DATA_URI, scheme_of
@@ -41,15 +41,23 @@ class Dataset(Block):
         return self
 
 
+class QuestionSet(Dataset):
+    """Questions with their pictures and answers."""
+
+    template: Annotated[str, Field(pattern=r"\{[^{}]+\}", max_length=20_000)] | None = None
+    """Words of a question, made of its row's columns, as in `"{question}\\n{options}"`: a list of texts becomes a
+    lettered line each; a brace itself is doubled. Default: the question as it is."""
+
+
 class Data(Block):
     """Questions to learn from, to choose settings with, and to measure on."""
 
-    train: Dataset
+    train: QuestionSet
     """Questions of Synthesize, SFT and GRPO."""
-    validation: Dataset | None = None
+    validation: QuestionSet | None = None
     """Questions for choices during the run, such as the gate of an SFT stage."""
     trajectories: Dataset | None = None
     """Ready-made trajectories for SFT stages without an earlier Synthesize stage: a `.jsonl` file that such a stage has
-    written, or OpenThinkIMG's conversations (ShareGPT) as a `.json` file or hub data set. Default: those of `train`."""
-    test: Dataset | None = None
+    written, or conversations (ShareGPT, LLaVA, OpenAI) as a file or hub data set. Default: those of `train`."""
+    test: QuestionSet | None = None
     """Questions of Evaluate, seen nowhere else. Needed by Evaluate stages of `split: test`."""

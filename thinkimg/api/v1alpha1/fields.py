@@ -79,7 +79,8 @@ VISION_TOOL: dict[str, Row] = {
 
 TOOL_RL_JOB: dict[str, Row] = {
     **honoured("spec.model", "spec.model.uri", "spec.model.revision", "spec.model.trustRemoteCode"),
-    **honoured("spec.model.minPixels", "spec.model.maxPixels", "spec.reportTo"),
+    **honoured("spec.model.minPixels", "spec.model.maxPixels", "spec.model.imageCacheSize", "spec.reportTo"),
+    **honoured("spec.model.thinking"),
     **honoured("spec.model.secretRef", "spec.model.secretRef.name", "spec.model.secretRef.key"),
     **honoured("spec.tools", "spec.tools[].name", "spec.seed"),
     **honoured("spec.data", *(f"spec.data.{split}" for split in ("train", "validation", "trajectories", "test"))),
@@ -88,14 +89,31 @@ TOOL_RL_JOB: dict[str, Row] = {
             f"spec.data.{split}.{name}"
             for split in ("train", "validation", "trajectories", "test")
             for name in ("uri", "revision")
-        )
+        ),
+        *(f"spec.data.{split}.template" for split in ("train", "validation", "test")),
     ),
     **honoured("spec.agent", "spec.agent.format", "spec.agent.prompt", "spec.agent.maxRounds"),
-    **honoured("spec.agent.maxTokensPerTurn", "spec.agent.maxSecondsPerTrajectory"),
+    **honoured("spec.agent.systemPrompt"),
+    **honoured("spec.agent.maxTokensPerTurn", "spec.agent.maxTokens", "spec.agent.maxSecondsPerTrajectory"),
     **ignored_on_cluster("Only `make table` repeats a run; a cluster runs one ToolRLJob per seed.", "spec.seeds"),
     **honoured("spec.stages", "spec.stages[].name", "spec.stages[].type", "spec.stages[].from"),
     **honoured("spec.stages[].nodes", "spec.stages[].procsPerNode"),
     **ignored_locally(NO_PODS, "spec.stages[].resources"),
+    **honoured(
+        *(
+            f"{owner}.scorer{name}"
+            for owner in ("spec", "spec.stages[]")
+            for name in (
+                "",
+                ".name",
+                ".judge",
+                ".judge.baseUrl",
+                ".judge.model",
+                ".judge.apiKeyVariable",
+                ".judge.criteria",
+            )
+        )
+    ),
     **honoured(
         "spec.stages[].synthesize",
         "spec.stages[].synthesize.trajectories",
@@ -122,6 +140,8 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].sft.toolUse",
         "spec.stages[].sft.epochs",
         "spec.stages[].sft.maxSteps",
+        "spec.stages[].sft.maxTokens",
+        "spec.stages[].sft.maxTokens.fromStage",
         "spec.stages[].sft.maxSeconds",
         "spec.stages[].sft.maxSeconds.fromStage",
         "spec.stages[].sft.batchSize",
@@ -139,6 +159,7 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].sft.gate.extendOnce",
         "spec.stages[].sft.dataFrom",
         "spec.stages[].sft.seed",
+        "spec.stages[].sft.allowNoLearning",
         "spec.stages[].sft.args",
     ),
     **honoured(
@@ -163,6 +184,7 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].grpo.zeroStage",
         "spec.stages[].grpo.maxRounds",
         "spec.stages[].grpo.maxTokensPerTurn",
+        "spec.stages[].grpo.maxTokens",
         "spec.stages[].grpo.maxSecondsPerTrajectory",
         "spec.stages[].grpo.rewards",
         "spec.stages[].grpo.rewards[].name",
@@ -174,6 +196,7 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].grpo.rewards[].judge.model",
         "spec.stages[].grpo.rewards[].judge.apiKeyVariable",
         "spec.stages[].grpo.rewards[].judge.criteria",
+        "spec.stages[].grpo.tokensPerPass",
         "spec.stages[].grpo.microBatch",
         "spec.stages[].grpo.concurrency",
         "spec.stages[].grpo.toolConcurrency",
@@ -182,6 +205,7 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].grpo.refillGroups",
         "spec.stages[].grpo.forkGroups",
         "spec.stages[].grpo.maskTruncated",
+        "spec.stages[].grpo.allowNoLearning",
         "spec.stages[].grpo.args",
     ),
     **honoured(
@@ -191,6 +215,7 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].evaluate.questions",
         "spec.stages[].evaluate.sampled",
         "spec.stages[].evaluate.temperature",
+        "spec.stages[].evaluate.samples",
         "spec.stages[].evaluate.concurrency",
     ),
     **ignored_on_cluster(
@@ -203,7 +228,7 @@ TOOL_RL_JOB: dict[str, Row] = {
     **honoured("spec.env", "spec.env[].name", "spec.env[].value", "spec.env[].valueFrom"),
     **honoured("spec.secretRefs", "spec.secretRefs[].name"),
     **ignored_locally("A local run imports the modules from PYTHONPATH.", "spec.code"),
-    **ignored_locally("A stage that was interrupted here starts again from its beginning.", "spec.checkpoint"),
+    **honoured("spec.checkpoint", "spec.checkpoint.everySteps", "spec.checkpoint.keep"),
     **ignored_locally("A local run keeps everything in its run folder.", "spec.storage"),
     **ignored_locally("A local run stops at a failure; started again, it goes on.", "spec.failurePolicy"),
     **refused_locally("A local run begins when it is started; Ctrl-C suspends it.", "spec.suspend"),
@@ -212,7 +237,10 @@ TOOL_RL_JOB: dict[str, Row] = {
     **ignored_locally("No controller is at work here.", "spec.managedBy"),
 }
 
+_ENDS = "It says only whether a training without any gradient ends the run; tests/training/test_soundness.py tries it."
 CHANGES_NOTHING: dict[str, str] = {
+    "spec.stages[].sft.allowNoLearning": _ENDS,
+    "spec.stages[].grpo.allowNoLearning": _ENDS,
     "spec.stages[].grpo.lora.dropout": "Every value but 0 is refused: the loss must see what was sampled from.",
 }
 """Fields of the stages' blocks that change nothing in what a stage makes, each with the reason. All others do: a test

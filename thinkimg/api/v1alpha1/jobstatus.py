@@ -80,9 +80,9 @@ class Result(Block):
     model: str
     """Stage name, or `base`."""
     accuracy: str
-    """Greedy accuracy, 0 to 1, as in "0.778"."""
+    """Greedy accuracy, 0 to 1, as in "0.778"; empty where answers were lost to the infrastructure."""
     ci95: Annotated[list[str], Field(max_length=2)] = Field(default_factory=list)
-    """Lower and upper end of the 95 % interval."""
+    """Lower and upper end of the 95 % interval; where answers were lost, what the accuracy is at least and at most."""
     tool_calls_per_answer: str = ""
     """Mean number of calls, as in "1.4"."""
 

@@ -161,7 +161,7 @@ def _uris(job: ToolRLJob) -> Iterator[tuple[Loc, str]]:
 
 def _single_process_stages(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
     for index, stage in enumerate(job.spec.stages):
-        if stage.world_size > 1 and stage.type in ("Synthesize", "Evaluate"):
+        if stage.nodes * stage.procs_per_node > 1 and stage.type == "Synthesize":
             loc: Loc = ("spec", "stages", index, "nodes" if stage.nodes > 1 else "procsPerNode")
             message = "it is ignored in a local run"
             yield manifest.problem(_document(job), loc, message, f"{stage.type} runs as one process here.")

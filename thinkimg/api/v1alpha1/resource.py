@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, NoReturn, cast
 
@@ -245,6 +246,33 @@ Quantity = Annotated[
     # No rule: what a rule costs on a value of either type cannot be bounded.
     WithJsonSchema({"x-kubernetes-int-or-string": True, "minimum": 0, "maxLength": 32, "pattern": f"^{_QUANTITY}$"}),
 ]
+
+
+_BINARY = {f"{letter}i": 1024**power for power, letter in enumerate("KMGTPE", 1)}
+_DECIMAL = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
+_SIZE = r"[0-9]+(\.[0-9]+)?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
+_SIZES = "Write bytes as a whole number, or with a suffix, as in 2Gi, 512Mi or 0."
+
+
+def _is_size(value: str) -> str:
+    if len(value) > 32 or not re.fullmatch(_SIZE, value):
+        refuse(f'"{value}" is no amount of memory', _SIZES)
+    return value
+
+
+def bytes_of(size: str) -> int:
+    """Of a `MemorySize`, as in 2Gi."""
+    number = size.rstrip("kKMGTPEi")
+    return int(Decimal(number) * (_BINARY | _DECIMAL)[size.removeprefix(number)])
+
+
+MemorySize = Annotated[
+    str,
+    BeforeValidator(_quantity_text),
+    Checked(_is_size, ()),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "minimum": 0, "maxLength": 32, "pattern": f"^{_SIZE}$"}),
+]
+"""Bytes, as Kubernetes writes them."""
 Quantities = Annotated[dict[str, Quantity], Field(max_length=32)]
 """Amounts by name of the resource."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -17,26 +18,20 @@ _OPTION_OF = {"target_rate": "tool-use", "max_tokens": "length", "judge": "judge
 """Which reward a setting belongs to."""
 
 
-def _reward_name(name: str) -> str:
-    if name not in BUILT_IN_REWARDS and not re.fullmatch(f"{_FUNCTION}|{_PLUGIN}", name):
-        refuse(
-            f'there is no reward "{name}"',
-            f"{suggestion(name, BUILT_IN_REWARDS)} A function of your own is written module:function, one of an "
-            "installed package plugin/NAME.",
-        )
-    return name
+def _known_or_own(kind: str, known: Sequence[str]) -> Checked:
+    """One of the built-in names of a `kind`, a function of the user's own, or one of an installed package."""
+    own = "function of your own is written module:function, one of an installed package plugin/NAME."
 
+    def check(name: str) -> str:
+        if name not in known and not re.fullmatch(f"{_FUNCTION}|{_PLUGIN}", name):
+            refuse(f'there is no {kind} "{name}"', f"{suggestion(name, known)} A {own}")
+        return name
 
-_REWARD_NAME = Checked(
-    _reward_name,
-    (
-        Rule(
-            f"self in {list(BUILT_IN_REWARDS)} || self.matches('^({_FUNCTION}|{_PLUGIN})$')",
-            f"there is no such reward. Built in are {', '.join(BUILT_IN_REWARDS)}; a function of your own is written "
-            "module:function, one of an installed package plugin/NAME.",
-        ),
-    ),
-)
+    rule = Rule(
+        f"self in {list(known)} || self.matches('^({_FUNCTION}|{_PLUGIN})$')",
+        f"there is no such {kind}. Built in are {', '.join(known)}; a {own}",
+    )
+    return Checked(check, (rule,))
 
 
 class Judge(Block):
@@ -50,6 +45,37 @@ class Judge(Block):
     """Environment variable that holds the API key, from `spec.env` or `spec.secretRefs`; default: none is sent."""
     criteria: Annotated[str, Field(max_length=4000)] = "Does the answer say the same as the reference?"
     """The question that the judge answers with a number between 0 and 1."""
+
+
+SCORERS = (
+    "exact", "relaxed", "relaxed_normalised", "charxiv", "multiple_choice", "lmms_eval_vstar", "vlmevalkit_choice",
+    "openthinkimg_fuzzy", "judge"
+)  # fmt: skip
+
+
+class Scorer(Block):
+    """What decides whether an answer is right."""
+
+    cel = (
+        Rule(
+            "(self.name == 'judge') == has(self.judge)",
+            "the scorer judge needs judge: {baseUrl, model}; no other has it. Correct one of the two.",
+        ),
+    )
+
+    name: Annotated[str, _known_or_own("scorer", SCORERS)]
+    """`relaxed_normalised` (numbers within 5 %), `exact`, `multiple_choice` (by the row's `options`), another of those
+    that `thinkimg eval` has, `judge`, or a function of your own, written and found as a reward is: 1 is right."""
+    judge: Judge | None = None
+    """judge: who judges; it says yes or no."""
+
+    @model_validator(mode="after")
+    def _judge_belongs(self) -> Scorer:
+        if self.name == "judge" and self.judge is None:
+            refuse_all([Violation(("judge",), "nobody is named who judges", "Give baseUrl and model.")])
+        if self.name != "judge" and self.judge is not None:
+            refuse_all([Violation(("judge",), "it belongs to the scorer judge", "Remove it.")])
+        return self
 
 
 def _option_rules() -> tuple[Rule, ...]:
@@ -73,7 +99,7 @@ class Reward(Block):
 
     cel = _option_rules()
 
-    name: Annotated[str, _REWARD_NAME]
+    name: Annotated[str, _known_or_own("reward", BUILT_IN_REWARDS)]
     """`accuracy`; `format`; `tool-success` (share of calls that were not the model's mistake); `tool-use` (1 with a
     call that worked); `length` (1 up to `maxTokens` own tokens, falling to 0 at twice as many); `iou` (overlap of the
     answer's boxes with the reference's); `judge`; `module:function` from `spec.code`; or `plugin/NAME`, an entry point

@@ -37,6 +37,10 @@ JOB_RULES = (
         "sft.maxSeconds.fromStage names no earlier stage. Name one whose time this stage shall take.",
     ),
     Rule(
+        _each(f"!has(s.sft) || !has(s.sft.maxTokens) || {_earlier('s.sft.maxTokens.fromStage', _TRAINED)}"),
+        "sft.maxTokens.fromStage names no earlier stage of type SFT or GRPO. Name one, for its tokens.",
+    ),
+    Rule(
         _each(f"!has(s.sft) || !has(s.sft.dataFrom) || {_earlier('s.sft.dataFrom', _SYNTHESIZE)}"),
         "sft.dataFrom names no earlier stage of type Synthesize. Name one, or remove it.",
     ),
@@ -97,7 +101,7 @@ def violations_of_job(spec: JobSpec) -> Iterator[Violation]:
     for index, stage in enumerate(spec.stages):
         here: tuple[str | int, ...] = ("stages", index)
         yield from _start(spec, stage, index, (*here, "from"))
-        yield from _length(spec, stage, index, (*here, "sft", "maxSeconds", "fromStage"))
+        yield from _length(spec, stage, index, (*here, "sft"))
         yield from _trajectories(spec, stage, index, (*here, "sft", "dataFrom"))
         yield from _rows(spec, stage, index, (*here, "evaluate", "models"))
         yield from _split(spec, stage, (*here, "evaluate", "split"))
@@ -145,7 +149,12 @@ def _start(spec: JobSpec, stage: Stage, index: int, loc: tuple[str | int, ...]) 
 def _length(spec: JobSpec, stage: Stage, index: int, loc: tuple[str | int, ...]) -> Iterator[Violation]:
     if stage.sft and stage.sft.max_seconds:
         allowed = [earlier.name for earlier in spec.stages[:index]]
-        yield from _unknown_stage(spec, stage.sft.max_seconds.from_stage, index, allowed, "an earlier stage", loc)
+        place = (*loc, "maxSeconds", "fromStage")
+        yield from _unknown_stage(spec, stage.sft.max_seconds.from_stage, index, allowed, "an earlier stage", place)
+    if stage.sft and stage.sft.max_tokens:
+        allowed = [earlier.name for earlier in spec.stages[:index] if earlier.type in TRAINED_TYPES]
+        wanted, place = "an earlier stage of type SFT or GRPO", (*loc, "maxTokens", "fromStage")
+        yield from _unknown_stage(spec, stage.sft.max_tokens.from_stage, index, allowed, wanted, place)
 
 
 def _trajectories(spec: JobSpec, stage: Stage, index: int, loc: tuple[str | int, ...]) -> Iterator[Violation]:

@@ -31,14 +31,14 @@ from .resource import (
     refuse,
     refuse_all,
 )
-from .rewards import Reward, distinct_rewards
+from .rewards import Reward, Scorer, distinct_rewards
 from .trainer_args import grpo_args, sft_args
 from .uris import ENDPOINT_URL
 
 BASE = "base"
 """The model as `spec.model` names it, before any stage; reserved as a name of stages."""
 
-INHERITED_LIMITS = ("max_rounds", "max_tokens_per_turn", "max_seconds_per_trajectory")
+INHERITED_LIMITS = ("max_rounds", "max_tokens_per_turn", "max_tokens", "max_seconds_per_trajectory")
 """Limits of Synthesize and GRPO that are `spec.agent`'s where a stage does not say them."""
 
 ToolUse = Literal["Enabled", "Disabled"]
@@ -175,7 +175,7 @@ class FromStage(Block):
     """A length that another stage determines."""
 
     from_stage: StageName
-    """An earlier stage: train for as many seconds as it took."""
+    """An earlier stage: train for as long as it did."""
 
 
 class Lora(Block):
@@ -191,8 +191,8 @@ class Lora(Block):
     target_modules: Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=50)] = Field(
         default_factory=list
     )
-    """Names of the layers that get adapters, as in q_proj; default: every linear layer of the language model but the
-    head."""
+    """Names of the layers that get adapters, as in q_proj; default: every linear layer of the language model, with all
+    experts, but the head."""
 
 
 ZeroStage = Annotated[int, Field(ge=0, le=3)]
@@ -204,23 +204,28 @@ def _one_deepspeed(zero_stage: int, args: dict[str, Any]) -> None:
 
 
 class SFT(Block):
-    """Supervised fine-tuning. One of `epochs`, `maxSteps` and `maxSeconds` says how long; with none, one epoch."""
+    """Supervised fine-tuning. One of `epochs`, `maxSteps`, `maxTokens` and `maxSeconds` says how long; with none, one
+    epoch."""
 
     cel = (
         Rule(
-            "[has(self.epochs), has(self.maxSteps), has(self.maxSeconds)].filter(given, given).size() <= 1",
-            "more than one of epochs, maxSteps and maxSeconds is given. Keep the one that is meant.",
+            "[has(self.epochs), has(self.maxSteps), has(self.maxTokens), has(self.maxSeconds)]"
+            ".filter(given, given).size() <= 1",
+            "more than one of epochs, maxSteps, maxTokens and maxSeconds is given. Keep the one that is meant.",
         ),
     )
 
     tool_use: ToolUse = "Enabled"
     """`Disabled`: the same questions with their answers only, no schemas and no calls."""
     epochs: Annotated[float, Field(gt=0), Unit("passes over the data")] | None = None
-    """Length in epochs; 1 when neither this nor `maxSteps` nor `maxSeconds` is given."""
+    """Length in epochs; 1 when nothing else says how long."""
     max_steps: Steps | None = None
     """Length in optimiser steps."""
+    max_tokens: FromStage | None = None
+    """Length in tokens: as many as the named stage processed, generated and trained on together (`tokens` in its
+    `done.json`), padding left out. Makes a comparison of equal cost, the same on every machine."""
     max_seconds: FromStage | None = None
-    """Length in time: as long as the named stage took. Makes a comparison of equal cost."""
+    """Length in time: as long as the named stage took, which depends on what else the machine does."""
     batch_size: Annotated[int, Field(ge=1), Unit("trajectories")] = 32
     """Trajectories of one optimiser step, over all processes."""
     learning_rate: LearningRate = 1e-5
@@ -239,14 +244,18 @@ class SFT(Block):
     those of `data.trajectories`, or of `data.train`."""
     seed: Seed | None = None
     """Seed of order and dropout; default: `spec.seed`."""
+    allow_no_learning: bool = False
+    """A training none of whose steps had a gradient is no mistake; by default the run stops there and says why."""
     args: Annotated[dict[str, Any], AfterValidator(sft_args)] = Field(default_factory=dict)
     """More arguments of TRL's SFTConfig by their own names; those that have a field here are refused."""
 
     @model_validator(mode="after")
     def _one_length(self) -> SFT:
-        given = [n for n in ("epochs", "max_steps", "max_seconds") if getattr(self, n) is not None]
+        given = [n for n in ("epochs", "max_steps", "max_tokens", "max_seconds") if getattr(self, n) is not None]
         if len(given) > 1:
-            refuse("more than one of epochs, maxSteps and maxSeconds is given", "Keep the one that is meant.")
+            refuse(
+                "more than one of epochs, maxSteps, maxTokens and maxSeconds is given", "Keep the one that is meant."
+            )
         if not given:
             self.epochs = 1.0
         _one_deepspeed(self.zero_stage, self.args)
@@ -299,8 +308,8 @@ class GRPO(Block):
     beta: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL term; 0 keeps no reference model."""
     loss_type: LossType = "dapo"
-    """How token losses become one: TRL's loss types. `bnpo` divides by the tokens of one process, and is refused with
-    several."""
+    """How token losses become one: TRL's loss types, each divided by what the whole step trains on (`bnpo`, which TRL
+    divides by the tokens of one process's pass, is `dapo` then)."""
     importance_correction: ImportanceCorrection | None = None
     """Correct for the difference between engine and trainer. Default: TRL's own (SequenceMask, 3.0) where vLLM samples,
     none where transformers does: there it is the same program."""
@@ -312,32 +321,42 @@ class GRPO(Block):
     """Most rounds of a rollout. Default: `spec.agent.maxRounds`."""
     max_tokens_per_turn: Tokens = 512
     """Most tokens of one turn. Default: `spec.agent.maxTokensPerTurn`."""
+    max_tokens: Tokens = 32_768
+    """Most tokens of a rollout. Default: `spec.agent.maxTokens`."""
     max_seconds_per_trajectory: FractionalSeconds = 300.0
-    """Longest time of one rollout. Default: `spec.agent.maxSecondsPerTrajectory`."""
+    """When a rollout counts as hung. Default: `spec.agent.maxSecondsPerTrajectory`."""
     rewards: Annotated[
         list[Reward], Field(min_length=1, max_length=20), AfterValidator(distinct_rewards), ListMapKey("name")
     ] = Field(default_factory=lambda: [Reward(name="accuracy", weight=1.0), Reward(name="format", weight=0.1)])
     """What is rewarded: the reward is the weighted sum."""
+    tokens_per_pass: Annotated[int, Field(ge=1), Unit("tokens")] = 16_384
+    """Most tokens of one forward and backward pass in one process, pictures and padding included: fewer take less
+    memory and more time, and the gradient is the same. A longer rollout has a pass of its own."""
     micro_batch: Annotated[int, Field(ge=1), Unit("rollouts")] | None = None
-    """Rollouts of one forward and backward pass in one process: fewer take less memory and more time, and the gradient
-    is the same. A divisor of promptsPerStep ÷ processes × numGenerations; default: all of them in one pass. Says the
-    same as `args.gradient_accumulation_steps` (how many passes), and is refused together with it."""
+    """Most rollouts of one forward and backward pass in one process, beside `tokensPerPass`. A divisor of
+    promptsPerStep ÷ processes × numGenerations; default: all of them, as far as their tokens allow. Says the same as
+    `args.gradient_accumulation_steps` (how many passes), and is refused together with it."""
     concurrency: Positive = 256
     """Rollouts under way at the same time, per process."""
     tool_concurrency: Positive = 32
     """Tool calls in flight at the same time, per process."""
     resample_limit: NonNegative = 2
-    """How often a rollout spoilt by the infrastructure is sampled again before it is left out of the loss."""
+    """How often a rollout spoilt by the infrastructure is run again, with its seed, before it counts as lost and leaves
+    the loss. A step most of whose rollouts are lost ends the stage as a failure of the infrastructure."""
     refill: bool = False
-    """Replace groups whose rewards are all equal by other questions, `refillGroups` at most (DAPO's dynamic sampling,
-    arXiv 2503.14476)."""
-    refill_groups: Annotated[Positive, Unit("groups per step and process")] = 4
-    """With `refill`: most groups that are replaced."""
+    """Replace groups whose rewards are all equal by other questions, and those of them that are flat again, until none
+    is left or `refillGroups` are sampled (DAPO's dynamic sampling, arXiv 2503.14476)."""
+    refill_groups: Annotated[Positive, Unit("groups per step and process")] | None = None
+    """With `refill`: most groups that are sampled in place of others. Default: as many as the step has in one process,
+    so that a step never samples more than twice as much."""
     fork_groups: Annotated[NonNegative, Unit("groups per step and process")] = 0
     """Groups in which every rollout that called a tool went wrong: keep what one of them said up to its first call, and
     sample the call and all that follows again, once per rollout (as AXPO does, arXiv 2605.28774); at most so many."""
     mask_truncated: bool = False
     """Rollouts that a limit ended get neither loss nor reward; by default they are rewarded like any other."""
+    allow_no_learning: bool = False
+    """A training none of whose steps had a gradient (every rollout left out, all rewards of each group equal) is no
+    mistake; by default the run stops there and says why."""
     args: Annotated[dict[str, Any], AfterValidator(grpo_args)] = Field(default_factory=dict)
     """More arguments of TRL's GRPOConfig by their own names; those that have a field here are refused."""
 
@@ -367,6 +386,13 @@ class GRPO(Block):
 class Evaluate(Block):
     """Measure models on held-out questions and compare them."""
 
+    cel = (
+        Rule(
+            "!has(self.samples) || self.samples == 1 || !has(self.sampled) || self.sampled",
+            "samples counts sampled answers, and sampled is false. Remove one of the two.",
+        ),
+    )
+
     models: Annotated[list[StageName], Field(min_length=1, max_length=13), Distinct()]
     """Names of earlier SFT and GRPO stages, or `base`; the rows of the table."""
     split: Literal["test", "validation", "train"] = "test"
@@ -377,11 +403,20 @@ class Evaluate(Block):
     """Also measure sampled answers; greedy ones are always measured."""
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     """Temperature of the sampled answers."""
+    samples: Annotated[int, Field(ge=1, le=1024), Unit("answers per question")] = 1
+    """Sampled answers to each question; above 1 with avg@k, pass@k and majority vote."""
     bootstrap: Annotated[int, Field(ge=100, le=1_000_000), Unit("resamples")] = 2000
-    """Resamples of the bootstraps over seeds and questions that give the 95 % intervals and differences of
-    `thinkimg table`; of several Evaluate stages, the largest number counts."""
+    """Resamples of the bootstraps over questions in `thinkimg table`: of differences, and of scores between right and
+    wrong; of several Evaluate stages, the largest number counts."""
     concurrency: Positive = 128
     """Questions answered at the same time."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Evaluate:
+        if self.samples > 1 and not self.sampled:
+            message = "samples counts sampled answers, and sampled is false"
+            refuse_all([Violation(("samples",), message, "Remove one of the two.")])
+        return self
 
 
 BLOCK_OF_TYPE: dict[str, str] = {"Synthesize": "synthesize", "SFT": "sft", "GRPO": "grpo", "Evaluate": "evaluate"}
@@ -433,11 +468,6 @@ _STAGE_RULES = (
         "grpo.microBatch does not divide the rollouts of a process. Use a divisor of promptsPerStep ÷ processes × "
         "numGenerations.",
     ),
-    Rule(
-        "!has(self.grpo) || self.grpo.lossType != 'bnpo' || self.nodes * self.procsPerNode == 1",
-        "grpo.lossType bnpo divides by the tokens of each process, which are not equally many: the gradient would "
-        "depend on who got which question. Use dapo, which divides by the tokens of all, or one process.",
-    ),
 )
 
 
@@ -458,6 +488,8 @@ class Stage(Block):
     """Processes in each: one per GPU."""
     resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
     """CPU, memory and GPUs of one pod."""
+    scorer: Scorer | None = None
+    """What is right: for the reward `accuracy`, a gate, an evaluation, `requireCorrect`. Default: `spec.scorer`."""
     synthesize: Synthesize | None = None
     """Settings of a Synthesize stage."""
     sft: SFT | None = None
@@ -469,8 +501,8 @@ class Stage(Block):
 
     @property
     def world_size(self) -> int:
-        """Processes of the whole stage."""
-        return self.nodes * self.procs_per_node
+        """Processes of the whole stage; a synthesis is one."""
+        return 1 if self.type == "Synthesize" else self.nodes * self.procs_per_node
 
     @property
     def uses_tools(self) -> bool:
@@ -480,7 +512,7 @@ class Stage(Block):
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
-        violations = [*_union(self), *_start(self), *_divisible(self), *_normalised_alike(self)]
+        violations = [*_union(self), *_start(self), *_divisible(self)]
         refuse_all(violations)
         return self
 
@@ -506,17 +538,6 @@ def _start(stage: Stage) -> list[Violation]:
         return []
     instead = "evaluate.models" if stage.type == "Evaluate" else "synthesize.planner"
     return [Violation(("from",), f"a stage of type {stage.type} starts from no model", f"Remove it and use {instead}.")]
-
-
-def _normalised_alike(stage: Stage) -> list[Violation]:
-    """No loss whose divisor differs from process to process."""
-    if stage.grpo is None or stage.grpo.loss_type != "bnpo" or stage.world_size == 1:
-        return []
-    message = (
-        f"bnpo divides by the tokens of each of the {stage.world_size} processes, which are not equally many: the "
-        "gradient would depend on who got which question"
-    )
-    return [Violation(("grpo", "lossType"), message, "Use dapo, which divides by the tokens of all, or one process.")]
 
 
 def _divisible(stage: Stage) -> list[Violation]:

@@ -16,6 +16,7 @@ from .resource import (
     Distinct,
     FractionalSeconds,
     ListMapKey,
+    MemorySize,
     Object,
     ObjectName,
     PositiveSeconds,
@@ -31,6 +32,7 @@ from .resource import (
     dns_label,
     refuse_all,
 )
+from .rewards import Scorer
 from .rules import JOB_RULES, violations_of_job
 from .stages import GRPO, INHERITED_LIMITS, Evaluate, Stage, Synthesize
 from .uris import MODEL_URI
@@ -60,10 +62,20 @@ class Model(Block):
     max_pixels: Pixels | None = None
     """Pictures of more pixels are reduced to so many before the model sees them; tools get them whole. Default: the
     model's own."""
+    image_cache_size: Annotated[MemorySize, Unit("bytes")] = "2Gi"
+    """How much memory each process spends on pictures as the model sees them, so that one which is shown again is not
+    processed again: 24 MiB for one of 1024×1024 pixels. The least recently shown go first; 0 keeps none."""
+    thinking: Literal["Enabled", "Disabled"] | None = None
+    """Whether turns begin with a thought, `<think>`, in every stage, where the model's chat template lets one choose
+    (Qwen3.5); a template without the choice is refused. Default: what the template does by itself."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     secret_ref: SecretRef | None = None
     """The hub's access token."""
+
+    @property
+    def thinks(self) -> bool | None:
+        return None if self.thinking is None else self.thinking == "Enabled"
 
     @model_validator(mode="after")
     def _revision_of_a_repository(self) -> Model:
@@ -87,13 +99,20 @@ class Agent(Block):
     format: Literal["openthinkimg", "hermes"] = "openthinkimg"
     """Syntax of tool calls: OpenThinkIMG's JSON with thought and actions, or `<tool_call>` blocks."""
     prompt: Literal["compact", "full"] = "full"
-    """How tools are explained to the model: names only, or with their whole schemas."""
+    """How tools are explained to the model: names only, or with their whole schemas and the syntax of calls."""
+    system_prompt: Annotated[str, Field(min_length=1, max_length=50_000)] | None = None
+    """The system prompt in words of your own. The tools that are connected, and the syntax, take the place of `{tools}`
+    in it, or stand behind it. Default: words of ours."""
     max_rounds: Rounds = 4
     """Most rounds of a trajectory."""
     max_tokens_per_turn: Tokens = 512
     """Most tokens of one turn."""
+    max_tokens: Tokens = 32_768
+    """Most tokens of one trajectory, prompt, pictures and observations included. One that needs more ends there."""
     max_seconds_per_trajectory: FractionalSeconds = 300.0
-    """Longest time of one trajectory."""
+    """After so long without any sign of life (of the engine or a tool, for whichever trajectory) the one that waits is
+    hung: it is run again with its seed, and if that hangs too counted as lost to the infrastructure. Waiting for its
+    turn is no hang, and no clock decides an answer."""
 
 
 class Code(Block):
@@ -167,6 +186,8 @@ class ToolRLJobSpec(Block):
     """Where questions come from."""
     agent: Agent = Field(default_factory=Agent)
     """Syntax and limits of the loop of model and tools."""
+    scorer: Scorer = Field(default_factory=lambda: Scorer(name="relaxed_normalised"))
+    """What decides in every stage whether an answer is right, unless the stage says otherwise."""
     stages: Annotated[list[Stage], Field(min_length=1, max_length=12), ListMapKey("name")]
     """The steps, run in this order."""
     seed: Seed = 0
@@ -217,12 +238,13 @@ class ToolRLJobSpec(Block):
     @model_validator(mode="after")
     def _consistent(self) -> ToolRLJobSpec:
         refuse_all(violations_of_job(self))
-        self._inherit_limits()
+        self._inherit()
         return self
 
-    def _inherit_limits(self) -> None:
-        """A stage's limit that nobody wrote is the agent's."""
+    def _inherit(self) -> None:
+        """A stage's limit that nobody wrote is the agent's, its scorer the job's."""
         for stage in self.stages:
+            stage.scorer = stage.scorer or self.scorer
             block: Synthesize | GRPO | None = stage.synthesize or stage.grpo
             for limit in INHERITED_LIMITS:
                 if block and limit in type(block).model_fields and limit not in block.model_fields_set:

@@ -1,55 +1,51 @@
 """`thinkimg run job.yaml`: every stage of a ToolRLJob on this machine, one after another, each in processes of its own.
 
-What is finished is never repeated; what was interrupted starts again at its stage. The tool servers of a stage live as
-long as the stage, so that each begins with empty caches and none outlives the run.
+What is finished is not repeated unless it would be made of something else now, and a stage that was interrupted goes
+on from what it saved. The tool servers of a stage live as long as the stage, so that each begins with empty caches and
+none outlives the run.
 """
 
-import fcntl
 import os
-import shutil
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from thinkimg.agent.agent import Agent
-from thinkimg.agent.tools import NoTools
 from thinkimg.api import Manifest, ManifestError, Problem, ToolRLJob, check_local, load_manifest, scheme_of, suggestion
-from thinkimg.api.pod_contract import ExitCode, ProgressLine, Variable, stage_arguments
+from thinkimg.api.pod_contract import ProgressLine, Variable, stage_arguments
 from thinkimg.client import merge_stats
 from thinkimg.errors import UserError
 from thinkimg.evaluation.origins import origins_of_stages
 from thinkimg.evaluation.report import terminal_table, write_report
-from thinkimg.jobs.cores import available_cores
+from thinkimg.jobs.attempt import next_attempt
 from thinkimg.jobs.environment import environment_of_stage
 from thinkimg.jobs.layout import BASE, Run
-from thinkimg.jobs.runner.ports import free_port
-from thinkimg.jobs.stages.questions import UnaskedModel, load_tasks, load_trajectories
+from thinkimg.jobs.preflight.process import check_before
+from thinkimg.jobs.runner.plan import Planned, plan
+from thinkimg.jobs.runner.processes import StageFailed, locked, run_processes
+from thinkimg.jobs.runner.replacing import forget, note_earlier, note_identity, set_aside, set_others_aside, take_back
 from thinkimg.jsonfile import read, write
 from thinkimg.models.reference import Reader, check_source
-from thinkimg.results import AnyDone, BaseDone, EvaluateDone, RunMarker, RunResults, SFTDone, SynthesizeDone
+from thinkimg.results import (
+    AnyDone,
+    BaseDone,
+    EvaluateDone,
+    RunMarker,
+    RunResults,
+    SFTDone,
+    SynthesizeDone,
+)
 from thinkimg.serving import ServerSpec, Supervisor
 from thinkimg.serving.vision_tools import server_of
 from thinkimg.synthesis.planner import CHAINS
 from thinkimg.tools.registry import backends_here, own_tools
 from thinkimg.viewer.page import write_page
-
-
-class StageFailed(Exception):
-    """A stage's process ended with another code than 0; `code` is passed on."""
-
-    def __init__(self, name: str, code: int, log: Path) -> None:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        super().__init__(f"stage {name} ended with exit code {code}; its log is {log}\n{tail}")
-        self.code = code if code > 0 else ExitCode.INTERRUPTED
 
 
 @dataclass
@@ -73,71 +69,86 @@ class JobRun:
         """Run what is not finished. False if there was nothing to do.
 
         Raises:
-            UserError: another process works on this folder, or it belongs to another manifest.
+            UserError: another process works on this folder, or it belongs to another job.
             StageFailed: a stage did not finish.
         """
-        names = [BASE, *(stage.name for stage in self.job.spec.stages)]
-        with _locked(self.run):
-            self._claim_folder()
-            waiting = [name for name in names if self.run.done(name) is None]
-            if not waiting and (self.run.path / "report.html").exists():
+        with locked(self.run, self.console) as held:
+            planned = self.plan()
+            self._claim_folder(planned)
+            others = set_others_aside(self.run, [one.name for one in planned])
+            if all(one.action == "done" for one in planned) and not others and (self.run.path / "report.html").exists():
                 return False
-            if 0 < len(waiting) < len(names):
-                self.console.print(f"going on with [bold]{waiting[0]}[/]: {len(names) - len(waiting)} stages are done")
+            self._announce(planned, others)
             with _progress(self.console) as progress:
-                for name in waiting:
-                    self._stage(name, progress)
+                for one in planned:
+                    self._take(one)
+                    if one.waits:
+                        self._stage(one.name, progress, held)
+                        forget(self.run, one.name)
             self._report()
         return True
 
-    def _claim_folder(self) -> None:
+    def plan(self) -> list[Planned]:
+        """What would be done with each stage, and why; see `plan`."""
+        return plan(self.run, self.manifest, self.job, self.seed)
+
+    def _announce(self, planned: Sequence[Planned], others: Sequence[str]) -> None:
+        """What is done again, and where the run begins."""
+        say = partial(self.console.print, highlight=False, soft_wrap=True)
+        for one in planned:
+            if one.action in ("again", "take back"):
+                say(f"[bold]{one.name}[/] {one.fate.replace('would run', 'runs')}: {escape(one.reason)}")
+        for name in others:
+            say(f"[bold]{name}[/] is no longer in the manifest: it stands in {self.run.replaced(name)} now")
+        waiting = [one.name for one in planned if one.waits]
+        if 0 < len(waiting) < len(planned):
+            say(f"going on with [bold]{waiting[0]}[/]: {len(planned) - len(waiting)} stages are done")
+
+    def _take(self, planned: Planned) -> None:
+        """The stage's folder as it is to begin with, and what it is made of."""
+        if planned.action == "again":
+            set_aside(self.run, planned)
+        if planned.action == "take back":
+            take_back(self.run, planned.name)
+        self.run.stage(planned.name).mkdir(parents=True, exist_ok=True)
+        note_identity(self.run, planned)
+
+    def _claim_folder(self, planned: Sequence[Planned]) -> None:
         text = Path(self.manifest.source).read_text()
         folder = str(self.manifest.folder.resolve())
-        marker = RunMarker(manifest=text, job=self.job.name, seed=self.seed, folder=folder)
-        if self.run.marker.exists():
-            if not read(self.run.marker, RunMarker).same_run(marker):
-                raise UserError(
-                    "this folder holds a run of another manifest, job or seed; name another folder, or delete it",
-                    f"--run {self.run.path}",
-                )
-        else:
-            self._check_files()
-        write(self.run.marker, marker)
+        self._check([one.name for one in planned if one.waits])
+        for one in planned:
+            note_earlier(self.run, one)
+        write(self.run.marker, RunMarker(manifest=text, job=self.job.name, seed=self.seed, folder=folder))
         self.run.manifest.write_text(text)
 
-    def _check_files(self) -> None:
-        """Read the files that the job's data names, once, before any work: all questions, all pictures."""
-        data, folder = self.job.spec.data, self.manifest.folder
-        learns_from_file = any(stage.sft and self.job.spec.data_stage(stage) is None for stage in self.job.spec.stages)
-        ready_made = data.trajectories or data.train
-        if learns_from_file and "://" not in ready_made.uri:
-            load_trajectories(data, folder, lambda: Agent(UnaskedModel(), NoTools()))
-        for split in ("train", "validation", "test"):
-            source = getattr(data, split)
-            if source is None or "://" in source.uri or (learns_from_file and source is ready_made):
-                continue
-            load_tasks(data, split, self.seed, folder)
+    def _check(self, waiting: Sequence[str]) -> None:
+        """What would be found out late is looked for before anything runs."""
+        if any(name != BASE for name in waiting):
+            seconds = check_before(self.manifest, self.job, self.run.path, waiting, self.secrets)
+            self.console.print(
+                f"checked: data, model, settings, rewards, tools and endpoints of what will run ({seconds:.0f} s)"
+            )
 
     # ---- one stage ------------------------------------------------------------------------------------------------
 
-    def _stage(self, name: str, progress: Progress) -> None:
+    def _stage(self, name: str, progress: Progress, held: int) -> None:
         folder = self.run.stage(name)
-        shutil.rmtree(folder, ignore_errors=True)  # of an interrupted attempt; exact resume is not promised
-        folder.mkdir(parents=True)
         task = progress.add_task(name, total=None, note="")
         with ExitStack() as stack:
             environment = environment_of_stage(self.job.spec, name, self.secrets)
+            environment[Variable.ATTEMPT] = str(next_attempt(folder))
             if self._needs_tools(name):
                 progress.update(task, note="starting tools")
                 environment[Variable.TOOL_ENDPOINTS] = ",".join(self.start_tools(name, folder / "servers", stack))
             world = 1 if name == BASE else self.job.spec.stage(name).world_size
-            _run_processes(
-                self._command(name), world, environment, folder / "output.log", name,
-                lambda line: _show(progress, task, line),
-            )  # fmt: skip
+            log = folder / "output.log"
+            code = run_processes(
+                self._command(name), world, environment, log, held, lambda line: _show(progress, task, line)
+            )
         done = self.run.done(name)
-        if done is None:
-            raise StageFailed(name, 1, folder / "output.log")
+        if code or done is None:
+            raise StageFailed(name, code or 1, log)
         progress.update(task, total=1, completed=1, note=f"[green]done[/] {_summary(done)}")
 
     def start_tools(self, name: str, folder: Path, stack: ExitStack) -> list[str]:
@@ -230,8 +241,10 @@ def prepare(
         raise ManifestError(problems, manifest.source)
     number = chosen.spec.seed if seed is None else seed
     run = Run((folder or Path("runs") / chosen.name).resolve())
-    run.path.mkdir(parents=True, exist_ok=True)
     return JobRun(manifest, chosen, run, number, cache_tools, secrets, console)
+
+
+_MODELS = "Complete the folder, or name another model."
 
 
 def _missing_model(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
@@ -244,7 +257,7 @@ def _missing_model(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
         print(model, file=sys.stderr)
         check_source(model.source)
     except UserError as error:
-        yield manifest.problem(f"ToolRLJob/{job.name}", ("spec", "model", "uri"), str(error).lstrip(": "), "")
+        yield manifest.problem(f"ToolRLJob/{job.name}", ("spec", "model", "uri"), str(error).lstrip(": "), _MODELS)
 
 
 def _unknown_chains(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
@@ -254,79 +267,6 @@ def _unknown_chains(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
                 loc = ("spec", "stages", index, "synthesize", "planner", "chains", name)
                 message = f'the scripted planner has no chain "{name}"'
                 yield manifest.problem(f"ToolRLJob/{job.name}", loc, message, suggestion(name, CHAINS))
-
-
-@contextmanager
-def _locked(run: Run) -> Iterator[None]:
-    with (run.path / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it, however the process ends
-        except BlockingIOError:
-            raise UserError("another process is working on this run", f"--run {run.path}") from None
-        yield
-
-
-def _run_processes(
-    command: Sequence[str],
-    world: int,
-    environment: dict[str, str],
-    log: Path,
-    name: str,
-    show: Callable[[str], None],
-) -> None:
-    """Run one process per rank; rank 0's output is shown and logged, the others' only logged. All end together."""
-    threads = str(max(1, available_cores() // world))
-    shared = {"OMP_NUM_THREADS": threads, **os.environ, **environment}
-    shared |= {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", Variable.PARENT: str(os.getpid())}
-    if world > 1:
-        shared |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        shared |= {"LOCAL_WORLD_SIZE": str(world)}
-    processes: list[subprocess.Popen[str]] = []
-    with log.open("a") as file:
-        try:
-            for rank in range(world):
-                ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
-                processes.append(
-                    subprocess.Popen(
-                        command, env=shared | ranked, stderr=file, text=True,
-                        stdout=subprocess.PIPE if rank == 0 else file,
-                    )
-                )  # fmt: skip
-            assert processes[0].stdout is not None
-            for line in processes[0].stdout:
-                file.write(line)
-                file.flush()
-                show(line)
-            codes = _wait(processes)
-        finally:
-            _end(processes)
-    failed = [code for code in codes if code]
-    if failed:
-        raise StageFailed(name, failed[0], log)
-
-
-def _wait(processes: list[subprocess.Popen[str]]) -> list[int]:
-    """Exit codes; a rank that fails takes the others with it."""
-    while True:
-        codes = [process.poll() for process in processes]
-        known = [code for code in codes if code is not None]
-        if len(known) == len(codes):
-            return known
-        if any(known):
-            _end(processes)
-        time.sleep(0.05)
-
-
-def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-    for process in processes:
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 # ---- the terminal ---------------------------------------------------------------------------------------------------

@@ -5,14 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinkimg.evaluation.evaluate import Settings, evaluate
-from thinkimg.evaluation.scorers import find_rule
+from thinkimg import jsonl
+from thinkimg.errors import InfrastructureError
+from thinkimg.evaluation.evaluate import Settings, Shard, evaluate
 from thinkimg.evaluation.summary import row_of
 from thinkimg.jobs.stages.context import Context, StageTools
+from thinkimg.jobs.stages.scoring import scorers_of
+from thinkimg.jobs.stages.together import together
 from thinkimg.models.chat import ChatModel
 from thinkimg.results import AnswerRow
-from thinkimg.trajectory import Task
-from thinkimg.trajectory.store import Store
+from thinkimg.trajectory import LOST, Task
+from thinkimg.trajectory.store import Store, merge_parts, part_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Asking:
         stage, model: as the records name them; without a model it is the stage's own.
         temperature: 0 is greedy.
         tools: whether the model is offered the job's tools.
-        concurrency: questions under way at once.
+        concurrency: questions under way at once, per process.
     """
 
     file: Path
@@ -41,17 +44,42 @@ class Asking:
 
 
 def answers(context: Context, model: ChatModel, tasks: Sequence[Task], asking: Asking) -> list[AnswerRow]:
-    """One answer per task, scored, in order."""
-    settings = Settings(
-        asking.model or asking.stage, asking.stage, asking.temperature, context.job.spec.seed, asking.concurrency
-    )
+    """One answer per task, scored as the stage says, in order. The stage's processes share the questions, each with a
+    model of its own; all of them get all answers.
 
-    async def work() -> list[AnswerRow]:
-        async with StageTools(context, asking.tools, asking.folder) as connected:
-            with Store(asking.file) as store:
-                agent = context.agent(model, connected)
-                names = await evaluate(agent, tasks, [find_rule("relaxed_normalised")], store, settings)
-                store.put_in_order(names)
-                return [row_of(store.record(name)) for name in names]
+    Raises:
+        InfrastructureError: most of them were lost to the infrastructure.
+    """
+    shard = Shard(context.rank, context.world_size)
+    files = [part_of(asking.file, rank, context.world_size) for rank in range(context.world_size)]
+    own = files[context.rank] if shard.count > 1 else asking.file
+    together(context, lambda: asyncio.run(_answer(context, model, tasks, asking, shard, own)))
 
-    return asyncio.run(work())
+    def read() -> list[AnswerRow]:
+        if context.rank > 0:
+            return []
+        if shard.count > 1:
+            merge_parts(files, asking.file)
+        return [row_of(record) for record in jsonl.read(asking.file)]
+
+    rows, *_ = together(context, read)
+    lost = sum(row.status in LOST for row in rows)
+    if 2 * lost > len(rows):
+        raise InfrastructureError(
+            f"{lost} of {len(rows)} answers of {asking.model or asking.stage} were lost to the infrastructure; look at "
+            "the tool servers and the engine, and run again to ask them again"
+        )
+    return rows
+
+
+async def _answer(
+    context: Context, model: ChatModel, tasks: Sequence[Task], asking: Asking, shard: Shard, file: Path
+) -> None:
+    """This process' part, into a file of its own."""
+    name = asking.model or asking.stage
+    settings = Settings(name, asking.stage, asking.temperature, context.job.spec.seed, asking.concurrency)
+    scorers = scorers_of(context.job.spec.stage(asking.stage))
+    async with StageTools(context, asking.tools, asking.folder) as connected:
+        with Store(file) as store:
+            names = await evaluate(context.agent(model, connected), tasks, scorers, store, settings, shard)
+            store.put_in_order(names)

@@ -9,18 +9,21 @@ from typing import Any
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import get_format
 from thinkimg.agent.tools import NoTools, Tools
-from thinkimg.api import Manifest, ToolRLJob
+from thinkimg.api import Manifest, ToolRLJob, bytes_of
 from thinkimg.api.pod_contract import ProgressLine, SavedCheckpoint
-from thinkimg.client import ResultCache, ToolClient
+from thinkimg.client import PATIENCE, ResultCache, ToolClient
 from thinkimg.jobs.attempt import check_attempt
 from thinkimg.jobs.environment import claims_folder
 from thinkimg.jobs.layout import BASE, Run
 from thinkimg.jobs.stages.questions import load_tasks
 from thinkimg.jsonfile import write
 from thinkimg.models.chat import ChatModel
+from thinkimg.models.generator import NO_FILTERS, Filters
+from thinkimg.models.image_features import keep_at_most
 from thinkimg.models.loading import Loading
 from thinkimg.models.pretrained import LoadedModel, load_model
 from thinkimg.models.reference import Model, Reader
+from thinkimg.models.saving import check_can_be_saved
 from thinkimg.results import ToolCalls
 from thinkimg.trajectory import Task
 
@@ -78,7 +81,9 @@ class Context:
 
     def client(self) -> ToolClient:
         cache = ResultCache() if self.cache_tools else None
-        return ToolClient(self.endpoints, self.tool_keys, timeout_seconds=self.call_seconds, cache=cache)
+        return ToolClient(
+            self.endpoints, self.tool_keys, timeout_seconds=self.call_seconds, cache=cache, patience=PATIENCE
+        )
 
     def described_client(self) -> ToolClient:
         """A client that knows the tools' schemas, for prompts are made of them; connections belong to the loop that
@@ -92,14 +97,16 @@ class Context:
         asyncio.run(read_schemas())
         return client
 
-    def agent(self, model: ChatModel, tools: Tools, **limits: Any) -> Agent:
+    def agent(self, model: ChatModel, tools: Tools, filters: Filters = NO_FILTERS, **limits: Any) -> Agent:
         spec = self.job.spec.agent
         chosen = {
             "rounds": spec.max_rounds,
             "tokens_per_turn": spec.max_tokens_per_turn,
+            "tokens": spec.max_tokens,
             "seconds": spec.max_seconds_per_trajectory,
         } | limits
-        return Agent(model, tools, Limits(**chosen), get_format(spec.format), spec.prompt)
+        format = get_format(spec.format)
+        return Agent(model, tools, Limits(**chosen), format, spec.prompt, spec.system_prompt, filters)
 
     def model(self, name: str) -> Model:
         """Of a stage, or the base. Raises `UserError`: it is not there."""
@@ -108,10 +115,20 @@ class Context:
             return replace(reader, revision=spec.revision).read(spec.uri)
         return reader.read(str(self.run.model(name)))
 
-    def load(self, name: str) -> LoadedModel:
+    @property
+    def loading(self) -> Loading:
         spec = self.job.spec.model
-        how = Loading(spec.trust_remote_code, spec.min_pixels, spec.max_pixels, field="spec.model.uri")
-        return load_model(self.model(name), how)
+        keep_at_most(bytes_of(spec.image_cache_size))
+        return Loading(spec.trust_remote_code, spec.min_pixels, spec.max_pixels, spec.thinks, field="spec.model.uri")
+
+    def load(self, name: str) -> LoadedModel:
+        return load_model(self.model(name), self.loading)
+
+    def load_to_train(self, name: str) -> LoadedModel:
+        """Raises `UserError` if what comes of it could not be saved."""
+        loaded = self.load(name)
+        check_can_be_saved(loaded.model, loaded.processor, "spec.model.uri")
+        return loaded
 
     def save(self, name: str, loaded: LoadedModel) -> None:
         """Rank 0 saves a stage's model, if no later attempt has taken over."""

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from thinkimg import jsonl
 from thinkimg.agent.agent import Agent
-from thinkimg.api import Data, Dataset
+from thinkimg.api import Data, Dataset, QuestionSet
 from thinkimg.data.questions import load_questions
+from thinkimg.data.row import CONVERSATION_FIELDS
 from thinkimg.data.sharegpt import read_samples
 from thinkimg.errors import UserError
 from thinkimg.jobs.environment import mounted_path
@@ -16,7 +18,7 @@ from thinkimg.trajectory import Task, Trajectory, read_trajectories
 TRAJECTORIES = "cold-start.jsonl"
 
 
-def source_of(data: Data, split: str) -> Dataset | None:
+def source_of(data: Data, split: str) -> QuestionSet | None:
     """Where the questions of a split come from; without validation data, those to train on."""
     return {"train": data.train, "validation": data.validation or data.train, "test": data.test}[split]
 
@@ -33,7 +35,7 @@ def load_tasks(data: Data, split: str, seed: int, folder: Path, count: int | Non
         raise UserError(f"there is no data for {split}", field)
     uri = _uri(source, folder, f"{field}.uri")
     try:
-        return load_questions(uri, split, seed, decode=not uri.startswith("charts://"))[:count]
+        return load_questions(uri, split, seed, not uri.startswith("charts://"), source.template)[:count]
     except ValueError as error:
         raise UserError(str(error), f"{field}.uri") from error
 
@@ -55,7 +57,7 @@ def load_trajectories(data: Data, folder: Path, agent: Callable[[], Agent]) -> t
     source, field = data.trajectories or data.train, f"spec.data.{'trajectories' if data.trajectories else 'train'}.uri"
     uri = _uri(source, folder, field)
     try:
-        if uri.endswith(".jsonl"):
+        if _are_trajectories(uri):
             return list(read_trajectories(Path(uri))), {}
         conversations, broken = read_samples(uri)
     except (OSError, ValueError) as error:
@@ -72,6 +74,18 @@ def load_trajectories(data: Data, folder: Path, agent: Callable[[], Agent]) -> t
         first = next(iter(broken.items()), ("the file", "it is empty"))
         raise UserError(f"no sample of {uri} can be used; {first[0]}: {first[1]}", field)
     return made, broken
+
+
+def _are_trajectories(uri: str) -> bool:
+    """Whether a file is what a Synthesize stage writes, and not conversations as JSON lines."""
+    if not uri.endswith(".jsonl") or jsonl.begins_with(Path(uri)) == "[":
+        return False
+    first = next(jsonl.lines(Path(uri)), None)
+    try:
+        record = {} if first is None else jsonl.parse(first.text)
+    except ValueError:
+        return True  # whose reader names the line
+    return not isinstance(record, dict) or "turns" in record or not record.keys() & {*CONVERSATION_FIELDS, "prompt"}
 
 
 def _uri(source: Dataset, folder: Path, field: str) -> str:

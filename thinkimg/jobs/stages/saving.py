@@ -11,9 +11,15 @@ from typing import Any
 from transformers import TrainerCallback
 
 from thinkimg.api.pod_contract import SavedCheckpoint
-from thinkimg.jobs.attempt import attempt_number, check_attempt
+from thinkimg.jobs.attempt import check_attempt
 from thinkimg.jobs.stages.context import Context
-from thinkimg.training.checkpoints import CheckpointCallback, asked_to_end, newest_checkpoint
+from thinkimg.training.checkpoints import (
+    CheckpointCallback,
+    asked_to_end,
+    check_processes,
+    mark_of,
+    newest_checkpoint,
+)
 from thinkimg.training.session import Session
 
 PROGRESS_EVERY = 5
@@ -22,9 +28,9 @@ PROGRESS_EVERY = 5
 
 @dataclass
 class Saving:
-    """How a training stage saves, where it goes on, and its newest complete checkpoint; empty in a local run."""
+    """How often a training stage saves (in steps), where it goes on, and its newest complete checkpoint."""
 
-    every: int | None = None
+    every: int
     resume_from: Path | None = None
     newest: SavedCheckpoint | None = None
     callbacks: Sequence[TrainerCallback] = ()
@@ -59,14 +65,18 @@ def training_session(
         )
 
 
+def seconds_until(folder: Path) -> float:
+    """How long a training took until its newest checkpoint; what came after it is done again."""
+    newest = newest_checkpoint(folder)
+    return 0.0 if newest is None else mark_of(newest).seconds
+
+
 @contextmanager
 def _checkpoints(context: Context, name: str, folder: Path) -> Iterator[Saving]:
-    if attempt_number() is None:
-        yield Saving()
-        return
     settings = context.job.spec.checkpoint
     saving = Saving(settings.every_steps, newest_checkpoint(folder))
     if saving.resume_from is not None:
+        check_processes(saving.resume_from, context.world_size)
         context.progress(name, message=f"going on from {saving.resume_from.name}")
 
     def saved(step: int, path: Path) -> None:
@@ -74,7 +84,9 @@ def _checkpoints(context: Context, name: str, folder: Path) -> Iterator[Saving]:
         saving.newest = SavedCheckpoint(step, where, datetime.now(UTC))
 
     with asked_to_end() as asked:
-        callback = CheckpointCallback(settings.keep, lambda: check_attempt(context.run.stage(name)), saved, asked)
+        callback = CheckpointCallback(
+            settings.keep, lambda: check_attempt(context.run.stage(name)), saved, asked, seconds_until(folder)
+        )
         saving.callbacks = [callback]
         yield saving
     if callback.ended:
@@ -87,10 +99,14 @@ class Progress(TrainerCallback):
     def __init__(self, context: Context, name: str, saving: Saving) -> None:
         self.context, self.name, self.saving = context, name, saving
         self.shown: dict[str, float] = {}
+        self.lost = 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        self.lost += (logs or {}).get("rollout/lost", 0.0)
         if logs and state.global_step % PROGRESS_EVERY == 0:
-            self.shown |= {key: logs[key] for key in ("loss", "reward") if key in logs}
+            names = {"loss": "loss", "reward": "reward", "rollout/flat": "flat"}
+            self.shown |= {name: logs[key] for key, name in names.items() if key in logs}
+            self.shown |= {"lost": self.lost} if self.lost else {}
             self._say(state)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -16,7 +16,8 @@ import torch
 
 from thinkimg.agent.formats import get_format
 from thinkimg.api.pod_contract import Variable
-from thinkimg.evaluation.metrics import relaxed_match
+from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.evaluation.samples import several
 from thinkimg.evaluation.summary import summarise
 from thinkimg.jobs.attempt import begin_attempt, check_attempt
 from thinkimg.jobs.cores import available_cores
@@ -25,19 +26,33 @@ from thinkimg.jobs.stages.answers import Asking, answers
 from thinkimg.jobs.stages.context import TINY, Context, StageTools
 from thinkimg.jobs.stages.grpo import run_grpo
 from thinkimg.jobs.stages.questions import TRAJECTORIES
+from thinkimg.jobs.stages.saving import seconds_until
+from thinkimg.jobs.stages.scoring import scorer_of
 from thinkimg.jobs.stages.sft import EXTENDED, run_sft
+from thinkimg.jobs.stages.speaking import speaking
 from thinkimg.jobs.stages.tiny_preset import cached_base
 from thinkimg.jobs.termination import last_words
 from thinkimg.jsonfile import read
 from thinkimg.models.chat import ChatModel
 from thinkimg.models.trained import trained_with_tools
-from thinkimg.results import AnyDone, BaseDone, BasePretraining, EvaluateDone, ModelFigures, SynthesizeDone
+from thinkimg.results import (
+    AnyDone,
+    BaseDone,
+    BasePretraining,
+    EvaluateDone,
+    ModelFigures,
+    SynthesizeDone,
+    is_complete,
+)
 from thinkimg.synthesis.planner import ScriptedPlanner
-from thinkimg.synthesis.synthesize import repeated, synthesize
+from thinkimg.synthesis.synthesize import LOST, Synthesis, repeated, synthesize
 from thinkimg.tools.registry import TOOLS, find_tool, own_tools
 from thinkimg.training.checkpoints import remove_checkpoints
 from thinkimg.trajectory import write_trajectories
+from thinkimg.trajectory.store import Store
 
+ATTEMPTS = "attempts.jsonl"
+"""What a Synthesize stage has made so far, while it runs."""
 DEFAULT_CHAINS = {"zoom-ocr": 0.22, "ocr": 0.28, "zoom": 0.2, "point": 0.1, "point-line": 0.1, "none": 0.1}
 
 
@@ -49,10 +64,11 @@ def run_stage(context: Context, name: str) -> None:
     """
     began = time.monotonic()
     with last_words(name, context.rank) as words:
-        if (done := context.run.done(name)) is not None:
+        if (done := context.run.done(name)) is not None and is_complete(done):
             words.models = _evaluated(done)  # an earlier attempt finished it, and its end went unnoticed
             return
         _take_over(context, name)
+        before = sum(map(seconds_until, _trained_in(context, name)))
         threads = os.environ.get("OMP_NUM_THREADS", "")
         torch.set_num_threads(int(threads) if threads.isdigit() else _fair_share(context.world_size))
         done = _base(context) if name == BASE else _work_of(context, name)(context, name)
@@ -60,9 +76,9 @@ def run_stage(context: Context, name: str) -> None:
         if context.rank == 0:
             check_attempt(context.run.stage(name))
             if done.seconds is None:
-                done.seconds = round(time.monotonic() - began, 1)
+                done.seconds = round(before + time.monotonic() - began, 1)
             context.run.finish(name, done)
-            for folder in (context.run.stage(name), context.run.stage(name) / EXTENDED):
+            for folder in _trained_in(context, name):
                 remove_checkpoints(folder)
 
 
@@ -75,9 +91,23 @@ def _take_over(context: Context, name: str) -> None:
     folder = context.run.stage(name)
     if context.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        begin_attempt(folder)
+        begin_attempt(folder, _goes_on_from(context, name))
     if context.world_size > 1:
         torch.distributed.barrier()
+
+
+def _trained_in(context: Context, name: str) -> list[Path]:
+    """Folders of a stage's checkpoints."""
+    return [context.run.stage(name), context.run.stage(name) / EXTENDED]
+
+
+def _goes_on_from(context: Context, name: str) -> list[str]:
+    """What an interrupted stage left that is whole at any moment: the trajectories of a synthesis, the answers of the
+    models that are evaluated."""
+    if name == BASE:
+        return []
+    stage = context.job.spec.stage(name)
+    return stage.evaluate.models if stage.evaluate else ["trajectories"] if stage.synthesize else []
 
 
 def _fair_share(world_size: int) -> int:
@@ -128,9 +158,12 @@ def _link_or_copy(file: Path, target: Path) -> None:
 
 
 def _synthesize(context: Context, name: str) -> SynthesizeDone:
-    settings = context.job.spec.stage(name).synthesize
+    stage = context.job.spec.stage(name)
+    settings, scorer = stage.synthesize, scorer_of(stage)
     assert settings is not None
     tasks = list(repeated(context.tasks("train"), settings.trajectories))
+    folder = context.run.stage(name) / "trajectories"
+    attempts = folder / ATTEMPTS
 
     def progress(done: int) -> None:
         if done % 100 == 0 or done == len(tasks):
@@ -139,11 +172,27 @@ def _synthesize(context: Context, name: str) -> SynthesizeDone:
     async def work() -> SynthesizeDone:
         async with StageTools(context, settings.tool_use == "Enabled", name) as tools:
             agent = context.agent(_planner(context, name), tools, rounds=settings.max_rounds)
-            made = await synthesize(agent, tasks, relaxed_match, settings, context.job.spec.seed, progress)
-        write_trajectories(made.kept, context.run.stage(name) / "trajectories" / TRAJECTORIES)
+            with Store(attempts) as store:
+                made = await synthesize(agent, tasks, scorer.score, settings, context.job.spec.seed, progress, store)
+        _refuse_none(made, name)
+        write_trajectories(made.kept, folder / TRAJECTORIES)
         return SynthesizeDone(kept=len(made.kept), dropped=dict(made.dropped))
 
-    return asyncio.run(work())
+    done = asyncio.run(work())
+    for file in folder.glob(f"{ATTEMPTS}*"):
+        file.unlink()  # what was kept stands in the other file, and all pictures beside it
+    return done
+
+
+def _refuse_none(made: Synthesis, name: str) -> None:
+    """A cold start without a trajectory is not done, whatever came in its way."""
+    if made.kept:
+        return
+    reasons = ", ".join(f"{number} {reason}" for reason, number in made.dropped.most_common())
+    said = f"stage {name} kept none of {made.dropped.total()} trajectories: {reasons}"
+    if made.dropped[LOST] == made.dropped.total():
+        raise InfrastructureError(f"{said}; planner or tools do not answer")
+    raise UserError(f"{said}; give it another planner, or other filters", f"{name}.synthesize")
 
 
 def _planner(context: Context, name: str) -> ChatModel:
@@ -169,18 +218,20 @@ def _evaluate(context: Context, name: str) -> EvaluateDone:
         began = time.monotonic()
         folder = context.run.stage(name) / model
         folder.mkdir(exist_ok=True)
-        loaded = context.load(model)
         tools = trained_with_tools(context.job, model)
-        modes = {"greedy": 0.0} | ({"sampled": settings.temperature} if settings.sampled else {})
-        rows = {
-            mode: answers(
-                context,
-                loaded.chat,
-                tasks,
-                Asking(folder / f"{mode}.jsonl", name, temperature, tools, model, settings.concurrency),
-            )
-            for mode, temperature in modes.items()
-        }
+        modes = {"greedy": (0.0, tasks)}
+        if settings.sampled:
+            modes["sampled"] = (settings.temperature, list(several(tasks, settings.samples)))
+        with speaking(context, model) as speaker:
+            rows = {
+                mode: answers(
+                    context,
+                    speaker,
+                    asked,
+                    Asking(folder / f"{mode}.jsonl", name, temperature, tools, model, settings.concurrency),
+                )
+                for mode, (temperature, asked) in modes.items()
+            }
         seconds = round(time.monotonic() - began, 1)
         entries[model] = summarise(rows["greedy"], rows.get("sampled", ()), seconds)
     return EvaluateDone(models=entries)

@@ -63,8 +63,11 @@ def cached_base(
     if not (folder / "base.json").exists():
         partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
         build_base(partial, seed, schemas, format, progress)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        if (folder / "base.json").exists():  # another process has made it meanwhile, and its run may be reading it
+            shutil.rmtree(partial)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
     return folder
 
 
