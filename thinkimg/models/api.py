@@ -8,10 +8,8 @@ import asyncio
 import base64
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -19,13 +17,13 @@ import httpx
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, Message, TextBlock, ToolResultBlock
-from thinkimg.models.chat import ContextFull, Reply, SamplingParameters
+from thinkimg.models.chat import ContextFull, QuestionRefused, Reply, SamplingParameters
 from thinkimg.models.connections import Connections
+from thinkimg.models.replies import EmptyReply, read_reply
+from thinkimg.refusals import Complaint
 from thinkimg.trajectory import Trajectory
 
 MOST_BACKOFF_SECONDS = 30.0
-_PASSING = (408, 409, 425, 429)
-"""Refusals that a later attempt may not meet; 5xx are added."""
 
 
 @dataclass
@@ -64,11 +62,38 @@ class _Pace:
 
 
 class _Passing(Exception):
-    """An attempt failed in a way that the next one may not. `wait` is what the endpoint asked for, in seconds."""
+    """An attempt failed in a way that the next one may not.
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    Attributes:
+        wait: what the endpoint asked for, in seconds.
+        empty: there was an answer with nothing in it: to the last attempt that is a refusal.
+    """
+
+    def __init__(self, reason: str, wait: float = 0.0, empty: bool = False) -> None:
         super().__init__(reason)
         self.wait = wait
+        self.empty = empty
+
+
+class _Proof:
+    """Whether the endpoint answers with these settings at all: seen from an answer, else from one question of text."""
+
+    def __init__(self) -> None:
+        self.answered = False
+        self._asking: asyncio.Task[bool] | None = None
+
+    async def found(self, ask: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+        """Those who want to know at the same time wait for the same question."""
+        if not self.answered:
+            if self._asking is None or self._asking.get_loop() is not asyncio.get_running_loop():
+                self._asking = asyncio.ensure_future(ask())
+            asking = self._asking
+            try:
+                self.answered = await asyncio.shield(asking)
+            finally:
+                if asking.done() and self._asking is asking:
+                    self._asking = None
+        return self.answered
 
 
 @dataclass
@@ -113,6 +138,7 @@ class ApiModel:
         self._url = self.base_url.rstrip("/") + "/chat/completions"
         self._connections = Connections(self.api_key, self.timeout_seconds, self.max_concurrency)
         self._pace = _Pace(self.requests_per_minute)
+        self._proof = _Proof()
 
     async def reply(self, trajectory: Trajectory, sampling: SamplingParameters, seed: int) -> Reply:
         """See `ChatModel.reply`.
@@ -121,15 +147,20 @@ class ApiModel:
             InfrastructureError: the endpoint still fails after all retries.
             UserError: it refuses key, address, model or a field of the request.
             ContextFull: the conversation is longer than the model reads.
+            QuestionRefused: the endpoint answers others, but not this one.
+            ImageDecodeError: a picture is broken.
         """
         body = {
             "model": self.model,
-            "messages": to_messages(trajectory),
+            "messages": await asyncio.to_thread(to_messages, trajectory),  # pictures may have to be encoded anew
             "temperature": sampling.temperature,
             "max_tokens": sampling.max_tokens,
             "seed": seed % 2**31,  # several servers take 32 bits
+            **sampling.filters.changed(),
         }
-        body = {name: value for name, value in (body | dict(self.extra)).items() if value is not None}
+        body = {
+            name: value for name, value in (body | dict(self.extra) | dict(sampling.extra)).items() if value is not None
+        }
         client, gate = self._connections.open()
         async with gate:
             return await self._with_retries(client, body)
@@ -145,15 +176,30 @@ class ApiModel:
                 return await self._attempt(client, body)
             except _Passing as failure:
                 if attempt == self.retries or failure.wait > self.timeout_seconds:
-                    tries = f"{attempt + 1} attempt{'s' if attempt else ''}"
-                    raise InfrastructureError(f"{self._url}: {failure} ({tries})") from failure
+                    raise self._given_up(failure, attempt + 1) from failure
                 self.usage.retries += 1
                 longest = min(MOST_BACKOFF_SECONDS, self.backoff_seconds * 2**attempt)
                 self._pace.pause(failure.wait)
                 await asyncio.sleep(failure.wait + random.uniform(0, longest))
         raise AssertionError("the last attempt returns or raises")
 
+    def _given_up(self, failure: _Passing, attempts: int) -> Exception:
+        if failure.empty and self._proof.answered:
+            return QuestionRefused(str(failure))
+        error = InfrastructureError(f"{self._url}: {failure} ({attempts} attempt{'s' if attempts > 1 else ''})")
+        error.retry_after = failure.wait
+        return error
+
     async def _attempt(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Reply:
+        found = await self._ask(client, body)
+        if isinstance(found, Complaint):
+            raise await self._refusal(found, client, body)
+        self._proof.answered = True
+        self.usage.add(found)
+        return found
+
+    async def _ask(self, client: httpx.AsyncClient, body: dict[str, Any]) -> Reply | Complaint:
+        """One request. Raises `_Passing`, `QuestionRefused`."""
         try:
             # httpx limits each read; a server that drips bytes is limited here.
             response = await asyncio.wait_for(client.post(self._url, json=body), self.timeout_seconds)
@@ -161,52 +207,56 @@ class ApiModel:
             raise _Passing(f"no reply within {self.timeout_seconds:g} s") from error
         except httpx.RequestError as error:
             raise _Passing(f"{type(error).__name__}: {error}") from error
-        status = response.status_code
-        if status in _PASSING or status >= 500:
-            raise _Passing(f"status {status}: {_complaint(response)}", _retry_after(response))
-        if status != 200:
-            raise self._refusal(response)
-        return self._read(response)
+        if response.status_code != 200:
+            return Complaint.of(response)
+        try:
+            return read_reply(response)
+        except EmptyReply as error:
+            raise _Passing(f"{error}: {response.text[:200]!r}", empty=True) from error
+        except ValueError as error:
+            raise _Passing(f"the response is no chat completion: {response.text[:200]!r}") from error
 
-    def _refusal(self, response: httpx.Response) -> Exception:
-        status, complaint = response.status_code, _complaint(response)
-        error = _error(response)
-        if error.get("code") == "context_length_exceeded" or "maximum context length" in complaint:
-            return ContextFull(complaint)
-        said = f"{self._url} answers {status}: {complaint}."
+    async def _refusal(self, complaint: Complaint, client: httpx.AsyncClient, body: dict[str, Any]) -> Exception:
+        """Whose a refusal is. One that does not say is the question's, if the endpoint answers another."""
+        kind = complaint.kind
+        if kind == "retry":
+            return _Passing(str(complaint), complaint.wait)
+        if kind == "context":
+            return ContextFull(complaint.said)
+        if kind == "unknown" and await self._proof.found(lambda: self._answers_text(client, body)):
+            kind = "question"
+        if kind == "question" or (kind == "pictures" and self._proof.answered):
+            return QuestionRefused(str(complaint), complaint.reason)
+        return self._misconfigured(complaint)
+
+    async def _answers_text(self, client: httpx.AsyncClient, body: dict[str, Any]) -> bool:
+        """Whether one question without pictures is answered with the same settings."""
+        try:
+            found = await self._ask(client, body | {"messages": [{"role": "user", "content": "Say yes."}]})
+        except QuestionRefused:  # by a filter behind a model that answers
+            return True
+        if isinstance(found, Complaint) and found.kind == "retry":
+            raise _Passing(str(found), found.wait)
+        return isinstance(found, Reply)
+
+    def _misconfigured(self, complaint: Complaint) -> UserError:
+        status = complaint.status
+        said = f"{self._url} answers {status}: {complaint.said}."
         if status in (401, 403):
             remedy = "Give a key that may use this model" if self.api_key else "Give a key: none was sent"
             return UserError(f"{said} {remedy}.", "api_key")
+        if complaint.kind == "pictures":
+            return UserError(f"{said} Name a model that reads pictures.", "model")
         if status == 404:
             return UserError(f"{said} Check the model's name ({self.model!r}) and base_url.", "model")
+        if status in (402, 429):
+            return UserError(f"{said} Nothing is answered before it is paid for.", "api_key")
         if status == 400:
-            name = error.get("param") or "<field>"
+            name = complaint.param or "<field>"
             return UserError(
                 f"{said} `extra` can set a field of the request, or leave it out with null.", f"extra.{name}"
             )
         return UserError(f"{said} Check the address.", "base_url")
-
-    def _read(self, response: httpx.Response) -> Reply:
-        try:
-            body = response.json()
-            choice = body["choices"][0]
-            text = choice["message"].get("content") or ""
-            if not isinstance(text, str):  # parts
-                text = "".join(part.get("text", "") for part in text)
-            text = text.encode("utf-8", "replace").decode()  # half a surrogate pair could be neither stored nor sent
-            usage = body.get("usage")
-            usage = usage if isinstance(usage, Mapping) else {}
-            reply = Reply(
-                text,
-                "length" if choice.get("finish_reason") == "length" else "stop",
-                prompt_tokens=int(usage.get("prompt_tokens") or 0),
-                completion_tokens=int(usage.get("completion_tokens") or 0),
-                cost=float(usage.get("cost") or 0.0),
-            )
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _Passing(f"the response is no chat completion: {response.text[:200]!r}") from error
-        self.usage.add(reply)
-        return reply
 
 
 def to_messages(trajectory: Trajectory) -> list[dict[str, Any]]:
@@ -242,31 +292,6 @@ def _is_address(text: str) -> bool:
 
 
 def data_uri(image: Image) -> str:
-    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
-
-
-def _error(response: httpx.Response) -> Mapping[str, Any]:
-    """The `error` object of OpenAI's refusals; servers that send something else have none."""
-    try:
-        body = response.json()
-    except ValueError:
-        return {}
-    error = body.get("error", body) if isinstance(body, Mapping) else {}
-    return error if isinstance(error, Mapping) else {"message": str(error)}
-
-
-def _complaint(response: httpx.Response) -> str:
-    return str(_error(response).get("message") or response.text or response.reason_phrase)[:300].strip().rstrip(".")
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds that the header `Retry-After` asks for, given as a number or as a date; 0 without one."""
-    value = response.headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
+    """As endpoints take it. Raises `ImageDecodeError` for a broken picture."""
+    sent = image.as_sent()
+    return f"data:{sent.media_type};base64,{base64.b64encode(sent.data).decode()}"

@@ -93,9 +93,9 @@ def make_model(
     Args:
         options: of `openai`: `base_url`, `api_key_variable` (name of an environment variable), `retries`,
             `timeout_seconds`, `max_concurrency`, `requests_per_minute`, `extra`. Of the others: `revision`, `base` (of
-            an adapter), `trust_remote_code`, `min_pixels`, `max_pixels`; and of `transformers` `max_batch`, of `vllm`
-            what its engine takes, of `vllm-server` `base_url`, `api_key_variable`, `max_model_len`, `retries`,
-            `timeout_seconds`, `max_concurrency`.
+            an adapter), `trust_remote_code`, `min_pixels`, `max_pixels`, `thinking`; and of `transformers` `max_batch`,
+            of `vllm` what its engine takes, of `vllm-server` `base_url`, `api_key_variable`, `max_model_len`,
+            `retries`, `timeout_seconds`, `max_concurrency`.
 
     Raises:
         UserError: no such option; nothing loadable.
@@ -162,8 +162,9 @@ def _vllm_server(model: Model, options: dict[str, Any], field: str) -> ChatModel
     if "base_url" not in options:
         raise UserError("vllm-server needs its address: --model-args base_url=http://host:8000", "--model-args")
     key = _key(options, "VLLM_API_KEY")
-    config, processor = load_processor(model, loading_of(options, field))
-    family = family_of(config.model_type, processor, field)
+    how = loading_of(options, field)
+    config, processor = load_processor(model, how)
+    family = family_of(config.model_type, processor, field, how.thinks(model))
     return TokenModel(family, VLLMServerGenerator(family, api_key=key, **_without_loading(options)))
 
 

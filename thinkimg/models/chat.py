@@ -1,12 +1,13 @@
 """What the agent loop needs of a model: `ChatModel.reply`. `TokenModel` gives it exact tokens."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.message import Message
-from thinkimg.models.generator import GenerationRequest, Generator
+from thinkimg.models.generator import NO_FILTERS, Filters, GenerationRequest, Generator
 from thinkimg.trajectory import InvariantError, Trajectory
 
 
@@ -38,16 +39,32 @@ class Reply:
 @dataclass(frozen=True)
 class SamplingParameters:
     """Temperature 0 is greedy; `max_tokens` is per turn; `max_context_tokens` bounds the whole trajectory. A turn also
-    ends with the token that completes one of the strings `stop`; `ApiModel` leaves that to the endpoint's `extra`."""
+    ends with the token that completes one of the strings `stop`; `ApiModel` leaves that to the endpoint's `extra`.
+    `extra` are further fields of a request to an endpoint, which a model of tokens refuses."""
 
     temperature: float = 1.0
     max_tokens: int = 512
     max_context_tokens: int = 32_768
     stop: tuple[str, ...] = ()
+    filters: Filters = NO_FILTERS
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ContextFull(Exception):
     """The next turn does not fit into `max_context_tokens`. The agent ends the trajectory with status `tokens`."""
+
+
+class QuestionRefused(Exception):
+    """The endpoint answers, but not this conversation. The agent ends the trajectory with status `refused`.
+
+    Attributes:
+        reason: `content`: a filter of what is asked or answered; `picture`: kind, size, shape or number of pictures;
+            `size`: too many bytes; `other`: it does not say.
+    """
+
+    def __init__(self, message: str, reason: Literal["content", "picture", "size", "other"] = "other") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ChatModel(Protocol):
@@ -57,6 +74,7 @@ class ChatModel(Protocol):
         Raises:
             InfrastructureError: the engine or endpoint failed.
             ContextFull: no room for another turn.
+            QuestionRefused: an endpoint does not take this conversation.
         """
         ...
 
@@ -94,7 +112,12 @@ class Family(Protocol):
         ...
 
     def encode_reply(self, text: str) -> list[int]:
-        """Tokens of a given (not sampled) assistant's turn, end token included: SFT and synthesis."""
+        """Tokens of a given (not sampled) assistant's turn, behind the opening, end token included: SFT and
+        synthesis."""
+        ...
+
+    def choose_thinking(self, thinking: bool) -> None:
+        """Let turns begin with a thought, or with an empty one. Raises `ValueError`: the model has no such choice."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str: ...
@@ -141,6 +164,13 @@ class TokenModel:
         self.generator = generator
 
     async def reply(self, trajectory: Trajectory, sampling: SamplingParameters, seed: int) -> Reply:
+        """See `ChatModel.reply`. Refused are pictures too thin for image processors of the Qwen-VL kind."""
+        for image in trajectory.ordered_images:
+            if image.too_thin:
+                size = f"{image.width}x{image.height} pixels"
+                raise QuestionRefused(f"a picture is too thin to be shown to a model: {size}", "picture")
+        if sampling.extra:
+            raise UserError("only an endpoint can be sent this field", min(sampling.extra))
         context = encode_context(self.family, trajectory)
         tokens = [token for turn in trajectory.turns if turn.tokens is not None for token in turn.tokens]
         tokens += [token for delta in context for token in delta]
@@ -148,7 +178,9 @@ class TokenModel:
         if room < 1:
             raise ContextFull(f"{len(tokens)} tokens of {sampling.max_context_tokens} are used")
         result = await self.generator.generate(
-            GenerationRequest(tokens, trajectory.ordered_images, room, sampling.temperature, seed, sampling.stop)
+            GenerationRequest(
+                tokens, trajectory.ordered_images, room, sampling.temperature, seed, sampling.stop, sampling.filters
+            )
         )
         ended = result.finish == "stop" and result.tokens[-1] in self.family.stop_ids
         closing = [] if ended else list(self.family.closing_ids)

@@ -7,7 +7,7 @@ from typing import Any
 from thinkimg.errors import UserError
 from thinkimg.models.reference import Model
 
-NAMES = ("revision", "base", "trust_remote_code", "min_pixels", "max_pixels")
+NAMES = ("revision", "base", "trust_remote_code", "min_pixels", "max_pixels", "thinking")
 """Of the options; the first two say which model it is, and `thinkimg.models.reference` reads them."""
 
 
@@ -19,6 +19,7 @@ class Loading:
         trust_remote_code: run code that comes with the model.
         min_pixels, max_pixels: pictures are resized to at least and at most so many; None: as the model was trained,
             else as its image processor has it.
+        thinking: whether turns begin with a thought (see `family_of`); None: as the model was trained.
         dtype: of the weights; None: float32 on a CPU and bfloat16 on a GPU; `auto`: as they are stored.
         field: what messages call the place where the model is named.
     """
@@ -26,6 +27,7 @@ class Loading:
     trust_remote_code: bool = False
     min_pixels: int | None = None
     max_pixels: int | None = None
+    thinking: bool | None = None
     dtype: Any = None
     field: str = "--model"
 
@@ -34,6 +36,10 @@ class Loading:
         if self.min_pixels is not None or self.max_pixels is not None or model.trained is None:
             return self.min_pixels, self.max_pixels
         return model.trained.min_pixels, model.trained.max_pixels
+
+    def thinks(self, model: Model) -> bool | None:
+        """What was given goes before how the model was trained."""
+        return self.thinking if self.thinking is not None or model.trained is None else model.trained.thinking
 
 
 def loading_of(options: Mapping[str, Any], field: str = "--model", dtype: Any = None) -> Loading:
@@ -53,4 +59,7 @@ def loading_of(options: Mapping[str, Any], field: str = "--model", dtype: Any = 
     trusted = options.get("trust_remote_code", False)
     if not isinstance(trusted, bool):
         raise UserError(f"{trusted!r} is neither yes nor no", "--model-args trust_remote_code")
-    return Loading(trusted, **pixels, dtype=dtype, field=field)
+    thinking = options.get("thinking")
+    if thinking is not None and not isinstance(thinking, bool):
+        raise UserError(f"{thinking!r} is neither yes nor no", "--model-args thinking")
+    return Loading(trusted, **pixels, thinking=thinking, dtype=dtype, field=field)

@@ -1,7 +1,7 @@
 """Models of this machine and of the hub: load one with its processor, adapters merged, wrapped as an agent's model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from thinkimg.models.families import family_of, refuse_unknown
 from thinkimg.models.image_features import ImageFeatures
 from thinkimg.models.loading import Loading
 from thinkimg.models.reference import Adapter, Endpoint, Folder, Hub, Model, Preset, Reader, Source, Weights
+from thinkimg.models.saving import mend_settings, save_model
 from thinkimg.models.transformers_generator import TransformersGenerator
 
 _FROM_CACHE: dict[str, Any] = {"local_files_only": True, "_raise_exceptions_for_connection_errors": False}
@@ -25,18 +26,29 @@ _FROM_CACHE: dict[str, Any] = {"local_files_only": True, "_raise_exceptions_for_
 @dataclass(frozen=True)
 class LoadedModel:
     """A model with all that works on it. Training changes `model` in place; `chat` always speaks with its newest
-    weights."""
+    weights.
+
+    Attributes:
+        dtypes: of the parameters by name, as they were loaded. Training may hold them in float32 (see
+            `thinkimg.training.precision`); they are saved as they were loaded.
+    """
 
     model: Any
     processor: Any
     family: Family
     features: ImageFeatures
     chat: TokenModel
+    dtypes: Mapping[str, torch.dtype] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtypes", {name: each.dtype for name, each in self.model.named_parameters()})
 
     def save(self, folder: Path) -> None:
-        """Weights (safetensors), configuration, processor: what plain transformers loads."""
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        """See `save_model`. Weights that training holds in float32 are rounded first, in place, to the type in which
+        they were loaded."""
+        for name, parameter in self.model.named_parameters():
+            parameter.data = parameter.data.to(self.dtypes[name])
+        save_model(self.model, self.processor, folder)
 
 
 def load_model(model: Model, how: Loading = Loading()) -> LoadedModel:
@@ -46,19 +58,41 @@ def load_model(model: Model, how: Loading = Loading()) -> LoadedModel:
         UserError: it is incomplete, its family is none of `FAMILIES`, it is quantised, an adapter is another model's.
             What can be seen without the weights is seen before they are read or fetched.
     """
+    known = examine(model, how)
+    processor, family = known.processor, known.family
+    features = ImageFeatures(processor.image_processor)
+    gpu = torch.cuda.is_available()
+    dtype = how.dtype if how.dtype is not None else torch.bfloat16 if gpu else torch.float32
+    loaded = _load_weights(known.source, dtype, how)
+    mend_settings(loaded)
+    loaded.to("cuda" if gpu else "cpu")
+    chat = TokenModel(family, TransformersGenerator(loaded, family, features))
+    return LoadedModel(loaded, processor, family, features, chat)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A model before its weights are read."""
+
+    source: Weights
+    config: Any
+    processor: Any
+    family: Family
+
+
+def examine(model: Model, how: Loading = Loading()) -> Examined:
+    """All that can be seen of a model without its weights.
+
+    Raises:
+        UserError: see `load_model`.
+    """
     model = with_weights(model, how.field)
     config, processor = _load_processor(model, how)
     _refuse_quantised(model, config, how.field)
     assert isinstance(model.source, Folder | Hub | Adapter)
     _check_files(model.source, config, how)
-    family = family_of(config.model_type, processor, how.field)
-    features = ImageFeatures(processor.image_processor)
-    gpu = torch.cuda.is_available()
-    dtype = how.dtype if how.dtype is not None else torch.bfloat16 if gpu else torch.float32
-    loaded = _load_weights(model.source, dtype, how)
-    loaded.to("cuda" if gpu else "cpu")
-    chat = TokenModel(family, TransformersGenerator(loaded, family, features))
-    return LoadedModel(loaded, processor, family, features, chat)
+    family = family_of(config.model_type, processor, how.field, how.thinks(model))
+    return Examined(model.source, config, processor, family)
 
 
 def load_processor(model: Model, how: Loading = Loading()) -> tuple[Any, Any]:
@@ -184,9 +218,10 @@ def _check_shapes(adapter: Adapter, config: Any, how: Loading) -> None:
     with torch.device("meta"):
         whole = AutoModelForImageTextToText.from_config(config, trust_remote_code=how.trust_remote_code)
     layers = {name: module for name, module in whole.named_modules() if isinstance(module, torch.nn.Linear)}
+    experts = {name for name, _ in whole.named_modules() if name.endswith(".experts")}  # peft checks their sizes
     for key, shape in adapter_shapes(adapter.path).items():
         name, _, end = key.removeprefix("base_model.model.").partition(".lora_")
-        if end not in ("A.weight", "B.weight"):
+        if end not in ("A.weight", "B.weight") or name.removesuffix(".base_layer") in experts:
             continue
         if name not in layers:
             raise UserError(

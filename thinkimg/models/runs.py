@@ -12,6 +12,8 @@ from thinkimg.tools.registry import own_tools
 
 MARKER = "run.json"
 MANIFEST = "manifest.yaml"
+REPLACED = "replaced"
+"""Below a run: stages that are being done again, as they were."""
 _DEPTH = 5
 """RUN/stages/NAME/extended/checkpoint-50 is the deepest path of a model: so many steps below RUN, and RUN itself."""
 

@@ -25,11 +25,13 @@ class Trained(BaseModel):
         version: of this shape; a file of a later one is still read, without what is new in it.
         job, stage: that made the model; `base` is the model before any stage.
         format: the syntax of calls.
-        prompt: the wording of the system prompt.
+        prompt: how the system prompt explains tools.
+        system_prompt: the user's own words of it; None: ours.
         max_rounds: how often the model speaks, at most.
-        max_tokens: new tokens of a turn.
-        max_seconds: of one question.
+        max_tokens: new tokens of a turn; max_context: tokens of a whole trajectory.
+        max_seconds: without any sign of life, after which a question counts as hung.
         min_pixels, max_pixels: to which pictures are resized; None: as the image processor has it.
+        thinking: whether turns begin with a thought; None: as the model's template has it.
         tools: as they were declared, in the order of the prompt; none for a model that was trained without tools.
     """
 
@@ -40,11 +42,14 @@ class Trained(BaseModel):
     stage: str
     format: str
     prompt: Literal["full", "compact"]
+    system_prompt: str | None = None
     max_rounds: int
     max_tokens: int
+    max_context: int = 32_768
     max_seconds: float
     min_pixels: int | None = None
     max_pixels: int | None = None
+    thinking: bool | None = None
     tools: tuple[VisionTool, ...] = ()
 
     @property
@@ -61,8 +66,9 @@ class Trained(BaseModel):
     def __str__(self) -> str:
         names = [tool.spec.tool if tool.spec.tool != CUSTOM else tool.name for tool in self.tools]
         tools = f"tools {', '.join(names)}" if names else "no tools"
+        own = " with a system prompt of its own" if self.system_prompt is not None else ""
         return (
-            f"format {self.format}, prompt {self.prompt}, {tools}, "
+            f"format {self.format}, prompt {self.prompt}{own}, {tools}, "
             f"at most {self.max_rounds} rounds of {self.max_tokens} tokens"
         )
 
@@ -73,8 +79,10 @@ class Asking:
 
     format: str = "openthinkimg"
     prompt: Literal["full", "compact"] = "full"
+    system_prompt: str | None = None
     max_rounds: int = 6
     max_tokens: int = 512
+    max_context: int = 32_768
     max_seconds: float = 600.0
 
 
@@ -102,11 +110,14 @@ def trained_by(manifest: Manifest, job: ToolRLJob, stage: str) -> Trained:
         stage=stage,
         format=agent.format,
         prompt=agent.prompt,
+        system_prompt=agent.system_prompt,
         max_rounds=agent.max_rounds,
         max_tokens=agent.max_tokens_per_turn,
+        max_context=agent.max_tokens,
         max_seconds=agent.max_seconds_per_trajectory,
         min_pixels=model.min_pixels,
         max_pixels=model.max_pixels,
+        thinking=model.thinks,
         tools=tuple(manifest.tools_of(job)) if trained_with_tools(job, stage) else (),
     )
 

@@ -8,15 +8,17 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 
 from thinkimg.errors import InfrastructureError
 from thinkimg.image import Image
 from thinkimg.models.chat import Family
 from thinkimg.models.generator import Generation, GenerationRequest
+from thinkimg.models.sampler import Sampler
+from thinkimg.pulse import PULSE
 
 Features = Callable[[Sequence[Image]], dict[str, torch.Tensor]]
 """Images to the model's inputs (`thinkimg.models.image_features`)."""
@@ -27,17 +29,31 @@ class TransformersGenerator:
     model: a `ForConditionalGeneration` of the family; put into eval mode while generating, its mode restored after.
     features: preprocesses images; give one that caches (`thinkimg.models.image_features`).
     max_batch: most requests of one batch.
+    max_batch_tokens: most tokens of one batch's prompts, padding included, unless a single one has more. They bound
+        what a batch takes beside the model: features of pictures (about 24 KB a token), keys and values.
     gather_seconds: how long a first request waits for others, as long as others keep coming.
+
+    Attributes:
+        compute_dtype: what float32 weights are cast to at each use, as the trainer does while it trains them; None: the
+            model computes in the type of its weights.
     """
 
     def __init__(
-        self, model: Any, family: Family, features: Features, max_batch: int = 128, gather_seconds: float = 0.004
+        self,
+        model: Any,
+        family: Family,
+        features: Features,
+        max_batch: int = 128,
+        gather_seconds: float = 0.004,
+        max_batch_tokens: int = 65_536,
     ) -> None:
         self.model = model
         self.family = family
         self.features = features
         self.max_batch = max_batch
         self.gather_seconds = gather_seconds
+        self.max_batch_tokens = max_batch_tokens
+        self.compute_dtype: torch.dtype | None = None
         self._waiting: list[tuple[GenerationRequest, asyncio.Future[Generation]]] = []
         self._worker: asyncio.Task[None] | None = None
         # Grad mode and autocast are thread-local: this one thread sets them.
@@ -62,8 +78,16 @@ class TransformersGenerator:
                 return
             # Like lengths together: less padding.
             self._waiting.sort(key=lambda item: len(item[0].tokens))
-            batch, self._waiting = self._waiting[: self.max_batch], self._waiting[self.max_batch :]
+            size = self._fitting([len(request.tokens) for request, _ in self._waiting])
+            batch, self._waiting = self._waiting[:size], self._waiting[size:]
             await self._serve(batch)
+
+    def _fitting(self, lengths: Sequence[int]) -> int:
+        """How many of the next prompts, the shortest first, make a batch."""
+        size = min(len(lengths), self.max_batch)
+        while size > 1 and size * lengths[size - 1] > self.max_batch_tokens:
+            size -= 1
+        return size
 
     async def _serve(self, batch: list[tuple[GenerationRequest, asyncio.Future[Generation]]]) -> None:
         """Every future of `batch` gets its result or its exception."""
@@ -88,7 +112,7 @@ class TransformersGenerator:
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         """Generate for all `requests`, left-padded into one batch."""
-        with self._lock, torch.no_grad():
+        with self._lock, torch.no_grad(), self._casts(), PULSE.computing():
             training = self.model.training
             self.model.eval()
             try:
@@ -96,13 +120,19 @@ class TransformersGenerator:
             finally:
                 self.model.train(training)
 
+    def _casts(self) -> AbstractContextManager[Any]:
+        if self.compute_dtype is None:
+            return nullcontext()
+        # Without the cache of casts, which is one for all threads: see `thinkimg.training.precision`.
+        return torch.autocast(self.model.device.type, self.compute_dtype, cache_enabled=False)
+
     def _generate_batch(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
         device = self.model.device
         inputs = self._prefill_inputs(requests, device)
         attention = inputs["attention_mask"]
         position_ids, following = self._positions(inputs)
         output = self.model(**inputs, position_ids=position_ids, use_cache=True, logits_to_keep=1)
-        sampler = _Sampler(requests, self.family, device)
+        sampler = Sampler(requests, self.family, device)
         for step in range(max(request.max_tokens for request in requests)):
             tokens = sampler.step(output.logits[:, -1].float(), step)
             if sampler.finished:
@@ -143,68 +173,3 @@ class TransformersGenerator:
         if images:
             inputs.update(self.features(images))
         return {name: tensor.to(device) for name, tensor in inputs.items()}
-
-
-class _Sampler:
-    """Draws tokens by inverse transform: each request has its own stream of uniform numbers, made from its seed, so
-    that a sample does not depend on who else is in the batch."""
-
-    def __init__(self, requests: Sequence[GenerationRequest], family: Family, device: torch.device) -> None:
-        self.requests = requests
-        self.family = family
-        longest = max(request.max_tokens for request in requests)
-        uniform = [np.random.Generator(np.random.Philox(request.seed)).random(longest) for request in requests]
-        self.uniform = torch.tensor(np.stack(uniform), dtype=torch.float64, device=device)
-        temperature = torch.tensor([request.temperature for request in requests], device=device)
-        self.greedy = temperature == 0
-        self.temperature = torch.where(self.greedy, torch.ones_like(temperature), temperature)[:, None]
-        self.suppressed = torch.tensor(family.suppressed_ids, device=device)
-        self.stops = torch.tensor(family.stop_ids, device=device)
-        self.limits = torch.tensor([request.max_tokens for request in requests], device=device)
-        self.done = torch.zeros(len(requests), dtype=torch.bool, device=device)
-        self.tokens: list[torch.Tensor] = []
-        self.logprobs: list[torch.Tensor] = []
-        self.alive: list[torch.Tensor] = []
-        self.by_string: set[int] = set()
-        """Rows that a stop string ended."""
-
-    @property
-    def finished(self) -> bool:
-        return bool(self.done.all())
-
-    def step(self, logits: torch.Tensor, number: int) -> torch.Tensor:
-        """logits (batch, vocabulary) to the next tokens (batch,)."""
-        logits = logits / self.temperature
-        logits[:, self.suppressed] = -torch.inf
-        logprobs = torch.log_softmax(logits, -1)
-        cumulative = logprobs.double().exp().cumsum(-1)
-        threshold = self.uniform[:, number, None] * cumulative[:, -1:]
-        drawn = (cumulative <= threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
-        tokens = torch.where(self.greedy, logprobs.argmax(-1), drawn)
-        self.tokens.append(tokens)
-        self.logprobs.append(logprobs.gather(1, tokens[:, None])[:, 0])
-        self.alive.append(~self.done)
-        self.done = self.done | torch.isin(tokens, self.stops) | (self.limits <= number + 1)
-        for row, request in enumerate(self.requests):
-            if request.stop and not self.done[row] and self._stopped(row, request.stop):
-                self.by_string.add(row)
-                self.done[row] = True
-        return tokens
-
-    def _stopped(self, row: int, strings: tuple[str, ...]) -> bool:
-        """Whether the last token of this row completed one of `strings`."""
-        text = self.family.decode([int(tokens[row]) for tokens in self.tokens])
-        earlier = len(self.family.decode([int(tokens[row]) for tokens in self.tokens[:-1]]))
-        return any(text.find(string, max(0, earlier - len(string) + 1)) >= 0 for string in strings)
-
-    def results(self) -> list[Generation]:
-        tokens, logprobs = torch.stack(self.tokens, 1).tolist(), torch.stack(self.logprobs, 1).tolist()
-        lengths = torch.stack(self.alive, 1).sum(1).tolist()
-        return [
-            Generation(
-                tokens[row][:length],
-                logprobs[row][:length],
-                "stop" if row in self.by_string or tokens[row][length - 1] in self.family.stop_ids else "length",
-            )
-            for row, length in enumerate(lengths)
-        ]

@@ -46,13 +46,16 @@ class Endpoint:
         self.most_under_way = 0
         self.url = ""
 
+    def choose(self, body: dict[str, Any]) -> Answer:
+        return self.answers[min(len(self.bodies), len(self.answers)) - 1]
+
     async def complete(self, request: Request) -> Response:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         self.times.append(time.monotonic())
         self.keys.append(request.headers.get("authorization"))
         self.bodies.append(await request.json())
-        answer = self.answers[min(len(self.bodies), len(self.answers)) - 1]
+        answer = self.choose(self.bodies[-1])
         try:
             await asyncio.sleep(answer.delay)
         finally:
@@ -65,6 +68,12 @@ class Endpoint:
 @contextmanager
 def serve(*answers: Answer) -> Iterator[Endpoint]:
     endpoint = Endpoint(list(answers))
+    with serving(endpoint):
+        yield endpoint
+
+
+@contextmanager
+def serving(endpoint: Endpoint) -> Iterator[None]:
     app = FastAPI()
     app.post("/v1/chat/completions")(endpoint.complete)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
@@ -74,7 +83,7 @@ def serve(*answers: Answer) -> Iterator[Endpoint]:
         time.sleep(0.005)
     endpoint.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
     try:
-        yield endpoint
+        yield
     finally:
         server.should_exit = True
         thread.join(5)

@@ -22,6 +22,12 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
 )
 from transformers.models.got_ocr2 import GotOcr2ImageProcessor
 from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
@@ -37,7 +43,7 @@ from thinkimg.models.image_features import ImageFeatures
 from thinkimg.models.pretrained import LoadedModel
 from thinkimg.models.transformers_generator import TransformersGenerator
 
-GRPO = ("internvl", "qwen2_5_vl", "qwen2_vl", "qwen3_vl")
+GRPO = ("internvl", "qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe")
 ALL = (*GRPO, "llava_onevision")
 WORDS = ["what", "is", "the", "value", "of", "bar", "user", "assistant", "system", "tool", "answer", "see", "red"]
 
@@ -195,6 +201,62 @@ def _qwen3_model() -> Any:
     return tiny.build_model(processor_of("qwen3_vl").tokenizer, 0)
 
 
+def _qwen3_5_processor() -> Any:
+    """Without the thoughts of earlier turns left out, as what was sampled stays."""
+    return _with_template(tiny.build_processor(tiny.build_tokenizer(WORDS)), _trl_template("qwen3_5_think_training"))
+
+
+def _qwen3_vision() -> dict[str, Any]:
+    vision = {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "out_hidden_size": 64}
+    return vision | {"patch_size": tiny.PATCH, "spatial_merge_size": 2, "num_position_embeddings": 64}
+
+
+_EXPERTS = {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
+
+
+def _qwen3_moe_model() -> Any:
+    rope = {"rope_type": "default", "mrope_section": [6, 5, 5], "mrope_interleaved": True, "rope_theta": 1000.0}
+    config = Qwen3VLMoeConfig(
+        text_config=_text("qwen3_vl_moe") | _EXPERTS | {"rope_parameters": rope},
+        vision_config=_qwen3_vision() | {"deepstack_visual_indexes": [0]},
+        tie_word_embeddings=True,
+        **_qwen_ids("qwen3_vl_moe"),
+    )
+    return Qwen3VLMoeForConditionalGeneration(config)
+
+
+def _qwen3_5_text(name: str) -> dict[str, Any]:
+    """A layer with linear attention, one with full attention."""
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 1000.0}
+    linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16}
+    return _text(name) | linear | {
+        "linear_value_head_dim": 16,
+        "head_dim": 32,
+        "layer_types": ["linear_attention", "full_attention"],
+        "rope_parameters": rope | {"partial_rotary_factor": 0.25},
+    }  # fmt: skip
+
+
+def _qwen3_5_model() -> Any:
+    config = Qwen3_5Config(
+        text_config=_qwen3_5_text("qwen3_5"),
+        vision_config=_qwen3_vision(),
+        tie_word_embeddings=True,
+        **_qwen_ids("qwen3_5"),
+    )
+    return Qwen3_5ForConditionalGeneration(config)
+
+
+def _qwen3_5_moe_model() -> Any:
+    config = Qwen3_5MoeConfig(
+        text_config=_qwen3_5_text("qwen3_5_moe") | _EXPERTS | {"shared_expert_intermediate_size": 32},
+        vision_config=_qwen3_vision(),
+        tie_word_embeddings=True,
+        **_qwen_ids("qwen3_5_moe"),
+    )
+    return Qwen3_5MoeForConditionalGeneration(config)
+
+
 # ---- tiles ----------------------------------------------------------------------------------------------------------
 
 
@@ -258,14 +320,20 @@ _PROCESSORS = {
     "llava_onevision": _onevision_processor,
     "qwen2_5_vl": _qwen2_5_processor,
     "qwen2_vl": _qwen2_processor,
+    "qwen3_5": _qwen3_5_processor,
+    "qwen3_5_moe": _qwen3_5_processor,
     "qwen3_vl": _qwen3_processor,
+    "qwen3_vl_moe": _qwen3_processor,
 }
 _MODELS = {
     "internvl": _internvl_model,
     "llava_onevision": _onevision_model,
     "qwen2_5_vl": _qwen2_5_model,
     "qwen2_vl": _qwen2_model,
+    "qwen3_5": _qwen3_5_model,
+    "qwen3_5_moe": _qwen3_5_moe_model,
     "qwen3_vl": _qwen3_model,
+    "qwen3_vl_moe": _qwen3_moe_model,
 }
 
 

@@ -29,7 +29,9 @@ spec:
   model: {uri: "preset://tiny", minPixels: 4096, maxPixels: 9216}
   tools: [{name: ruler}, {name: cutter}]
   data: {train: {uri: "charts://?questions=8"}, test: {uri: "charts://?questions=8"}}
-  agent: {format: hermes, prompt: compact, maxRounds: 3, maxTokensPerTurn: 24, maxSecondsPerTrajectory: 33}
+  agent:
+    {format: hermes, prompt: compact, maxRounds: 3, maxTokensPerTurn: 24, maxSecondsPerTrajectory: 33,
+     systemPrompt: "You see for yourself. {tools} Be brief."}
   stages:
     - {name: cold, type: Synthesize, synthesize: {trajectories: 4}}
     - {name: sft, type: SFT, sft: {epochs: 1}}

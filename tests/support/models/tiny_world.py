@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from PIL import Image as Pillow
 
+from thinkimg.cache import BoundedCache
 from thinkimg.image import Image
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
 from thinkimg.models import tiny
@@ -50,7 +51,7 @@ def trained() -> Any:
 
 
 def generator(model: Any = None, **options: Any) -> TransformersGenerator:
-    features = ImageFeatures(processor().image_processor)
+    features = ImageFeatures(processor().image_processor, BoundedCache(10**9))
     return TransformersGenerator(model or untrained(), family(), features, **options)
 
 

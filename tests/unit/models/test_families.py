@@ -2,26 +2,35 @@
 features fill, and rollouts."""
 
 import asyncio
+import copy
 import random
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import trl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.models.family_models import ALL, GRPO, built, from_scratch, picture_of, processor_of
+from tests.support.models.family_models import ALL, GRPO, build, built, from_scratch, picture_of, processor_of
 from tests.support.models.tiny_world import conversation, observe, picture, template_messages
 from thinkimg.agent.agent import append_reply
 from thinkimg.errors import UserError
 from thinkimg.message import Message, TextBlock
+from thinkimg.models.backends import find_model
 from thinkimg.models.chat import SamplingParameters, TokenModel, encode_context
 from thinkimg.models.families import family_of
 from thinkimg.models.families.placeholders import collapse_runs
 from thinkimg.models.generator import GenerationRequest
+from thinkimg.models.loading import Loading, loading_of
+from thinkimg.models.pretrained import load_model
+from thinkimg.models.trained import Trained
 from thinkimg.training.collator import encode_trajectory
 from thinkimg.trajectory import InvariantError, Trajectory
 
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 SEVERAL = GRPO
 """Families whose processor counts a picture's tokens by the picture alone."""
 
@@ -75,6 +84,61 @@ def test_so_is_a_conversation_with_a_tools_picture(name: str) -> None:
     assert encoded.tokens + newline == rendered(name, joined, opening=False)
 
 
+@pytest.mark.parametrize(
+    ("template", "thinking", "opening"),
+    [
+        ("qwen3_5_think", None, "<think>\n"),
+        ("qwen3_5_think", False, "<think>\n\n</think>\n\n"),
+        ("qwen3_5_nothink", None, "<think>\n\n</think>\n\n"),
+        ("qwen3_5_nothink", True, "<think>\n"),
+        ("qwen3_vl", None, ""),
+    ],
+)
+def test_a_turn_opens_as_the_models_own_template_does(template: str, thinking: bool | None, opening: str) -> None:
+    """On Qwen's templates, which TRL carries: in the prompt, behind a tool's result, and in a given turn."""
+    processor = copy.copy(processor_of("qwen3_5"))
+    processor.chat_template = (TEMPLATES / f"{template}.jinja").read_text()
+    family: Any = family_of("qwen3_5", processor, thinking=thinking)
+    made = conversation(picture_of(1))
+    chosen = {} if thinking is None else {"enable_thinking": thinking}
+    asked = processor.apply_chat_template(template_messages(made), add_generation_prompt=True, tokenize=False, **chosen)
+    assert asked.endswith(f"<|im_start|>assistant\n{opening}")
+    (tokens,) = encode_context(family, made)
+    images = [[image.pixels() for image in made.ordered_images]]
+    assert tokens == processor(text=[asked], images=images, return_tensors="pt")["input_ids"][0].tolist()
+    tail = family.encode_tail(Message(role="tool", content=[TextBlock(text="red")]), {})
+    assert family.tokenizer.decode(tail).endswith(f"red<|im_end|>\n<|im_start|>assistant\n{opening}")
+    if opening == "<think>\n":
+        assert family.decode(family.encode_reply("red")) == "\n</think>\n\nred"
+        assert family.decode(family.encode_reply("<think>\nsee\n</think>\n\nred")) == "see\n</think>\n\nred"
+    else:
+        assert family.decode(family.encode_reply("red")) == "red"
+
+
+def test_a_model_is_loaded_with_the_choice_of_the_manifest_or_of_its_training(tmp_path: Path) -> None:
+    build("qwen3_5").save(tmp_path / "model")
+    trained = Trained(
+        job="j", stage="s", format="hermes", prompt="full", max_rounds=1, max_tokens=1, max_seconds=1, thinking=False
+    )
+    found = find_model(str(tmp_path / "model"))
+    for model, how, opening in (
+        (found, Loading(), "<think>\n"),
+        (found, loading_of({"thinking": False}), "<think>\n\n</think>\n\n"),
+        (replace(found, trained=trained), Loading(), "<think>\n\n</think>\n\n"),
+        (replace(found, trained=trained), Loading(thinking=True), "<think>\n"),
+    ):
+        family = load_model(model, how).family
+        tail = family.encode_tail(Message(role="tool", content=[TextBlock(text="red")]), {})
+        assert family.decode(tail).endswith(f"assistant\n{opening}")
+    with pytest.raises(UserError, match="neither yes nor no"):
+        loading_of({"thinking": "maybe"})
+
+
+def test_thinking_is_refused_where_the_template_has_no_choice() -> None:
+    with pytest.raises(UserError, match="no choice between thinking and not"):
+        family_of("qwen3_vl", processor_of("qwen3_vl"), thinking=True)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_what_a_picture_says_stays_text(name: str) -> None:
     family = built(name).family
@@ -101,7 +165,7 @@ def test_a_picture_of_any_size_fills_its_placeholders(name: str, width: int, hei
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_features_match_placeholders_on_2000_generated_trajectories(name: str) -> None:
-    """10,000 over the five families: of any number of turns, pictures and sizes, with special tokens in the texts.
+    """2,000 for each family: of any number of turns, pictures and sizes, with special tokens in the texts.
     Each is collapsed for an engine, too, and comes back by what the features fill."""
     draw = random.Random(name)
     family, features = built(name).family, built(name).features

@@ -1,6 +1,7 @@
 """Messages to tokens: text stays text, pictures fill what their features fill, and earlier tokens are never redone."""
 
 import asyncio
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,6 +51,14 @@ def test_a_conversations_beginning_is_what_the_chat_template_makes_of_it(picture
     deltas = encode_context(family(), made)
     assert len(deltas) == 2
     assert deltas[0] + deltas[1] == reference(made)
+
+
+def test_earlier_turns_of_tools_are_users_turns_in_a_beginning_too() -> None:
+    """A gateway's caller sends them with the conversation."""
+    made = conversation(picture(1))
+    made.add("assistant", TextBlock(text="call"))
+    made.add("tool", TextBlock(text="result"))
+    assert [token for delta in encode_context(family(), made) for token in delta] == reference(made)
 
 
 @settings(max_examples=60, deadline=None)
@@ -186,7 +195,7 @@ def test_a_conversation_without_one_message_before_each_turn_of_the_model_is_no_
 def test_a_tokenizer_of_another_family_is_refused() -> None:
     class Foreign:
         class tokenizer:
-            unk_token_id = 0
+            unk_token, unk_token_id = "<unk>", 0
 
             @staticmethod
             def convert_tokens_to_ids(token: str) -> int:
@@ -194,3 +203,11 @@ def test_a_tokenizer_of_another_family_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"no <\|image_pad\|>: this is no model of the family QwenVL"):
         type(family())(Foreign)
+
+
+def test_a_tokenizer_whose_unknown_token_is_a_stop_token_is_accepted() -> None:
+    """transformers 5 gives Qwen's tokenizers `<|endoftext|>` as the unknown token, unless their files say null."""
+    tokenizer = copy.deepcopy(family().tokenizer)
+    tokenizer.unk_token = "<|endoftext|>"
+    found = type(family())(SimpleNamespace(tokenizer=tokenizer))
+    assert found.stop_ids == family().stop_ids

@@ -22,6 +22,7 @@ from tests.support.models.tiny_world import (
 )
 from thinkimg.agent.agent import Agent, Limits, append_reply
 from thinkimg.agent.tools import NoTools
+from thinkimg.cache import BoundedCache
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.image import Image
 from thinkimg.models.chat import SamplingParameters, TokenModel, encode_context
@@ -190,7 +191,8 @@ class Counting(TransformersGenerator):
 
 
 def counting(**options: Any) -> Counting:
-    return Counting(untrained(), family(), ImageFeatures(processor().image_processor), **options)
+    features = ImageFeatures(processor().image_processor, BoundedCache(10**9))
+    return Counting(untrained(), family(), features, **options)
 
 
 def test_requests_that_wait_together_are_served_together() -> None:
@@ -200,6 +202,13 @@ def test_requests_that_wait_together_are_served_together() -> None:
     assert [one.tokens for one in made] == [
         generator().generate_batch([request(seed=seed, max_tokens=3)])[0].tokens for seed in range(10)
     ], "each got its own"
+
+
+def test_long_prompts_make_smaller_batches() -> None:
+    engine = generator(max_batch=4, max_batch_tokens=100)
+    assert [engine._fitting(lengths) for lengths in ([9] * 9, [30, 30, 30, 30], [30, 60], [500, 600], [])] == [
+        4, 3, 1, 1, 0,
+    ]  # fmt: skip
 
 
 def test_one_that_comes_later_joins_the_next_batch() -> None:
@@ -303,7 +312,7 @@ def test_a_picture_is_preprocessed_once() -> None:
 def test_the_least_recently_used_picture_is_forgotten_first() -> None:
     processed = ImageFeatures(processor().image_processor)([picture(1)])
     one = sum(tensor.nbytes for tensor in processed.values())
-    features = ImageFeatures(processor().image_processor, max_bytes=2 * one)
+    features = ImageFeatures(processor().image_processor, BoundedCache(2 * one))
     for number in (1, 2, 1, 3, 1, 2):
         features([picture(number)])
     assert features.runs == 4
@@ -311,6 +320,6 @@ def test_the_least_recently_used_picture_is_forgotten_first() -> None:
 
 
 def test_features_that_are_too_large_to_keep_are_given_all_the_same() -> None:
-    kept, unkept = (ImageFeatures(processor().image_processor, max_bytes=size) for size in (10**9, 1))
+    kept, unkept = (ImageFeatures(processor().image_processor, BoundedCache(size)) for size in (10**9, 1))
     assert torch.equal(kept([picture(1)])["pixel_values"], unkept([picture(1)])["pixel_values"])
     assert len(unkept.kept) == 0

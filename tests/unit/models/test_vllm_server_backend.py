@@ -15,7 +15,7 @@ from tests.support.models.model_folders import save_model
 from tests.support.models.tiny_world import conversation, family, picture
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.models.backends import find_model, make_model
-from thinkimg.models.chat import ChatModel, ContextFull, SamplingParameters
+from thinkimg.models.chat import ChatModel, ContextFull, QuestionRefused, SamplingParameters
 from thinkimg.trajectory import InvariantError
 
 SAID = "what is the value of bar"
@@ -29,6 +29,7 @@ class Server:
         self.keys: list[str | None] = []
         self.tokens_of_an_image = family().image_tokens(picture())
         self.failures: list[int] = []
+        self.complaint: dict[str, Any] = {"detail": "busy"}
 
     def answer(self, path: str, key: str | None, body: dict[str, Any]) -> tuple[int, Any]:
         self.keys.append(key)
@@ -36,7 +37,7 @@ class Server:
         if path != "/inference/v1/generate":
             return 404, {"detail": "Not Found"}
         if self.failures:
-            return self.failures.pop(), {"detail": "busy"}
+            return self.failures.pop(), self.complaint
         prompt = [
             token
             for given in body["token_ids"]
@@ -120,6 +121,37 @@ def test_a_busy_server_is_asked_again_and_a_broken_one_given_up(folder: Path) ->
         server.failures = [500]
         with pytest.raises(InfrastructureError, match="status 500"):
             reply(model_at(folder, url, retries=0))
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("The decoder prompt (length 5000) is longer than the maximum model length of 4096.", ContextFull),
+        ("At most 1 image(s) may be provided in one request.", QuestionRefused),
+        ("no", QuestionRefused),  # others were answered
+    ],
+)
+def test_what_is_refused_of_one_request_is_that_requests(folder: Path, message: str, error: type[Exception]) -> None:
+    server = Server()
+    server.complaint = {"error": {"message": message, "type": "BadRequestError", "code": 400}}
+    with serving(server) as url:
+        model = model_at(folder, url)
+        assert reply(model).text == SAID
+        server.failures = [400]
+        with pytest.raises(error, match="answers 400"):
+            reply(model)
+
+
+def test_what_is_refused_before_anything_was_answered_is_the_settings(folder: Path) -> None:
+    server = Server()
+    server.failures = [400]
+    with serving(server) as url, pytest.raises(UserError, match="answers 400: busy"):
+        reply(model_at(folder, url))
+
+
+def test_a_picture_too_thin_for_the_processor_is_refused(folder: Path) -> None:
+    with pytest.raises(QuestionRefused, match="too thin to be shown to a model: 500x2 pixels"):
+        reply(model_at(folder, "http://127.0.0.1:9"), picture(0, 500, 2))
 
 
 def test_a_server_with_other_pixels_is_noticed(folder: Path) -> None:

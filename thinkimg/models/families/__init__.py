@@ -17,19 +17,29 @@ FAMILIES: dict[str, Any] = {
     "llava_onevision": LlavaOnevision,
     "qwen2_5_vl": QwenVL,
     "qwen2_vl": QwenVL,
+    "qwen3_5": QwenVL,
+    "qwen3_5_moe": QwenVL,
     "qwen3_vl": QwenVL,
+    "qwen3_vl_moe": QwenVL,
 }
 
 
-def family_of(model_type: str, processor: Any, field: str = "spec.model.uri") -> Family:
+def family_of(model_type: str, processor: Any, field: str = "spec.model.uri", thinking: bool | None = None) -> Family:
     """The adapter of a model.
 
+    Args:
+        thinking: whether turns begin with a thought, where the model's chat template lets one choose; None: as the
+            template does by itself.
+
     Raises:
-        UserError: no family has this type, or the processor is not of it.
+        UserError: no family has this type, the processor is not of it, or its template has no such choice.
     """
     family = refuse_unknown(model_type, field)
     try:
-        return (family if isinstance(family, type) else family.load())(processor)
+        made: Family = (family if isinstance(family, type) else family.load())(processor)
+        if thinking is not None:
+            made.choose_thinking(thinking)
+        return made
     except ValueError as error:
         raise UserError(str(error), field) from error
 

@@ -32,6 +32,8 @@ class ChatML(ABC):
     after_picture = ""
     """Text that it puts behind every picture."""
 
+    _thinking: bool | None = None
+
     def __init__(self, processor: Any) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
@@ -40,7 +42,8 @@ class ChatML(ABC):
 
     def _id(self, token: str) -> int:
         number = self.tokenizer.convert_tokens_to_ids(token)
-        if number is None or number == self.tokenizer.unk_token_id:
+        unknown = self.tokenizer.unk_token_id  # some tools save `<|endoftext|>` as the unknown token, too
+        if number is None or (number == unknown and token != self.tokenizer.unk_token):
             raise ValueError(f"the tokenizer has no {token}: this is no model of the family {type(self).__name__}")
         return int(number)
 
@@ -104,27 +107,52 @@ class ChatML(ABC):
         start, end = self.frame
         return [self._id(start), *run, self._id(end)]
 
-    def _turn(self, role: str, message: Message, images: dict[str, Image]) -> list[int]:
+    def _turn(self, message: Message, images: dict[str, Image]) -> list[int]:
+        role = "user" if message.role == "tool" else message.role  # tools' results are a user's turn in these templates
         head = [self._id("<|im_start|>"), *self._text(role + self.role_end)]
         tail = self._text(self.turn_end) if self.turn_end else []
         return [*head, *self._body(message, images), self._id("<|im_end|>"), *tail]
 
     @cached_property
     def _opening(self) -> list[int]:
-        return [self._id("<|im_start|>"), *self._text("assistant\n")]
+        return list(self.tokenizer(self._opening_text(self._thinking), add_special_tokens=False)["input_ids"])
+
+    def _opening_text(self, thinking: bool | None) -> str:
+        """What the model's own chat template writes where the model is to speak: thinking models open a thought there,
+        `<think>`, or write an empty one."""
+        if not getattr(self.processor, "chat_template", None):
+            return "<|im_start|>assistant\n"
+        asked = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+        chosen = {} if thinking is None else {"enable_thinking": thinking}
+        before, opened = (
+            str(self.processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=opening, **chosen))
+            for opening in (False, True)
+        )
+        opening = opened.removeprefix(before)
+        if not opened.startswith(before) or not opening.startswith("<|im_start|>assistant"):
+            raise ValueError(f"the chat template opens a turn with {opening!r}: this is no ChatML")
+        return opening
+
+    def choose_thinking(self, thinking: bool) -> None:
+        if self._opening_text(True) == self._opening_text(False):
+            raise ValueError("the model's chat template has no choice between thinking and not: leave thinking out")
+        self._thinking = thinking
+        vars(self).pop("_opening", None)
 
     def encode_start(self, messages: Sequence[Message], images: dict[str, Image]) -> list[list[int]]:
-        deltas = [self._turn(message.role, message, images) for message in messages]
+        deltas = [self._turn(message, images) for message in messages]
         deltas[-1] = deltas[-1] + self._opening
         return deltas
 
     def encode_tail(self, message: Message, images: dict[str, Image]) -> list[int]:
-        # Tool results are a user's turn in these templates; what ends a turn belongs to the assistant's turn before.
-        role = "user" if message.role == "tool" else message.role
+        # What ends a turn belongs to the assistant's turn before.
         before = self._text(self.turn_end) if self.turn_end else []
-        return [*before, *self._turn(role, message, images), *self._opening]
+        return [*before, *self._turn(message, images), *self._opening]
 
     def encode_reply(self, text: str) -> list[int]:
+        if self._opening_text(self._thinking).endswith("<think>\n"):
+            text = text.removeprefix("<think>").removeprefix("\n")
+            text = text if "</think>" in text else f"\n</think>\n\n{text}"  # as the template writes a turn without
         return [*self._text(text), *self.closing_ids]
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Qwen-VL (2, 2.5, 3): ChatML turns, one run of `<|image_pad|>` per image, M-RoPE."""
+"""Qwen-VL (2, 2.5, 3, 3.5, with and without experts): ChatML turns, one run of `<|image_pad|>` per image, M-RoPE."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -17,8 +17,13 @@ from typing import Any, TypeVar
 import torch
 
 from thinkimg.errors import InfrastructureError
+from thinkimg.pulse import PULSE
 
 T = TypeVar("T")
+
+_set_num_threads = torch.set_num_threads
+"""Torch's own: vLLM's CPU worker puts one in its place that does nothing, and its attention ends the process when two
+threads have different numbers."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class EngineThread:
 
     def _main(self) -> None:
         torch.set_grad_enabled(False)
-        torch.set_num_threads(self._torch_threads)
+        _set_num_threads(self._torch_threads)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         while self._closed is None:
@@ -171,6 +176,7 @@ class EngineThread:
             self._fail(InfrastructureError(f"the engine failed: {error}"))
             return
         self.steps += 1
+        PULSE.beat()
         for output in outputs:
             if output.finished and (waiting := self._waiting.pop(output.request_id, None)) is not None:
                 waiting.settle(output)

@@ -34,6 +34,13 @@ class VLLMGenerator:
         self._thread = thread
         self._max_model_len = max_model_len
 
+    def close(self) -> None:
+        """End the engine's thread, and the engine with it."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.close()
+            thread.engine.engine_core.shutdown()
+
     async def generate(self, request: GenerationRequest) -> Generation:
         """See `Generator.generate`.
 
@@ -71,15 +78,18 @@ def engine_prompt(family: Family, request: GenerationRequest) -> dict[str, Any]:
 def sampling_options(family: Family, request: GenerationRequest, max_tokens: int) -> dict[str, Any]:
     """Arguments of vLLM's `SamplingParams`, in process and over HTTP alike.
 
-    The recorded log-probability is that of the distribution sampled from, which is the one that the loss computes:
-    suppressed ids masked, temperature applied, nothing else.
+    The recorded log-probability is that of the distribution drawn from (engines are made with `processed_logprobs`):
+    suppressed ids masked, temperature and filters applied. Without filters it is the one that the loss computes.
     """
+    filters = request.filters
     return {
         "temperature": request.temperature,
-        "top_p": 1.0,
-        "top_k": 0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
+        "top_p": filters.top_p,
+        "top_k": filters.top_k,
+        "min_p": filters.min_p,
+        "repetition_penalty": filters.repetition_penalty,
+        "frequency_penalty": filters.frequency_penalty,
+        "presence_penalty": filters.presence_penalty,
         "seed": request.seed % 2**63,
         "max_tokens": max_tokens,
         "stop_token_ids": list(family.stop_ids),

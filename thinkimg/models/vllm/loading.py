@@ -18,10 +18,11 @@ from thinkimg.models.vllm.engine import EngineThread
 from thinkimg.models.vllm.generator import VLLMGenerator
 
 
-def load_model(model: Model, how: Loading = Loading(), **options: Any) -> TokenModel:
+def load_model(model: Model, how: Loading = Loading(), longest: int | None = None, **options: Any) -> TokenModel:
     """A model from a folder or the hub; its requests enter the engine as they come, none waits for another.
 
     Args:
+        longest: most tokens of a trajectory, where the model takes as many: room is kept for no more.
         options: further arguments of `vllm.LLM`, such as `max_model_len` or `gpu_memory_utilization`.
 
     Raises:
@@ -46,10 +47,15 @@ def load_model(model: Model, how: Loading = Loading(), **options: Any) -> TokenM
     chosen: dict[str, Any] = {"enable_prefix_caching": True}
     if not torch.cuda.is_available():
         # As in training on a CPU; and there vLLM 0.31 cannot seed a prompt that it cuts into chunks.
-        longest = int(options.get("max_model_len", 4096))
-        chosen |= {"dtype": "float32", "max_model_len": longest, "max_num_batched_tokens": max(4096, longest)}
+        length = int(options.get("max_model_len", 4096))
+        chosen |= {"dtype": "float32", "max_model_len": length, "max_num_batched_tokens": max(4096, length)}
         chosen |= {"enable_chunked_prefill": False, "enforce_eager": True}
     config, processor = load_processor(model, how)
+    if longest is not None:
+        length = min(longest, getattr(config.get_text_config(), "max_position_embeddings", longest))
+        chosen["max_model_len"] = length
+        if not torch.cuda.is_available():
+            chosen["max_num_batched_tokens"] = max(4096, length)
     if how.pixels(model) != (None, None):
         chosen["mm_processor_kwargs"] = {"size": dict(processor.image_processor.size)}
     assert isinstance(source, Folder | Hub)
@@ -59,10 +65,17 @@ def load_model(model: Model, how: Loading = Loading(), **options: Any) -> TokenM
         chosen["revision"] = source.revision
     name = str(source.path) if isinstance(source, Folder) else source.name
     try:
-        family = family_of(config.model_type, processor, how.field)
+        family = family_of(config.model_type, processor, how.field, how.thinks(model))
         chosen |= {"trust_remote_code": how.trust_remote_code, "logprobs_mode": "processed_logprobs"}
         llm = LLM(name, **(chosen | options))
     except (OSError, TypeError, ValueError) as error:
         raise UserError(f"vLLM can load no model from {source}: {error}", "--model-args") from error
     engine = llm.llm_engine
     return TokenModel(family, VLLMGenerator(family, EngineThread(engine), engine.model_config.max_model_len))
+
+
+def shut_down(model: TokenModel) -> None:
+    """End the engine of a model that `load_model` gave, and free its memory."""
+    generator = model.generator
+    assert isinstance(generator, VLLMGenerator)
+    generator.close()

@@ -12,10 +12,11 @@ import httpx
 
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.models.api import data_uri
-from thinkimg.models.chat import ContextFull, Family
+from thinkimg.models.chat import ContextFull, Family, QuestionRefused
 from thinkimg.models.connections import Connections
 from thinkimg.models.generator import Generation, GenerationRequest
 from thinkimg.models.vllm.generator import check_prompt, finish_of, sampling_options
+from thinkimg.refusals import Complaint
 
 
 @dataclass
@@ -42,6 +43,7 @@ class VLLMServerGenerator:
         if not self.base_url.startswith(("http://", "https://")):
             raise UserError(f"{self.base_url!r} is no http(s) address", "base_url")
         self._url = self.base_url.rstrip("/").removesuffix("/v1") + "/inference/v1/generate"
+        self._answered = False
         self._connections = Connections(self.api_key, self.timeout_seconds, self.max_concurrency)
 
     async def generate(self, request: GenerationRequest) -> Generation:
@@ -50,6 +52,7 @@ class VLLMServerGenerator:
         Raises:
             InfrastructureError: the server still fails after all retries.
             ContextFull: the prompt leaves no room.
+            QuestionRefused: the server refuses this request, but answers others.
             UserError: the server refuses key, address or request.
             InvariantError: it saw other prompt tokens than ours.
         """
@@ -82,34 +85,40 @@ class VLLMServerGenerator:
         return body
 
     async def _with_retries(self, client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
-        trouble = ""
+        trouble, wait = "", 0.0
         for attempt in range(self.retries + 1):
             if attempt:
-                await asyncio.sleep(0.5 * 2 ** (attempt - 1))
+                await asyncio.sleep(max(wait, 0.5 * 2 ** (attempt - 1)))
+                wait = 0.0
             try:
                 response = await client.post(self._url, json=body)
             except httpx.RequestError as error:
                 trouble = f"{type(error).__name__}: {error}"
                 continue
-            if response.status_code == 429 or response.status_code >= 500:
-                trouble = f"status {response.status_code}: {response.text[:300]}"
-                continue
             if response.status_code != 200:
-                raise self._refusal(response)
+                complaint = Complaint.of(response)
+                if complaint.kind != "retry":
+                    raise self._refusal(complaint)
+                trouble, wait = str(complaint), complaint.wait
+                if wait > self.timeout_seconds:
+                    break
+                continue
+            self._answered = True
             with contextlib.suppress(ValueError):
                 return dict(response.json())
             trouble = f"no JSON: {response.text[:200]!r}"
-        raise InfrastructureError(f"{self._url}: {trouble} ({self.retries + 1} attempts)")
+        raise InfrastructureError(f"{self._url}: {trouble} ({attempt + 1} attempt{'s' if attempt else ''})")
 
-    def _refusal(self, response: httpx.Response) -> Exception:
-        said = f"{self._url} answers {response.status_code}: {response.text[:300]}"
-        if response.status_code == 404:
-            return UserError(f"{said}. Start the server with --enable-scale-out", "base_url")
-        if response.status_code in (401, 403):
-            return UserError(said, "api_key")
-        if "context length" in response.text or "max_model_len" in response.text:
+    def _refusal(self, complaint: Complaint) -> Exception:
+        said = f"{self._url} answers {complaint.status}: {complaint.said}"
+        kind = complaint.kind
+        if kind == "context":
             return ContextFull(said)
-        return UserError(said, "base_url")
+        if kind == "question" or (kind in ("unknown", "pictures") and self._answered):
+            return QuestionRefused(said, complaint.reason)
+        if complaint.status == 404:
+            return UserError(f"{said}. Start the server with --enable-scale-out", "base_url")
+        return UserError(said, "api_key" if complaint.status in (401, 403) else "base_url")
 
     def _read(self, answer: dict[str, Any], request: GenerationRequest) -> Generation:
         try:
