@@ -18,6 +18,8 @@ from thinkimg.cache import BoundedCache
 
 MAX_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 64 * 1000 * 1000
+LONGEST_STRIP = 200
+"""Longer side to shorter side: what image processors of the Qwen-VL kind accept at most."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _MEDIA_TYPES = {"MPO": "image/jpeg"}
 """MPO is Pillow's name for a JPEG with further pictures behind the first, as phones make them; the first one counts."""
@@ -104,6 +106,8 @@ class Image:
             )
         try:
             return cls.from_pixels(_as_seen(picture))
+        except ImageDecodeError:
+            raise
         except _BROKEN as error:
             raise ImageDecodeError(f"the image data is broken: {error}") from error
 
@@ -111,6 +115,11 @@ class Image:
     def from_file(cls, path: str | Path) -> "Image":
         """Raises `ImageDecodeError` for an unreadable picture, `OSError` for an unreadable file."""
         return cls.from_bytes(Path(path).read_bytes())
+
+    @property
+    def too_thin(self) -> bool:
+        """Whether image processors of the Qwen-VL kind refuse its shape (`LONGEST_STRIP`)."""
+        return max(self.width, self.height) > LONGEST_STRIP * min(self.width, self.height)
 
     def pixels(self) -> Pillow.Image:
         """The decoded picture: mode RGB, EXIF rotation applied, transparency laid on white, 16 bit scaled to 8.
@@ -127,8 +136,39 @@ class Image:
         try:
             with Pillow.open(io.BytesIO(self.data), formats=FORMATS) as opened:
                 return _as_seen(opened, bits=self.data[24] if self.data.startswith(_PNG) else 8)
+        except ImageDecodeError:
+            raise
         except _BROKEN as error:
             raise ImageDecodeError(f"the image data is broken: {error}") from error
+
+    def as_sent(self) -> "Image":
+        """The picture as endpoints take it, and as `pixels` shows it: itself where it is a PNG or JPEG that every
+        decoder reads alike, else encoded anew (PNG; JPEG where it was one, or where a PNG would be too large). Other
+        kinds are refused by some endpoints (BMP, TIFF, GIF) or dropped without a word (WebP), and transparency, 16
+        bits, and EXIF rotation are seen otherwise by some.
+
+        Raises:
+            ImageDecodeError: the data is broken behind a good header.
+        """
+        return _sent.get_or_make(self.sha256, self._encode_for_sending, lambda image: len(image.data))
+
+    def _encode_for_sending(self) -> "Image":
+        try:
+            with Pillow.open(io.BytesIO(self.data), formats=FORMATS) as opened:
+                plain, lossy = _is_plain(opened, self.data), opened.format in ("JPEG", "MPO")
+                seen = _as_seen(opened, bits=self.data[24] if self.data.startswith(_PNG) else 8)
+        except ImageDecodeError:
+            raise
+        except _BROKEN as error:
+            raise ImageDecodeError(f"the image data is broken: {error}") from error
+        if plain:
+            return self
+        if not lossy and len((made := Image.from_pixels(seen)).data) <= _MOST_SENT:
+            return made
+        buffer = io.BytesIO()
+        seen.save(buffer, "JPEG", quality=95, subsampling=0)
+        data = buffer.getvalue()
+        return Image(data, hashlib.sha256(data).hexdigest(), seen.width, seen.height, "image/jpeg")
 
     @property
     def suffix(self) -> str:
@@ -146,7 +186,9 @@ def _as_seen(opened: Pillow.Image, bits: int = 8) -> Pillow.Image:
     opened.load()
     picture = opened.transpose(_TURNS[orientation]) if orientation in _TURNS else opened.copy()
     if picture.mode.startswith("I") or picture.mode == "F":
-        return _grey(picture)
+        return _grey(picture, _PNG_WHITE if opened.format == "PNG" else None)
+    if opened.format == "TIFF":
+        _refuse_lost_bits(opened)
     if picture.mode in ("1", "L", "RGB"):
         key = picture.info.pop("transparency", None)
         picture = picture.convert("RGB")
@@ -157,21 +199,43 @@ def _as_seen(opened: Pillow.Image, bits: int = 8) -> Pillow.Image:
     return picture.convert("RGB")
 
 
-def _grey(picture: Pillow.Image) -> Pillow.Image:
-    """A picture of one channel with more than 8 bits. 16 bits are scaled by 256. Where a number has 32 bits no value is
-    white by definition: of floats it is 1, 255 or 65,535, and of integers 65,535 or all 32 bits, by the largest."""
-    values = np.asarray(picture)
-    largest = float(values.max())
-    if picture.mode == "F":
-        values, largest = np.nan_to_num(values), float(np.nan_to_num(values).max())
-        scaled = values * 255.0 if largest <= 1 else values if largest <= 255 else values / 256.0
-    else:
-        scaled = values // (256 if largest < 65536 else 1 << 23)
-    grey = np.clip(scaled, 0, 255).astype(np.uint8)
+_PNG_WHITE = 65535.0
+_WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+"""Of floats, and of 8 to 16 bits of which a file says no more than that they are stored in 16 or 32."""
+
+
+def _grey(picture: Pillow.Image, white: float | None) -> Pillow.Image:
+    """A picture of one channel with more than 8 bits.
+
+    Args:
+        white: its value; None: the file's format does not say. Then it is the one of `_WHITES` that the largest value
+            calls for; where there is none, or all would be dark, the values are spread over the whole range.
+    """
+    values = np.asarray(picture, dtype=np.float64)
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    black = 0.0
+    if white is None:
+        white = next((one for one in _WHITES if high <= one), None)
+        if white is None or low < 0 or high < white / 4:
+            black, white = min(low, high), high
+    scaled = (np.nan_to_num(values, nan=black) - black) * (255.0 / (white - black) if white > black else 0.0)
+    grey = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
     key = picture.info.get("transparency")
     if isinstance(key, int):
         grey = np.where(values == key, np.uint8(255), grey)
     return Pillow.fromarray(grey, "L").convert("RGB")
+
+
+_BITS_PER_SAMPLE = 258
+"""A TIFF's tag."""
+
+
+def _refuse_lost_bits(opened: Pillow.Image) -> None:
+    """Pillow keeps the upper 8 of a colour's 16 bits: of 12 bits that are stored in 16 nearly nothing is left."""
+    bits = opened.tag_v2.get(_BITS_PER_SAMPLE, ())  # type: ignore[attr-defined]
+    if max(bits, default=8) > 8 and 0 < int(np.asarray(opened.convert("RGB")).max()) < 16:
+        raise ImageDecodeError("a TIFF whose colours have 16 bits and use 12 or fewer: save it with 8 bits")
 
 
 def _without_colour(picture: Pillow.Image, key: int | tuple[int, ...], bits: int) -> Pillow.Image:
@@ -186,8 +250,20 @@ def _without_colour(picture: Pillow.Image, key: int | tuple[int, ...], bits: int
     return Pillow.fromarray(pixels)
 
 
+def _is_plain(opened: Pillow.Image, data: bytes) -> bool:
+    """Whether every decoder sees what `_as_seen` does."""
+    if _orientation(opened) != 1 or (getattr(opened, "is_animated", False) and opened.format != "MPO"):
+        return False
+    if opened.format in ("JPEG", "MPO"):
+        return opened.mode in ("L", "RGB")
+    return opened.format == "PNG" and data[24] <= 8 and not opened.has_transparency_data
+
+
+_MOST_SENT = 3_700_000
+"""Bytes of a picture that is encoded anew: base64 adds a third, and some endpoints take at most 5 MB."""
 _LARGEST_SHARE = 0.25
 """Of the bound, that one decoded picture may take."""
+_sent: "BoundedCache[str, Image]" = BoundedCache(128 * 1024 * 1024, largest=_LARGEST_SHARE)
 _decoded: BoundedCache[str, Pillow.Image] = BoundedCache(0, largest=_LARGEST_SHARE)
 
 

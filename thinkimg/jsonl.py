@@ -1,12 +1,15 @@
 """JSON lines: one JSON value per line, and a line ends at a line feed, nowhere else.
 
 `str.splitlines` and text files also end lines at characters that JSON text may hold (U+2028, U+2029, U+0085, carriage
-returns), so every reader and writer of such files goes through here. It reads UTF-8 with or without a byte order mark,
-CRLF, blank lines, a last line without an end, and NaN as Python writes it. It escapes what it writes of the characters
-above and of halves of surrogate pairs, so that programs that split otherwise read it too.
+returns), so every reader and writer of such files goes through here. It reads UTF-8 with or without byte order marks
+(in the middle, too, of files that were put together), CRLF, blank lines, a last line without an end, and NaN as Python
+writes it; UTF-16 and UTF-32 are refused by name. It escapes what it writes of the characters above and of halves of
+surrogate pairs, so that programs that split otherwise read it too.
 """
 
+import codecs
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,16 +44,44 @@ def lines(path: Path) -> Iterator[Line]:
 
     Raises:
         OSError: the file cannot be read.
-        BadLine: a line is not UTF-8.
+        BadLine: a line is not UTF-8; what it is, where that can be seen.
     """
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             try:
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
+                text = decoded(raw) if number == 1 else raw.decode("utf-8-sig")
+            except ValueError as error:
                 raise BadLine(path, number, error) from None
             if text.strip():
                 yield Line(number, text.rstrip("\r\n"), text.endswith("\n"))
+
+
+_OTHER_MARKS = {  # the longer ones first: one begins as a shorter one does
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+def decoded(raw: bytes) -> str:
+    """Text of UTF-8, without a byte order mark. Raises `ValueError`: it is something else, which is named."""
+    other = next((name for mark, name in _OTHER_MARKS.items() if raw.startswith(mark)), None)
+    if other is None and b"\0" in raw[:4]:
+        other = "UTF-16"  # a character of ASCII beside a zero
+    if other is not None:
+        raise ValueError(f"it is {other}, and UTF-8 is needed: convert it with `iconv -f {other} -t UTF-8`")
+    return raw.decode("utf-8-sig")
+
+
+def begins_with(path: Path) -> str:
+    """The first character of a file that is no white space; empty if there is none. Raises as `decoded`, and
+    `OSError`."""
+    with path.open("rb") as file:
+        for raw in file:
+            if text := decoded(raw).strip():
+                return text[0]
+    return ""
 
 
 def parse(line: str | bytes) -> Any:
@@ -76,8 +107,19 @@ def read(path: Path) -> Iterator[Any]:
 
 
 def line_of(value: Any) -> str:
-    """A value as a line, with its end."""
-    return as_line(json.dumps(value, ensure_ascii=False))
+    """A value as a line, with its end; a number that is not finite, for which JSON has no word, as null."""
+    try:
+        return as_line(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    except ValueError:
+        return as_line(json.dumps(_finite(value), ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def as_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from thinkimg.agent.formats import Call, Format, OpenThinkIMG, Parsed, Returned
@@ -10,11 +11,10 @@ from thinkimg.agent.tools import Tools
 from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.message import ImageBlock, TextBlock, ToolCallBlock, ToolResultBlock
-from thinkimg.models.chat import ChatModel, ContextFull, Reply, SamplingParameters
+from thinkimg.models.chat import ChatModel, ContextFull, QuestionRefused, Reply, SamplingParameters
+from thinkimg.models.generator import NO_FILTERS, Filters
+from thinkimg.pulse import PULSE
 from thinkimg.trajectory import Task, Trajectory, Turn
-
-LONGEST_STRIP = 200
-"""Longer side to shorter side: what image processors of the Qwen-VL kind accept at most."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Limits:
     """Attributes:
     rounds: how often the model may speak.
     tokens_per_turn, tokens: new tokens of a turn; tokens of the whole trajectory.
-    seconds: wall time of the trajectory; reached, it ends between two steps.
+    seconds: without any sign of life in this process (`thinkimg.pulse`) after which the trajectory counts as hung,
+        and is lost to the infrastructure. It never decides an answer.
     calls_per_turn: more calls in one turn are refused with an observation.
     """
 
@@ -34,7 +35,13 @@ class Limits:
 
 
 class Agent:
-    """Model + tools + limits."""
+    """Model + tools + limits.
+
+    Args:
+        prompt, words: see `thinkimg.agent.prompts.system_prompt`.
+        filters: what narrows the distribution that the model's tokens are drawn from.
+        check: raises `ModelError` for a turn that parses, and is still not to be.
+    """
 
     def __init__(
         self,
@@ -43,65 +50,68 @@ class Agent:
         limits: Limits | None = None,
         format: Format | None = None,
         prompt: Style = "full",
+        words: str | None = None,
+        filters: Filters = NO_FILTERS,
+        check: Callable[[Parsed], None] | None = None,
     ) -> None:
         self.model = model
         self.tools = tools
         self.limits = limits or Limits()
         self.format = format or OpenThinkIMG()
-        self.system = system_prompt(tools.schemas.values(), self.format, prompt)
+        self.filters = filters
+        self.check = check
+        self.system = system_prompt(tools.schemas.values(), self.format, prompt, words)
 
     def start(self, task: Task) -> Trajectory:
-        """The trajectory before the model's first turn.
-
-        Raises:
-            UserError: a picture that no model can be shown.
-        """
-        for image in task.images:
-            if _is_strip(image):
-                size = f"{image.width}x{image.height} pixels"
-                raise UserError(f"the picture is too thin to be shown to a model: {size}", f"task {task.id}")
+        """The trajectory before the model's first turn."""
         trajectory = Trajectory(question=task.question, reference=task.reference, meta={**task.meta, "task": task.id})
-        handles = [trajectory.add_image(image) for image in task.images]
         trajectory.add("system", TextBlock(text=self.system))
-        trajectory.add("user", *(ImageBlock(handle=name) for name in handles), TextBlock(text=task.question))
+        blocks = [
+            TextBlock(text=part) if isinstance(part, str) else ImageBlock(handle=trajectory.add_image(part))
+            for part in task.parts
+        ]
+        trajectory.add("user", *blocks)
         return trajectory
 
     async def run(self, task: Task, seed: int = 0, temperature: float = 1.0) -> Trajectory:
         """Run one episode. The model's faults become observations; infrastructure faults end it with status
-        `infrastructure` and the reason in `meta["error"]`; bugs are raised.
+        `infrastructure`, and a model that does not take this conversation with `refused`, either with the reason in
+        `meta["error"]`; bugs are raised.
 
         Raises:
-            UserError: a picture that cannot be decoded, or is too thin to be shown.
+            UserError: a picture that cannot be decoded.
         """
         return await self.resume(self.start(task), seed, temperature)
 
     async def resume(self, trajectory: Trajectory, seed: int = 0, temperature: float = 1.0) -> Trajectory:
         """Go on with a conversation whose last turn is not the model's, in place, as `run` does."""
-        sampling = SamplingParameters(temperature, self.limits.tokens_per_turn, self.limits.tokens)
+        limits = self.limits
+        sampling = SamplingParameters(temperature, limits.tokens_per_turn, limits.tokens, filters=self.filters)
         began = time.monotonic()
-        limit = asyncio.timeout(self.limits.seconds)
         try:
-            async with limit:
+            async with PULSE.unless_hung(self.limits.seconds):
                 await self._rounds(trajectory, sampling, seed)
         except ContextFull:
             trajectory.status = "tokens"
-        except TimeoutError:
-            if not limit.expired():  # somebody else's, which should have been classified where it arose
-                raise
-            trajectory.status = "time"
         except ImageDecodeError as error:
             where = f"task {trajectory.meta.get('task', trajectory.id)}"
             raise UserError(f"a picture cannot be shown to the model: {error}", where) from error
+        except QuestionRefused as error:
+            trajectory.status = "refused"
+            trajectory.meta |= {"error": str(error), "refusal": error.reason}
         except InfrastructureError as error:
             trajectory.status = "infrastructure"
             trajectory.meta["error"] = str(error)
+            if error.retry_after:
+                trajectory.meta["retry_after"] = error.retry_after
         trajectory.seconds = time.monotonic() - began
         return trajectory
 
     async def _rounds(self, trajectory: Trajectory, sampling: SamplingParameters, seed: int) -> None:
         for number in range(1, self.limits.rounds + 1):
             began = time.monotonic()
-            reply = await self.model.reply(trajectory, sampling, (seed + number * 0x9E3779B97F4A7C15) % 2**63)
+            reply = await self._reply(trajectory, sampling, (seed + number * 0x9E3779B97F4A7C15) % 2**63)
+            PULSE.beat()
             turn = append_reply(trajectory, reply)
             turn.seconds = time.monotonic() - began
             try:
@@ -120,6 +130,16 @@ class Agent:
                 await self._observe(trajectory, calls)
         trajectory.status = "rounds"
 
+    async def _reply(self, trajectory: Trajectory, sampling: SamplingParameters, seed: int) -> Reply:
+        """The model's next turn. Pictures of its own calls that it is refused for are its mistake: it reads that in
+        their place, and is asked again."""
+        try:
+            return await self.model.reply(trajectory, sampling, seed)
+        except QuestionRefused as error:
+            if error.reason == "content" or not hide_pictures(trajectory, str(error)):
+                raise
+        return await self.model.reply(trajectory, sampling, seed)
+
     def _parse(self, reply: Reply) -> Parsed:
         if reply.finish == "length":
             raise ModelError(
@@ -131,6 +151,8 @@ class Agent:
                 f"{len(parsed.calls)} calls in one turn; at most {self.limits.calls_per_turn} are run.",
                 kind="malformed_call",
             )
+        if self.check is not None:
+            self.check(parsed)
         return parsed
 
     def _record_calls(self, turn: Turn, number: int, parsed: Parsed) -> list[ToolCallBlock]:
@@ -161,7 +183,7 @@ class Agent:
         began = time.monotonic()
         try:
             outcome = await self.tools.call(call.name, call.arguments, trajectory.images)
-            for image in filter(_is_strip, outcome.result.images):
+            for image in (one for one in outcome.result.images if one.too_thin):
                 size = f"{image.width}x{image.height} pixels"
                 raise ModelError(f"{call.name}: the result is too thin to look at: {size}.", kind="refused")
         except ModelError as error:
@@ -170,6 +192,8 @@ class Agent:
                 call_id=call.id, name=call.name, text=f"ERROR: {error}", error=error.kind, seconds=elapsed
             )
             return block, ()
+        finally:
+            PULSE.beat()
         result = outcome.result
         block = ToolResultBlock(
             call_id=call.id,
@@ -182,8 +206,23 @@ class Agent:
         return block, result.images
 
 
-def _is_strip(image: Image) -> bool:
-    return max(image.width, image.height) > LONGEST_STRIP * min(image.width, image.height)
+def hide_pictures(trajectory: Trajectory, reason: str) -> bool:
+    """Put the reason in the place of the pictures that tools returned last; whether there were any. What a model has
+    seen already stays."""
+    last = trajectory.turns[-1]
+    if last.role != "tool" or last.tokens is not None or not last.message.images:
+        return False
+    result: ToolResultBlock | None = None
+    for number, block in enumerate(last.message.content):
+        if isinstance(block, ToolResultBlock):
+            result = block
+        elif isinstance(block, ImageBlock):
+            image = trajectory.images[block.handle]
+            said = f" ERROR: this picture of {image.width}x{image.height} pixels cannot be shown to you: {reason}."
+            last.message.content[number] = TextBlock(text=said)
+            if result is not None:
+                result.error = "refused"
+    return True
 
 
 def append_reply(trajectory: Trajectory, reply: Reply) -> Turn:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from thinkimg.agent.thinking import Reply, without_thinking
 from thinkimg.errors import ModelError, UserError
 from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
 
@@ -94,6 +95,18 @@ def _decode(text: str, start: int = 0) -> tuple[Any, int]:
     return value, end
 
 
+def _behind_thinking(text: str, right: str) -> Reply:
+    """A turn without its thinking. Calls in it are not made.
+
+    Raises:
+        ModelError: it does not end.
+    """
+    reply = without_thinking(text)
+    if not reply.closed:
+        raise _malformed("Your thinking does not end: close it before you call or answer.", right)
+    return reply
+
+
 def _items(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
@@ -110,6 +123,17 @@ def _observation(returned: Sequence[Returned], start: str, end: str) -> Observat
     if end:
         blocks.append(TextBlock(text=end))
     return blocks
+
+
+def _turn(text: str) -> tuple[str, Any, str] | None:
+    """Thought and actions of the object that the first brace opens, and the text behind it; None if it is none."""
+    try:
+        value, end = _decode(text, text.index("{"))
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or "actions" not in value:
+        return None
+    return str(value.get("thought") or ""), value["actions"], text[end:]
 
 
 class OpenThinkIMG:
@@ -139,17 +163,16 @@ class OpenThinkIMG:
         return Parsed(thought, answer=str(answer))
 
     def _object(self, text: str) -> tuple[str, Any]:
-        try:
-            value, _ = _decode(text, text.index("{"))
-            if isinstance(value, dict) and "actions" in value:
-                return str(value.get("thought") or ""), value["actions"]
-        except ValueError:
-            pass
-        found = re.search(r'"actions"\s*:\s*(?=\[)', text)
+        if text.lstrip().startswith("{") and (whole := _turn(text)) and without_thinking(whole[2]).said == whole[2]:
+            return whole[:2]  # its thought may hold tags
+        said = _behind_thinking(text, self.right).said
+        if turn := _turn(said):
+            return turn[:2]
+        found = re.search(r'"actions"\s*:\s*(?=\[)', said)
         if not found:
             raise _malformed("There is no JSON object with 'actions' in your reply.", self.right)
         try:
-            return "", _decode(text, found.end())[0]
+            return "", _decode(said, found.end())[0]
         except ValueError as error:
             raise _malformed(f"The list of 'actions' is not valid JSON ({error}).", self.right) from None
 
@@ -163,25 +186,28 @@ class OpenThinkIMG:
 
 
 class Hermes:
-    """`<tool_call>` blocks with JSON inside (Hermes, Qwen); the answer is in `<answer>`, or is the text of a turn
-    without calls."""
+    """`<tool_call>` blocks with JSON inside (Hermes, Qwen); the answer is in the last `<answer>`, or is the text of a
+    turn without calls. Thinking before them is cut off first (`thinkimg.agent.thinking`)."""
 
     name = "hermes"
     right = 'Write <tool_call>\n{"name": "...", "arguments": {...}}\n</tool_call>, or <answer>...</answer> to answer.'
     _block = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
-    _answer = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+    _answer = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 
     def parse(self, text: str) -> Parsed:
-        blocks = self._block.findall(text)
-        if text.count("<tool_call>") != len(blocks):
+        reply = _behind_thinking(text, self.right)
+        said = reply.said
+        blocks = self._block.findall(said)
+        if said.count("<tool_call>") != len(blocks):
             raise _malformed("A <tool_call> is not closed.", self.right)
-        thought = re.sub(r"</?think>", "", text.partition("<tool_call>")[0].partition("<answer>")[0]).strip()
-        answer = self._answer.search(text)
+        before = said.partition("<tool_call>")[0].partition("<answer>")[0]
+        thought = f"{reply.thought}\n{before}".strip()
         if not blocks:
-            final = answer.group(1).strip() if answer else re.sub(r"<think>.*?</think>", "", text, flags=re.S).strip()
+            answers = self._answer.findall(said) or said.split("<answer>")[1:]
+            final = (answers[-1] if answers else said).strip()
             if not final:
                 raise _malformed("Your reply is empty.", self.right)
-            return Parsed(thought if answer else "", answer=final)
+            return Parsed(thought if answers else "", answer=final)
         return Parsed(thought, tuple(self._parse_block(block.strip()) for block in blocks))
 
     def _parse_block(self, block: str) -> Call:
@@ -198,7 +224,8 @@ class Hermes:
         if not parsed.calls:
             return f"{thought}<answer>{parsed.answer or ''}</answer>"
         blocks = [json.dumps({"name": call.name, "arguments": call.arguments}) for call in parsed.calls]
-        blocks = [block.replace("</", "<\\/") for block in blocks]  # the same JSON, and no end tag within it
+        for tag, same in (("</", "<\\/"), ("<tool_call>", r"\u003ctool_call>")):  # the same JSON, and no tag within it
+            blocks = [block.replace(tag, same) for block in blocks]
         return thought + "\n".join(f"<tool_call>\n{block}\n</tool_call>" for block in blocks)
 
     def observation(self, returned: Sequence[Returned]) -> Observation:

@@ -10,26 +10,41 @@ from thinkimg.tools.tool import ToolSchema
 Style = Literal["compact", "full"]
 
 
-def system_prompt(tools: Iterable[ToolSchema], format: Format, style: Style = "full") -> str:
+TOOLS = "{tools}"
+"""Where a system prompt of one's own has the declarations of the tools and the syntax of calls and answers."""
+_INTRO = "You answer questions about images."
+_CALLING = " You may call tools that look at the images, read what comes back, and go on, until you can answer."
+
+
+def system_prompt(tools: Iterable[ToolSchema], format: Format, style: Style = "full", words: str | None = None) -> str:
     """What the model is told about its tools: those really connected, no others.
 
-    `compact` gives names and argument names only (small models, few tokens); `full` the whole JSON schemas.
+    Args:
+        style: `compact` gives names and argument names only (small models, few tokens); `full` the whole JSON schemas,
+            and the syntax of calls and answers.
+        words: the user's own instead of ours. What `style` says of tools and syntax takes the place of `{tools}` in
+            it, or stands behind it.
     """
     tools = sorted(tools, key=lambda tool: tool.name)
+    declared = _compact(tools) if style == "compact" else _full(tools, format)
+    if words is not None:
+        return words.replace(TOOLS, declared) if TOOLS in words else f"{words}\n\n{declared}".rstrip()
     if style == "compact":
-        return _compact(tools)
+        return f"Answer. {declared}".rstrip()
+    return f"{_INTRO}{_CALLING}\n{declared}" if tools else f"{_INTRO} {declared}"
+
+
+def _full(tools: list[ToolSchema], format: Format) -> str:
     if isinstance(format, Hermes):
         answer = "<answer>...</answer>"
         call = '<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
     else:
         answer = '{"thought": "...", "actions": [{"name": "Terminate", "arguments": {"ans": "..."}}]}'
         call = '{"thought": "...", "actions": [{"name": "...", "arguments": {...}}]}'
-    intro = "You answer questions about images."
     if not tools:
-        return f"{intro} Reply with\n{answer}"
+        return f"Reply with\n{answer}"
     schemas = "\n".join(json.dumps(tool.as_function()) for tool in tools)
     return (
-        f"{intro} You may call tools that look at the images, read what comes back, and go on, until you can answer.\n"
         "Images are named img_1, img_2, ... in the order in which they appear. "
         "Coordinates are percent of width and height, from the top left corner.\n\n"
         f"<tools>\n{schemas}\n</tools>\n\n"
@@ -38,7 +53,5 @@ def system_prompt(tools: Iterable[ToolSchema], format: Format, style: Style = "f
 
 
 def _compact(tools: list[ToolSchema]) -> str:
-    if not tools:
-        return "Answer."
     signatures = [f"{tool.name}({', '.join(tool.parameters.get('required', []))})" for tool in tools]
-    return f"Answer. Tools: {' '.join(signatures)}"
+    return f"Tools: {' '.join(signatures)}" if tools else ""

@@ -20,11 +20,7 @@ def chart_rows(uri: str, split: str, seed: int) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: the URI is wrong.
     """
-    parts = urlsplit(uri)
-    if parts.netloc or parts.path.strip("/"):
-        raise ValueError(f"{uri}: charts are made, not found: nothing may stand between charts:// and the ?")
-    wanted = {"questions": 1200, "difficulty": 1, "per_chart": 3}
-    wanted |= parse_query(uri, dict.fromkeys(wanted, positive))
+    wanted = chart_options(uri)
     try:
         questions = make_questions(
             cast(Split, split), wanted["questions"], seed, wanted["difficulty"], per_chart=wanted["per_chart"]
@@ -33,6 +29,15 @@ def chart_rows(uri: str, split: str, seed: int) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{uri}: {error}") from None
     images: dict[str, bytes] = {}
     return (_row(question, images) for question in questions)
+
+
+def chart_options(uri: str) -> dict[str, int]:
+    """How many `questions`, of which `difficulty`, and how many `per_chart`. Raises `ValueError`: the URI is wrong."""
+    parts = urlsplit(uri)
+    if parts.netloc or parts.path.strip("/"):
+        raise ValueError(f"{uri}: charts are made, not found: nothing may stand between charts:// and the ?")
+    wanted = {"questions": 1200, "difficulty": 1, "per_chart": 3}
+    return wanted | parse_query(uri, dict.fromkeys(wanted, positive))
 
 
 def _row(question: Question, images: dict[str, bytes]) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, cast
 
-from thinkimg.data.rows import ANSWER_FIELDS, QUESTION_FIELDS, BadRow, Row, read_rows
+from thinkimg.data.row import BadRow, Row
+from thinkimg.data.rows import read_rows
+from thinkimg.data.templates import Template
 from thinkimg.image import Image, ImageDecodeError
-from thinkimg.trajectory import Task
+from thinkimg.trajectory import PLACEHOLDER, Task
 
 _LISTED, _MOST = 20, 1000
 
@@ -26,7 +28,7 @@ class Question:
         id: its name; the same for ever, since answers are kept under it.
         image: a picture, encoded or an `Image`, or several in order.
         kind: a group of questions that the results show by itself.
-        meta: what the scorer needs besides (`options` of a multiple-choice question); models never see it.
+        meta: what scorers and rewards need besides (`options` of a multiple-choice question); models never see it.
     """
 
     id: str
@@ -55,19 +57,16 @@ class BadRows(ValueError):
 
 
 def usual_columns(row: Row) -> Iterator[Question]:
-    """One question per row, from columns under their usual names."""
-    meta = row.get("meta") or {}
-    if not isinstance(meta, dict):
-        raise row.bad("meta must be an object", "meta")
-    if isinstance(row.first(*QUESTION_FIELDS), list):
-        raise row.bad("a question is one text", next(name for name in QUESTION_FIELDS if row.get(name)))
+    """One question per row, from columns under their usual names (`thinkimg.data.row`); all the others are its
+    `meta`."""
+    asked, column = row.question()
     yield Question(
         id=_given_id(row) or str(row.number),
-        text=row.text(*QUESTION_FIELDS),
-        reference=_untagged(row.text(*ANSWER_FIELDS)),
-        image=row.pictures(),
+        text=asked.text,
+        reference=_untagged(row.reference()),
+        image=row.shown([asked], column) or row.pictures(),
         kind=str(row.get("kind") or row.get("category") or ""),
-        meta={name: meta[name] for name in ("panel", "label") if meta.get(name)},
+        meta=row.columns(),
     )
 
 
@@ -103,20 +102,27 @@ def good_tasks(tasks: Iterable[Task | BadRow], source: str) -> Iterator[Task]:
         yield one
 
 
-def load_questions(source: str, split: str, seed: int = 0, decode: bool = True) -> list[Task]:
+def load_questions(
+    source: str, split: str, seed: int = 0, decode: bool = True, template: str | None = None
+) -> list[Task]:
     """All questions of a source. A picture that several ask about is held once; names that are given several times are
     told apart (`name#2`), and a row without one is called after its place.
 
     Args:
         decode: every picture once, so that a broken one is found here and not in mid-training.
+        template: see `thinkimg.data.templates`; None: the question as it is.
 
     Raises:
         BadRows: what is wrong with each row that cannot be used.
         ValueError: the source is wrong, cannot be read, or has no questions.
     """
     images: dict[str, Image] = {}
+    words = Template(template) if template is not None else None
 
-    def shared(image: Image, question: Question, row: Row) -> Image:
+    def shared(number: int, image: Image, question: Question, row: Row) -> Image:
+        if image.too_thin:
+            size = f"{image.width}x{image.height} pixels"
+            raise row.bad(f"picture {number} is too thin to be shown to a model: {size}")
         if image.sha256 not in images and decode:
             try:
                 image.pixels()
@@ -127,8 +133,11 @@ def load_questions(source: str, split: str, seed: int = 0, decode: bool = True) 
     def ask(row: Row) -> Iterator[Question]:
         for question in usual_columns(row):
             named = question if _given_id(row) else replace(question, id=row.name)
+            if words is not None:
+                named = replace(named, text=words.fill(named.text, named.meta))
             found = cast(tuple[Image, ...], question.image)
-            yield replace(named, image=tuple(shared(image, named, row) for image in found))
+            shown = (shared(number, image, named, row) for number, image in enumerate(found, start=1))
+            yield replace(named, image=tuple(shown))
 
     tasks = list(good_tasks(read_tasks(source, split, seed, ask), source))
     if not tasks:
@@ -154,6 +163,8 @@ def task_of(question: Question, row: Row) -> Task:
         )
     except ImageDecodeError as error:
         raise row.bad(str(error)) from error
+    if (places := question.text.count(PLACEHOLDER)) not in (0, len(images)):
+        raise row.bad(f"the question has {places} times {PLACEHOLDER}, and there are {len(images)} pictures")
     meta = {**question.meta, "question_id": question.id, "kind": question.kind}
     return Task(question.id, question.text, images, question.reference, meta)
 

@@ -7,15 +7,13 @@ read questions here.
     path/to/questions.parquet                 a row per question
     path/to/questions.jsonl, .json            one object per line, or a list of objects; pictures beside the file
 
-All but charts:// take `question=`, `answer=` and `image=`, columns that are called otherwise, and `limit=`, the
-first so many rows. Hub data sets and folders take `config=`, `revision=` and `split=` besides.
+All but charts:// take `question=`, `answer=` and `image=`, columns that are called otherwise, `limit=`, the first so
+many rows, and `pictures=`, a folder that paths of pictures may also lead to (from the data's own, if it is relative).
+Hub data sets and folders take `config=`, `revision=` and `split=` besides.
 
 Every problem with a source is a ValueError that says where it is and what would be right; one with a row is a `BadRow`.
 """
 
-import json
-import math
-import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,152 +24,9 @@ from typing import Any
 from thinkimg import jsonl
 from thinkimg.data.chart_rows import chart_rows
 from thinkimg.data.pictures import PictureReader
+from thinkimg.data.row import ROLES, BadRow, Row
 from thinkimg.data.uris import given, parse_query, positive
 from thinkimg.extras import naming_the_extra
-from thinkimg.image import Image
-
-QUESTION_FIELDS = ("question", "query", "problem")
-ANSWER_FIELDS = ("answer", "label", "solution")
-IMAGE_FIELDS = ("image", "image_path", "images")
-_NUMBERED = re.compile(r"(?:image|image_path)_?([0-9]{1,3})")
-_ROLES = {"question": QUESTION_FIELDS, "answer": ANSWER_FIELDS, "image": IMAGE_FIELDS}
-_EMPTY: tuple[Any, ...] = (None, "", [], {})
-
-
-class BadRow(ValueError):
-    """What is wrong with one row.
-
-    Attributes:
-        place: `line 3`, `row 17`.
-    """
-
-    def __init__(self, place: str, reason: str, column: str | None = None) -> None:
-        super().__init__(f"{place}, column {column}: {reason}" if column else f"{place}: {reason}")
-        self.place = place
-
-
-class Row(dict[str, Any]):
-    """One record of a data set, by the names of its columns.
-
-    Attributes:
-        number: its place in the data set, from 0.
-        place: what messages call it: `line 3`.
-        name: the id of its question where it has none of its own.
-        reader: makes pictures of what stands in it.
-    """
-
-    def __init__(self, values: Mapping[str, Any], number: int, place: str, name: str, pictures: PictureReader) -> None:
-        super().__init__(values)
-        self.number = number
-        self.place = place
-        self.name = name
-        self.reader = pictures
-        self._called: Mapping[str, str] = {}
-
-    def __missing__(self, name: str) -> Any:
-        raise BadRow(self.place, f"no {name!r}; there are {', '.join(self)}")
-
-    def renamed(self, names: Mapping[str, str]) -> "Row":
-        """With the columns that a URI names under the usual names, in place of what else would be taken for them.
-
-        Args:
-            names: of `question`, `answer`, `image`, those that are called otherwise.
-        """
-        chosen = {role: self[column] for role, column in names.items()}
-        for role in names:
-            for usual in _ROLES[role]:
-                self.pop(usual, None)
-            if role == "image":
-                for column in [column for column in self if _NUMBERED.fullmatch(column)]:
-                    del self[column]
-        self.update(chosen)
-        self._called = names
-        return self
-
-    def first(self, *names: str) -> Any:
-        """The first of these columns that is there and not empty."""
-        return self[self._find(names)]
-
-    def text(self, *names: str) -> str:
-        """The first of these columns that is there and not empty, as a text: a number, a truth value, or of a list of
-        such (several right answers) the first, which is the canonical one."""
-        name = self._find(names)
-        try:
-            return text_of(self[name])
-        except ValueError as error:
-            raise self.bad(str(error), name) from None
-
-    def pictures(self, *names: str) -> tuple[Image, ...]:
-        """The pictures in the first of these columns that is there, in order.
-
-        Without names those of the row: `image` or `image_path`, then `images`, then `image_1`, `image_2` …; what is
-        also in a later one of these columns counts there.
-        """
-        if names:
-            return self._pictures_in(self._find(names))
-        single = next((name for name in IMAGE_FIELDS[:2] if self.get(name) not in _EMPTY), None)
-        numbered = sorted((int(found[1]), name) for name in self if (found := _NUMBERED.fullmatch(name)))
-        others = [name for name in ("images", *(name for _, name in numbered)) if self.get(name) not in _EMPTY]
-        if single is None and not others:
-            self._find(IMAGE_FIELDS)
-        further = [image for name in others for image in self._pictures_in(name)]
-        first = self._pictures_in(single) if single else ()
-        known = {image.sha256 for image in further}
-        return tuple(further) if all(image.sha256 in known for image in first) else (*first, *further)
-
-    def picture(self, *names: str) -> bytes:
-        """The encoded picture in the first of these columns that is there: a picture of a hub data set, bytes, base64,
-        or a path beside the file."""
-        return self.pictures(*(names or IMAGE_FIELDS))[0].data
-
-    def bad(self, reason: str, column: str | None = None) -> BadRow:
-        """To be raised: what is wrong with this row."""
-        return BadRow(self.place, reason, self._called.get(column, column) if column else None)
-
-    def _find(self, names: tuple[str, ...]) -> str:
-        for name in names:
-            if self.get(name) not in _EMPTY:
-                return name
-        empty = [name for name in names if name in self]
-        if empty:
-            raise self.bad("it is empty", empty[0])
-        raise self.bad(f"no {' or '.join(names)}; there are {', '.join(self)}")
-
-    def _pictures_in(self, name: str) -> tuple[Image, ...]:
-        value = self[name]
-        found = []
-        for number, one in enumerate(value if isinstance(value, list | tuple) else [value], start=1):
-            try:
-                found.append(self.reader.read(one))
-            except ValueError as error:
-                place = f"picture {number}: " if isinstance(value, list) and len(value) > 1 else ""
-                raise self.bad(f"{place}{error}", name) from None
-        return tuple(found)
-
-
-def text_of(value: Any) -> str:
-    """A text, number or truth value as a text; of a list of such the first. Raises `ValueError`: it is something else,
-    empty, or no number."""
-    texts = [_text(one) for one in (value if isinstance(value, list | tuple) and value else [value])]
-    return texts[0]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is no answer")
-    if not isinstance(value, str | int | float):
-        raise ValueError(f"it must be a text or a number, or a list of them, not {json.dumps(value, default=str)[:60]}")
-    text = str(value)
-    if not text.strip():
-        raise ValueError("it is empty")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("it holds half of a surrogate pair, which is no text") from None
-    return text
-
-
-# ---- sources ---------------------------------------------------------------------------------------------------------
 
 
 def read_rows(source: str, split: str, seed: int = 0) -> Iterator[Row | BadRow]:
@@ -186,7 +41,7 @@ def read_rows(source: str, split: str, seed: int = 0) -> Iterator[Row | BadRow]:
     """
     if source.startswith("charts://"):
         for number, values in enumerate(chart_rows(source, split, seed)):
-            yield Row(values, number, f"question {number}", values["id"], PictureReader(None))
+            yield Row(values, number, f"question {number}", values["id"], PictureReader())
         return
     address = source.partition("?")[0]
     if source.startswith("hf://") or Path(address).is_dir():
@@ -199,8 +54,10 @@ def read_rows(source: str, split: str, seed: int = 0) -> Iterator[Row | BadRow]:
         )
     else:
         options = parse_query(source, _FILE_OPTIONS)
-        rows = _parquet(Path(address), options) if address.endswith(".parquet") else _json(Path(address))
-    names = {role: options[role] for role in _ROLES if role in options}
+        pictures = PictureReader(*_folders(Path(address).parent, options))
+        path = Path(address)
+        rows = _parquet(path, options, pictures) if path.suffix == ".parquet" else _json(path, pictures)
+    names = {role: options[role] for role in ROLES if role in options}
     for row in islice(rows, options.get("limit")):
         try:
             yield row.renamed(names) if names and isinstance(row, Row) else row
@@ -208,13 +65,22 @@ def read_rows(source: str, split: str, seed: int = 0) -> Iterator[Row | BadRow]:
             yield bad
 
 
-_FILE_OPTIONS = {"question": given, "answer": given, "image": given, "limit": positive}
+_FILE_OPTIONS = {"question": given, "answer": given, "image": given, "limit": positive, "pictures": given}
 _HUB_OPTIONS = {**_FILE_OPTIONS, "config": given, "revision": given, "split": given}
 
 
-def _json(path: Path) -> Iterator[Row | BadRow]:
+def _folders(own: Path, options: Mapping[str, Any]) -> list[Path]:
+    """Where paths of pictures may lead: the data's own folder, and the one that the user allows."""
+    if "pictures" not in options:
+        return [own]
+    allowed = own / Path(options["pictures"]).expanduser()
+    if not allowed.is_dir():
+        raise ValueError(f"pictures={options['pictures']}: there is no folder {allowed}")
+    return [own, allowed]
+
+
+def _json(path: Path, pictures: PictureReader) -> Iterator[Row | BadRow]:
     """JSON lines, or a JSON list: what stands first decides, whatever the file is called."""
-    pictures = PictureReader(path.parent)
     for number, (place, line, record) in enumerate(_list(path) if _begins_with_bracket(path) else _lines(path)):
         if isinstance(record, BadRow):
             yield record
@@ -226,18 +92,15 @@ def _json(path: Path) -> Iterator[Row | BadRow]:
 
 def _begins_with_bracket(path: Path) -> bool:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            while (character := file.read(1)).isspace():
-                pass
-    except (OSError, UnicodeDecodeError) as error:
+        return jsonl.begins_with(path) == "["
+    except (OSError, ValueError) as error:
         raise ValueError(f"cannot read questions from {path}: {error}") from None
-    return character == "["
 
 
 def _list(path: Path) -> Iterator[tuple[str, int, Any]]:
     try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        records = jsonl.parse(jsonl.decoded(path.read_bytes()))
+    except (OSError, ValueError) as error:
         raise ValueError(f"cannot read questions from {path}: not JSON: {error}") from None
     return ((f"record {number}", number, record) for number, record in enumerate(records, start=1))
 
@@ -254,14 +117,14 @@ def _lines(path: Path) -> Iterator[tuple[str, int, Any]]:
         raise ValueError(f"cannot read questions from {path}: {error}") from None
 
 
-def _parquet(path: Path, options: Mapping[str, Any]) -> Iterator[Row]:
+def _parquet(path: Path, options: Mapping[str, Any], pictures: PictureReader) -> Iterator[Row]:
     with naming_the_extra(str(path)):
         from pyarrow.parquet import ParquetFile
     try:
         with ParquetFile(path) as file:
             _check_columns(str(path), file.schema_arrow.names, options)
             rows = (row for batch in file.iter_batches(batch_size=16) for row in batch.to_pylist())
-            yield from _numbered(rows, path.stem, PictureReader(path.parent))
+            yield from _numbered(rows, path.stem, pictures)
     except OSError as error:
         raise ValueError(f"cannot read questions from {path}: {error}") from None
 
@@ -299,8 +162,19 @@ def _hub(source: str, options: Mapping[str, Any], split: str) -> Iterator[Row]:
     _check_columns(source, table.column_names, options)
     if table.features:
         table = table.cast(datasets.Features({name: _encoded(kind) for name, kind in table.features.items()}))
-    folder = None if on_hub else Path(name)
-    yield from _numbered(table, f"{name if on_hub else Path(name).name}-{split}", PictureReader(folder))
+    pictures = PictureReader(*_hub_folders(name, on_hub, options))
+    yield from _numbered(table, f"{name if on_hub else Path(name).name}-{split}", pictures)
+
+
+def _hub_folders(name: str, on_hub: bool, options: Mapping[str, Any]) -> list[Path]:
+    """A folder's own; of the hub's, where its files are kept on this machine."""
+    if Path(name).is_absolute():
+        return _folders(Path(name), options)
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    kept = [Path(HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE)]
+    return [*kept, *_folders(Path(), options)[1:]]
 
 
 def _encoded(feature: Any) -> Any:
@@ -323,6 +197,6 @@ def _numbered(rows: Iterable[Mapping[str, Any]], name: str, pictures: PictureRea
 
 def _check_columns(source: str, present: list[str] | None, options: Mapping[str, Any]) -> None:
     """Once for all rows: a column that a URI names and the data set does not have."""
-    for role in _ROLES:
+    for role in ROLES:
         if present is not None and role in options and options[role] not in present:
             raise ValueError(f"{source}: no column {options[role]}; the data set has {', '.join(present)}")

@@ -1,34 +1,28 @@
-"""Conversations as OpenThinkIMG's SFT data has them (ShareGPT): a JSON list of
+"""Conversations as OpenThinkIMG's SFT data has them (ShareGPT): a JSON list, or JSON lines, of
 
     {"conversations": [{"from": "human", "value": "… <image> …"}, {"from": "gpt", "value": "…"}, …], "images": [path]}
 
-Each `<image>` takes the next picture. In what is read every sample is checked, and what is wrong with the broken ones
-is said by name. What is written suits LLaMA-Factory and ms-swift too; the same text in what a user or a tool wrote is
-broken up there, so that it takes no picture.
+Each `<image>` takes the next picture. LLaVA's `image`, OpenAI's `messages` of `role` and `content`, TRL's `prompt` and
+`completion` are read alike (`thinkimg.data.row`). In what is read every sample is checked, and what is wrong with the
+broken ones is said by name. What is written suits LLaMA-Factory and ms-swift too; the same text in what a user or a
+tool wrote is broken up there, so that it takes no picture.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from thinkimg.data.messages import Told, are_messages
 from thinkimg.data.pictures import PictureReader
-from thinkimg.data.rows import BadRow, Row, read_rows, text_of
-from thinkimg.image import Image
+from thinkimg.data.row import CONVERSATION_FIELDS, BadRow, Row
+from thinkimg.data.rows import read_rows
+from thinkimg.image import Image, ImageDecodeError
 from thinkimg.message import ImageBlock, Message, TextBlock, ToolResultBlock
-from thinkimg.trajectory import Trajectory, save_images
-
-PLACEHOLDER = "<image>"
-_SPEAKERS: dict[str, Literal["system", "user", "assistant"]] = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-}
+from thinkimg.trajectory import PLACEHOLDER, Trajectory, save_images
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,15 @@ class Said:
     def images(self) -> tuple[Image, ...]:
         return tuple(part for part in self.parts if isinstance(part, Image))
 
+    def behind(self, mark: str) -> str:
+        """The text behind the last `mark`, all of it without one. Where several pictures all stand there, so do their
+        placeholders; one picture has no place worth keeping, and none is left of it."""
+        whole = "".join(part if isinstance(part, str) else PLACEHOLDER for part in self.parts)
+        found = whole.rpartition(mark)[2].strip()
+        if found.count(PLACEHOLDER) == len(self.images) > 1:
+            return found
+        return self.text.rpartition(mark)[2].strip()
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -57,104 +60,81 @@ class Conversation:
     answer: str | None = None
 
 
-def read_sharegpt(path: Path) -> tuple[list[Conversation], dict[str, str]]:
-    """The good samples of a file, and what is wrong with each of the others, by name. Paths of pictures are relative to
-    the file's folder.
-
-    Raises:
-        ValueError: the file is no JSON list.
-    """
-    try:
-        samples = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"cannot read conversations from {path}: {error}") from None
-    if not isinstance(samples, list):
-        raise ValueError(f"{path}: a JSON list of samples is needed")
-    return check_samples(samples, path.parent)
-
-
 def read_samples(uri: str) -> tuple[list[Conversation], dict[str, str]]:
-    """As `read_sharegpt`, of a file, or of a data set with the same columns: `hf://owner/name?config=…&split=train`, a
-    folder laid out as the hub's are, a Parquet file.
+    """The good samples of a data set (`thinkimg.data.rows`), and what is wrong with each of the others, by name.
 
     Raises:
         ValueError: the URI is wrong, or the data cannot be read.
     """
-    if "://" not in uri and not uri.endswith(".parquet") and not Path(uri).is_dir():
-        return read_sharegpt(Path(uri))
-    return check_samples(read_rows(uri, "train"), Path())
+    return _checked(read_rows(uri, "train"))
 
 
 def check_samples(samples: Iterable[Any], folder: Path) -> tuple[list[Conversation], dict[str, str]]:
-    """As `read_sharegpt`, of samples that are in memory. Rows of a data set know where their own pictures are."""
+    """As `read_samples`, of samples that are in memory. Paths of pictures are relative to `folder`."""
+    pictures = PictureReader(folder)
+    return _checked(
+        Row(sample, number, f"sample {number}", str(number), pictures)
+        if isinstance(sample, dict)
+        else BadRow(f"sample {number}", "an object is needed")
+        for number, sample in enumerate(samples)
+    )
+
+
+def _checked(rows: Iterable[Row | BadRow]) -> tuple[list[Conversation], dict[str, str]]:
     good: list[Conversation] = []
     broken: dict[str, str] = {}
-    for number, sample in enumerate(samples):
-        given = sample.get("id") if isinstance(sample, dict) else None
+    for number, row in enumerate(rows):
+        given = row.get("id") if isinstance(row, Row) else None
         name = str(given) if isinstance(given, str | int) else str(number)
         if name in broken or any(name == one.name for one in good[-1:]):
             name = f"{name} (sample {number})"
         try:
-            pictures = sample.reader if isinstance(sample, Row) else PictureReader(folder)
-            good.append(_conversation(sample, name, pictures))
+            good.append(_conversation(row, name))
         except ValueError as error:
             broken[name] = str(error)
     return good, broken
 
 
-def _conversation(sample: Any, name: str, pictures: PictureReader) -> Conversation:
-    if isinstance(sample, BadRow):
-        raise sample
-    if not isinstance(sample, dict) or not isinstance(sample.get("conversations"), list):
-        raise ValueError("there is no list 'conversations'")
-    given = sample.get("images") or []
-    if not isinstance(given, list):
-        raise ValueError("'images' must be a list")
-    texts = list(_texts(sample["conversations"]))
-    places = sum(text.count(PLACEHOLDER) for role, text in texts if role != "system")
-    if places != len(given):
-        raise ValueError(f"{places} times {PLACEHOLDER}, but {len(given)} images")
-    images = (_image(image, pictures) for image in given)
-    messages = [_said(role, text, images) for role, text in texts if role != "system"]
-    wanted = ["user", "assistant"] * (len(messages) // 2 + 1)
-    for position, (message, role) in enumerate(zip(messages, wanted, strict=False)):
-        if message.role != role:
-            raise ValueError(f"message {position}: human and gpt must take turns, and human begins")
-    if not messages or messages[-1].role != "assistant":
-        raise ValueError("the last message is not gpt's")
-    answer = sample.get("label", sample.get("solution"))
-    return Conversation(name, tuple(messages), None if answer is None else text_of(answer))
+def _conversation(row: Row | BadRow, name: str) -> Conversation:
+    if isinstance(row, BadRow):
+        raise row
+    told, column = _told(row)
+    images = row.shown(told, column)
+    for position, (message, speaker) in enumerate(zip(told, ["user", "assistant"] * len(told), strict=False)):
+        if message.speaker != speaker:
+            raise row.bad(f"message {position}: human and gpt must take turns, and human begins", column)
+        if message.speaker == "assistant" and message.pictures:
+            raise row.bad(f"gpt's message has an {PLACEHOLDER}: a model writes no pictures", column)
+    if not told or told[-1].speaker != "assistant":
+        raise row.bad("the last message is not gpt's", column)
+    for number, image in enumerate(images, start=1):
+        try:
+            image.pixels()
+        except ImageDecodeError as error:
+            raise row.bad(f"picture {number}: {error}") from None
+    said = tuple(_woven(told, images))
+    return Conversation(name, said, row.reference() if row.has_answer else None)
 
 
-def _texts(turns: list[Any]) -> Iterator[tuple[str, str]]:
-    for position, turn in enumerate(turns):
-        speaker = turn.get("from", turn.get("role")) if isinstance(turn, dict) else None
-        value = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
-        if speaker not in _SPEAKERS:
-            raise ValueError(f"message {position}: 'from' must be human or gpt, not {speaker!r}")
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"message {position}: 'value' must be a text")
-        yield _SPEAKERS[speaker], value
+def _told(row: Row) -> tuple[list[Told], str]:
+    """The messages of a row, and the column where they are."""
+    column = next((name for name in CONVERSATION_FIELDS if are_messages(row.get(name))), "")
+    if column:
+        return row.messages(column), column
+    if are_messages(row.get("prompt")) and are_messages(row.get("completion")):
+        return row.messages("prompt") + row.messages("completion"), "prompt"
+    raise row.bad("there is no list 'conversations' or 'messages'")
 
 
-def _said(role: str, text: str, images: Iterator[Image]) -> Said:
-    first, *others = text.split(PLACEHOLDER)
-    if role == "assistant" and others:
-        raise ValueError(f"gpt's message has an {PLACEHOLDER}: a model writes no pictures")
-    parts: list[str | Image] = [first]
-    for piece in others:
-        parts += [next(images), piece]
-    kept = tuple(part for part in parts if part != "")
-    return Said("assistant" if role == "assistant" else "user", kept)
-
-
-def _image(given: Any, pictures: PictureReader) -> Image:
-    try:
-        image = pictures.read(given)
-        image.pixels()
-        return image
-    except ValueError as error:
-        raise ValueError(f"image {given if isinstance(given, str) else ''}: {error}") from None
+def _woven(told: Sequence[Told], images: Sequence[Image]) -> Iterator[Said]:
+    """Texts and pictures in their places; without any, the pictures stand first."""
+    following, unplaced = iter(images), not any(one.pictures for one in told)
+    for one in told:
+        first, *others = one.text.split(PLACEHOLDER)
+        parts: list[str | Image] = [*following, first] if unplaced else [first]
+        for piece in others:
+            parts += [next(following), piece]
+        yield Said("assistant" if one.speaker == "assistant" else "user", tuple(part for part in parts if part != ""))
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

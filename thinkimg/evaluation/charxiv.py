@@ -8,7 +8,10 @@ accept, count as wrong unless the rubric itself gives them. `--scorer judge` is 
 
 import re
 import unicodedata
-from decimal import Decimal, InvalidOperation
+
+from thinkimg.evaluation.metrics import candidates
+from thinkimg.evaluation.numbers import read_number
+from thinkimg.evaluation.texts import one_way
 
 NOT_APPLICABLE = "not applicable"
 _ABSENT = re.compile(
@@ -59,9 +62,12 @@ def score(answer: str, reference: str, rubric: str | None) -> float:
     Args:
         rubric: `title`, `ocr`, `quant`, `bool`, `enum`, `trend`, `layout`; `text`, `phrase`, `number`; None: `ocr`.
     """
-    given, expected = answer.strip(), reference.strip()
+    return float(any(_right(given.strip(), reference.strip(), rubric) for given in candidates(answer)))
+
+
+def _right(given: str, expected: str, rubric: str | None) -> bool:
     if expected.lower() == NOT_APPLICABLE:
-        return float(_ABSENT.match(given.lower().rstrip(".")) is not None)
+        return _ABSENT.match(given.lower().rstrip(".")) is not None
     compare = {
         "title": lambda: _title(given) == _title(expected),
         "quant": lambda: _same_number(given, expected),
@@ -72,13 +78,13 @@ def score(answer: str, reference: str, rubric: str | None) -> float:
         "trend": lambda: _trend(given) == _trend(expected),
         "layout": lambda: _layout(given) == _layout(expected) is not None,
     }.get(rubric or "ocr", lambda: _same_number(given, expected) or term(given) == term(expected))
-    return float(compare())
+    return compare()
 
 
 def term(text: str) -> str:
     """A label without its form: LaTeX's dollars, braces and slashes, spelt Greek letters, the order of sub- and
     superscript, case, white space, quotes and brackets around it."""
-    plain = unicodedata.normalize("NFKC", text).strip().strip("\"'`.").replace("$", "")
+    plain = one_way(text).strip().strip("\"'`.").replace("$", "")
     plain = re.sub(r"\\(?:mathrm|mathbf|mathit|text|rm|bf|it)\b", "", plain)
     plain = re.sub(r"\\?\b([A-Za-z]+)(?=\b|_)", lambda m: _GREEK.get(m[1].lower(), m[1]), plain)
     plain = re.sub(r"[\\{}\s]", "", plain).casefold()
@@ -98,23 +104,9 @@ def _terms(text: str) -> list[str]:
 
 
 def _same_number(given: str, expected: str) -> bool:
-    left, right = _number(given), _number(expected)
-    return left is not None and left == right
-
-
-def _number(text: str) -> Decimal | None:
-    """Any notation: `0.01` and `10^-2`, `1500`, `1,500` and `1.5e3`, `5` and `five`."""
-    plain = unicodedata.normalize("NFKC", text).strip().rstrip(".%").strip("$ ").replace("−", "-").replace("–", "-")
-    plain = _NUMBER_WORDS.get(plain.lower(), plain)
-    plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", plain)
-    plain = re.sub(r"\s*(?:\\times|×|\*|x)\s*10\s*\^", "e", plain)
-    plain = re.sub(r"^10\s*\^", "1e", plain)
-    plain = re.sub(r"[{}\s]", "", plain)
-    try:
-        number = Decimal(plain)
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
+    """In any notation."""
+    left, right = read_number(given), read_number(expected)
+    return left is not None and right is not None and left.agrees(right)
 
 
 def _first_word(text: str) -> str:

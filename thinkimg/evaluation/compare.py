@@ -1,11 +1,12 @@
 """Is one model better than another? Paired statistics on the same questions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
+from thinkimg.evaluation.intervals import RESAMPLES, Answer, Interval, difference_over
 
-from thinkimg.evaluation.metrics import Interval, SeedsByQuestions, resampled_means
+Answered = Mapping[str, Answer]
+"""Question to what it was answered, of one seed."""
 
 
 @dataclass(frozen=True)
@@ -17,35 +18,22 @@ class Difference:
     p: float
 
 
-def paired_bootstrap(
-    a: Sequence[float] | SeedsByQuestions,
-    b: Sequence[float] | SeedsByQuestions,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Difference:
-    """Compare two models question by question.
+def paired_difference(
+    of: Sequence[Answered], minus: Sequence[Answered], resamples: int = RESAMPLES
+) -> Difference | None:
+    """One model minus another, question by question and seed by seed, on the questions that both answered.
 
     Args:
-        a, b: the value of each question in the same order, or one such list per seed.
+        of, minus: per seed, in the same order.
 
-    The interval is the percentile interval of the resampled mean difference; p is the share of resampled differences
-    that lie at least as far from the observed one as the observed one from zero (Efron & Tibshirani, 1993, ch. 16).
-    Several seeds are resampled too, on two levels as in `bootstrap_interval`.
-
-    Raises:
-        ValueError: the two do not have the same questions.
+    Returns:
+        None where a seed has no question in common; see `intervals.difference_over`.
     """
-    first, second = _by_seed(a), _by_seed(b)
-    if [len(values) for values in first] != [len(values) for values in second]:
-        raise ValueError("a paired comparison needs the same questions in both")
-    differences = [np.subtract(x, y) for x, y in zip(first, second, strict=True)]
-    observed = float(np.mean([values.mean() for values in differences])) if differences else float("nan")
-    means = resampled_means(differences, resamples, seed)
-    low, high = np.quantile(means, (0.025, 0.975))
-    extreme = int((np.abs(means - observed) >= abs(observed) - 1e-12).sum())
-    return Difference(observed, (float(low), float(high)), (1 + extreme) / (1 + resamples))
-
-
-def _by_seed(values: Sequence[float] | SeedsByQuestions) -> list[np.ndarray]:
-    nested = len(values) > 0 and isinstance(values[0], Sequence | np.ndarray)
-    return [np.asarray(one, dtype=float) for one in (values if nested else [values])]
+    pairs = [
+        [Answer(a[name].value - b[name].value, a[name].picture) for name in a if name in b]
+        for a, b in zip(of, minus, strict=True)
+    ]
+    if not all(pairs):
+        return None
+    found = difference_over(pairs, resamples)
+    return Difference(found.mean, found.ci95, found.p)

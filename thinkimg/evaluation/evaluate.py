@@ -6,15 +6,21 @@ slowest. `thinkimg eval`, the Evaluate stage of a job and `python -m thinkimg.ev
 
 import asyncio
 import hashlib
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from thinkimg.agent.agent import Agent
 from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.evaluation.control import Controlled
 from thinkimg.evaluation.scorers import Scorer
-from thinkimg.trajectory import Task, Trajectory
+from thinkimg.trajectory import LOST, Task, Trajectory
 from thinkimg.trajectory.store import ITEM, Store, digest_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Settings:
     temperature: 0 is greedy.
     seed: a question's own seed is made of this and its number.
     concurrency: questions under way at the same time.
+    control: how the pictures of the questions are changed.
+    again: how often what the infrastructure lost is asked again at the end, with its seed.
     """
 
     name: str
@@ -53,6 +61,8 @@ class Settings:
     temperature: float = 0.0
     seed: int = 0
     concurrency: int = 64
+    control: Controlled | None = None
+    again: int = 2
 
 
 async def evaluate(
@@ -64,7 +74,8 @@ async def evaluate(
     shard: Shard = WHOLE,
     progress: Callable[[int, Trajectory | None], None] = lambda number, trajectory: None,
 ) -> list[str]:
-    """Answer what `store` does not hold yet.
+    """Answer what `store` does not hold yet. What is lost after that stands there with the status `infrastructure`: a
+    later call asks it again.
 
     Args:
         tasks: read one by one, in a thread; same names are told apart (`name#2`).
@@ -75,41 +86,76 @@ async def evaluate(
         The names of the shard's questions, in order.
 
     Raises:
-        InfrastructureError: so many answers in a row were lost to the infrastructure that nothing can be working.
-        UserError: a picture that no model can be shown; the store holds answers to other questions.
+        InfrastructureError: no question was answered, or so many in a row were lost to the infrastructure that nothing
+            can be working.
+        UserError: a picture that cannot be decoded; the store holds answers to other questions; so many were refused
+            with the same words before one was answered that none can be what the model's endpoint takes.
     """
     questions = _Questions(tasks, shard)
     health = _Health(limit=max(8, settings.concurrency))
+    lost: list[tuple[int, Task]] = []
+
+    async def ask(number: int, task: Task) -> Trajectory:
+        seed = settings.seed * 1_000_003 + number
+        run = agent.run if settings.control is None else partial(settings.control.run, agent)
+        trajectory = await run(task, seed=seed, temperature=settings.temperature)
+        trajectory.id = _id_of(settings, task.id)
+        trajectory.meta |= {"model": settings.name, "stage": settings.task, ITEM: digest_of(task)}
+        if "sample" in task.meta:
+            trajectory.meta["sample_seed"] = seed
+        await score(trajectory, scorers)
+        store.append(trajectory)
+        if trajectory.status in LOST:
+            lost.append((number, task))
+        return trajectory
 
     async def work() -> None:
         while (found := await questions.next()) is not None:
             number, task = found
             if store.answered(task):
-                await _score_again(store, task, scorers)
+                record = store.record(task.id)
+                health.note(record["status"], record["meta"])
+                await _score_again(store, record, task, scorers)
                 progress(number, None)
                 continue
-            seed = settings.seed * 1_000_003 + number
-            trajectory = await agent.run(task, seed=seed, temperature=settings.temperature)
-            trajectory.id = _id_of(settings, task.id)
-            trajectory.meta |= {"model": settings.name, "stage": settings.task, ITEM: digest_of(task)}
-            await score(trajectory, scorers)
-            store.append(trajectory)
+            trajectory = await ask(number, task)
             progress(number, trajectory)
-            health.note(trajectory)
+            health.note(trajectory.status, trajectory.meta)
 
-    workers = [asyncio.ensure_future(work()) for _ in range(settings.concurrency)]
+    async def work_again(rest: list[tuple[int, Task]]) -> None:
+        while rest:
+            await ask(*rest.pop())
+
+    await _side_by_side(work() for _ in range(settings.concurrency))
+    for _ in range(settings.again):
+        rest, lost[:] = list(lost), []
+        await _side_by_side(work_again(rest) for _ in range(min(settings.concurrency, len(rest))))
+    if lost and len(lost) == len(questions.names):
+        reason = store.record(lost[0][1].id)["meta"].get("error")
+        raise InfrastructureError(
+            f"none of {len(lost)} questions was answered: {reason}; run the same command again to go on"
+        )
+    if lost:
+        log.warning("%d of %d answers are lost to the infrastructure", len(lost), len(questions.names))
+    return questions.names
+
+
+async def _side_by_side(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """All at once; when one of them raises, the others end."""
+    workers = [asyncio.ensure_future(one) for one in work]
     try:
         await asyncio.gather(*workers)
     finally:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-    return questions.names
 
 
-async def _score_again(store: Store, task: Task, scorers: Sequence[Scorer]) -> None:
+async def _score_again(store: Store, record: Mapping[str, Any], task: Task, scorers: Sequence[Scorer]) -> None:
     """An answer that was scored otherwise before: other scorers need no other answers."""
-    if list(store.record(task.id)["rewards"]) != [scorer.name for scorer in scorers]:
+    judges = [judge for one in scorers if (judge := getattr(one, "named", ""))]
+    by_others = any(record["meta"].get("judged_by") != judge for judge in judges)
+    if by_others or list(record["rewards"]) != [scorer.name for scorer in scorers]:
         trajectory = store.load(task.id)
         trajectory.question, trajectory.reference = task.question, task.reference
         trajectory.meta = {**task.meta, **trajectory.meta}
@@ -119,7 +165,7 @@ async def _score_again(store: Store, task: Task, scorers: Sequence[Scorer]) -> N
 
 async def score(trajectory: Trajectory, scorers: Sequence[Scorer]) -> None:
     """Set `rewards` (one per scorer) and `correct`. A judge that fails makes the answer one to ask again."""
-    if trajectory.status == "infrastructure":
+    if trajectory.status in LOST:
         return
     try:
         values = [await scorer.score(trajectory) for scorer in scorers]
@@ -134,6 +180,8 @@ async def score(trajectory: Trajectory, scorers: Sequence[Scorer]) -> None:
 def _id_of(settings: Settings, question: str) -> str:
     """The same in every run, so that links to a trajectory stay good."""
     key = f"{settings.task}/{settings.name}/{settings.temperature}/{question}"
+    if settings.control is not None:
+        key += f"/{settings.control.control.folder}"
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
@@ -163,16 +211,28 @@ class _Questions:
 
 
 class _Health:
-    """Ends an evaluation of which nothing comes out any more: an endpoint that is down would fail every question."""
+    """Ends an evaluation of which nothing comes out: an endpoint that is down would fail every question, and one that
+    takes no pictures would refuse every one, always with the same words."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.lost = 0
+        self.refusals: Counter[str] = Counter()
+        self.taken = False
 
-    def note(self, trajectory: Trajectory) -> None:
-        self.lost = self.lost + 1 if trajectory.status == "infrastructure" else 0
+    def note(self, status: str, meta: Mapping[str, Any]) -> None:
+        self.lost = self.lost + 1 if status in LOST else 0
+        self.taken |= status not in (*LOST, "refused")
+        said = str(meta.get("error"))
+        self.refusals[said] += status == "refused"
         if self.lost >= self.limit:
             raise InfrastructureError(
-                f"the last {self.lost} questions were all lost, the last one so: {trajectory.meta.get('error')}; "
+                f"the last {self.lost} questions were all lost, the last one so: {said}; "
                 "run the same command again to go on"
+            )
+        if self.refusals[said] >= self.limit and not self.taken:
+            raise UserError(
+                f"no question was answered, and {self.refusals[said]} were refused with the same words: {said}; look "
+                "at which pictures the endpoint takes, how large and how many; delete this output to ask again",
+                "model",
             )

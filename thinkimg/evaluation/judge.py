@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from thinkimg.errors import InfrastructureError
 from thinkimg.message import TextBlock
-from thinkimg.models.chat import ChatModel, ContextFull, SamplingParameters
+from thinkimg.models.chat import ChatModel, ContextFull, QuestionRefused, SamplingParameters
 from thinkimg.trajectory import Trajectory
 
 _ATTEMPTS = 3
@@ -40,10 +40,13 @@ RULES = {
 @dataclass(frozen=True)
 class JudgeScorer:
     """A scorer. Whether the answer agrees with the reference is put to `model` as ReachQA does (He et al., 2024), with
-    CharXiv's rule for the kind of question where there is one."""
+    CharXiv's rule for the kind of question where there is one, else with `criteria`. `named` says which model it
+    is, and is kept in `meta["judged_by"]`."""
 
     model: ChatModel
     name: str = "judge"
+    criteria: str = ""
+    named: str = ""
 
     async def score(self, trajectory: Trajectory) -> float:
         """1 or 0; no answer is 0 without asking. `meta["judge"]` keeps what the judge said.
@@ -51,23 +54,25 @@ class JudgeScorer:
         Raises:
             InfrastructureError: the endpoint fails, or says neither Yes nor No in three attempts.
         """
+        if self.named:
+            trajectory.meta["judged_by"] = self.named
         if trajectory.answer is None or not trajectory.answer.strip():
             return 0.0
         asked = Trajectory(question=trajectory.question)
-        asked.add("user", TextBlock(text=_text(trajectory)))
+        asked.add("user", TextBlock(text=_text(trajectory, self.criteria)))
         for attempt in range(_ATTEMPTS):
             try:
                 reply = await self.model.reply(asked, SamplingParameters(0.0 if attempt == 0 else 0.7, 512), attempt)
-            except ContextFull as error:
-                raise InfrastructureError(f"the judge's context is full: {error}") from error
+            except (ContextFull, QuestionRefused) as error:  # the model's answer may be right: there is no verdict
+                raise InfrastructureError(f"the judge does not take the answer: {error}") from error
             if verdicts := _VERDICT.findall(reply.text):
                 trajectory.meta["judge"] = reply.text
                 return float(verdicts[-1].lower() == "yes")
         raise InfrastructureError(f"the judge says neither Yes nor No: {reply.text[:200]!r}")
 
 
-def _text(trajectory: Trajectory) -> str:
-    rule = RULES.get(str(trajectory.meta.get("rubric")))
+def _text(trajectory: Trajectory, criteria: str) -> str:
+    rule = RULES.get(str(trajectory.meta.get("rubric")), criteria)
     return _QUESTION.format(
         rules=f"\n{rule}" if rule else "",
         question=trajectory.question,

@@ -13,7 +13,7 @@ from thinkimg.extras import naming_the_extra
 
 
 def score(prediction: str, gold: str) -> float:
-    """From 0 to 1, in steps of 0.01.
+    """From 0 to 1, in steps of 0.01, as `thinkimg.evaluation.official.CHARTGEMMA` gives it.
 
     The ladder: equal, or equal as mathematics (math-verify): 1. Else a prediction with `%`, or with `.`, is cut at the
     point and must then be equal. Else the fuzzy ratio of the two strings.
@@ -21,13 +21,12 @@ def score(prediction: str, gold: str) -> float:
     Raises:
         UserError: the package math-verify is not installed.
     """
-    gold, prediction = gold.lower(), prediction.lower()
+    gold, prediction = gold.strip().lower(), prediction.lower()
     if prediction == gold or _same_mathematics(prediction, gold):
         return 1.0
-    if "%" in prediction:
-        return float(prediction.replace("%", "").partition(".")[0] == gold)
-    if "." in prediction:
-        return float(prediction.partition(".")[0] == gold)
+    if "%" in prediction or "." in prediction:
+        cut = prediction.replace("%", "").partition(".")[0]
+        return float(cut == gold or _verified(gold, cut))
     return round(100 * similarity(prediction, gold)) / 100
 
 
@@ -44,17 +43,21 @@ def similarity(a: str, b: str) -> float:
 
 
 def _same_mathematics(prediction: str, gold: str) -> bool:
-    parse, verify = _math_verify()
-    # Its time limits are made of signals, which only a process' first thread may set.
-    first = threading.current_thread() is threading.main_thread()
-    limits: tuple[dict[str, Any], dict[str, Any]] = (
-        ({}, {}) if first else ({"parsing_timeout": None}, {"timeout_seconds": None})
-    )
-    for around in ("{}", "${}$"):
-        left, right = (parse(around.format(text), **limits[0]) for text in (gold, prediction))
-        if left and right and verify(left, right, **limits[1]):
-            return True
-    return False
+    parse, _ = _math_verify()
+    limits = {} if _may_set_limits() else {"parsing_timeout": None}
+    left, right = (parse(f"${text}$", **limits) for text in (gold, prediction))
+    return _verified(left, right) or _verified(gold, prediction)
+
+
+def _verified(gold: Any, prediction: Any) -> bool:
+    """Texts are compared as texts."""
+    _, verify = _math_verify()
+    return bool(verify(gold, prediction, **({} if _may_set_limits() else {"timeout_seconds": None})))
+
+
+def _may_set_limits() -> bool:
+    """Math-verify's time limits are made of signals, which only a process' first thread may set."""
+    return threading.current_thread() is threading.main_thread()
 
 
 @cache

@@ -5,12 +5,12 @@
     items.jsonl           one line per question, in order: answer, scores, tools, errors
     results.json          the figures
     costs.json            time, tokens, money: what differs from run to run
+    control-KIND-SCOPE/   the same files of the same questions with changed pictures
 
 items.jsonl and results.json are the same however often the evaluation was interrupted. With `--shard` each process
 writes trajectories.I-of-N.jsonl, and the last one to finish puts all together.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,24 @@ from typing import Any
 import numpy as np
 
 from thinkimg import jsonl
-from thinkimg.errors import UserError
+from thinkimg.evaluation.claim import check_rest, claim
+from thinkimg.evaluation.control import Control
 from thinkimg.evaluation.evaluate import WHOLE, Shard
+from thinkimg.evaluation.lmms import LmmsTask
+from thinkimg.evaluation.owed import control_figures
 from thinkimg.evaluation.summary import Summary, row_of
 from thinkimg.jsonfile import read, write
-from thinkimg.results import EvaluationCosts, EvaluationResults, EvaluationSettings, EvaluationShard, Percentiles
-from thinkimg.trajectory.store import Store, lock
+from thinkimg.results import (
+    AnswerRow,
+    EvaluationCosts,
+    EvaluationResults,
+    EvaluationSettings,
+    EvaluationShard,
+    Percentiles,
+)
+from thinkimg.trajectory.store import Store, lock, merge_parts, part_of
 
-RESULTS, ITEMS, COSTS, SETTINGS = "results.json", "items.jsonl", "costs.json", "settings.json"
+RESULTS, ITEMS, COSTS = "results.json", "items.jsonl", "costs.json"
 TRAJECTORIES = "trajectories.jsonl"
 
 
@@ -37,44 +47,56 @@ class Output:
     Attributes:
         settings: all that an answer depends on.
         file: of the trajectories, elsewhere than in the folder.
+        adopts: answers that others gave may be there, whose settings nobody knows.
     """
 
     folder: Path
     settings: EvaluationSettings
     shard: Shard = WHOLE
     file: Path | None = None
+    adopts: bool = False
 
     @property
     def trajectories(self) -> Path:
         return self.file or self.folder / TRAJECTORIES
 
     def part(self, index: int) -> Path:
-        return self.trajectories.with_name(f"{self.trajectories.stem}.{index}-of-{self.shard.count}.jsonl")
+        return part_of(self.trajectories, index, self.shard.count)
 
     @property
     def store(self) -> Path:
         """Where this process appends."""
         return self.trajectories if self.shard.count == 1 else self.part(self.shard.index)
 
-    def claim(self) -> None:
-        """Raises `UserError` if the folder holds an evaluation with other settings."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / SETTINGS
-        partial = self.folder / f"{SETTINGS}.{os.getpid()}.partial"
-        write(partial, self.settings)
-        try:
-            path.hardlink_to(partial)  # one of several processes is the first
-        except FileExistsError:
-            self._compare(read(path, EvaluationSettings))
-        finally:
-            partial.unlink()
+    def under(self, control: Control) -> "Output":
+        """Of the same questions with changed pictures: a folder of its own in this one."""
+        settings = self.settings.model_copy(update={"control": control.kind, "control_scope": control.scope})
+        return Output(self.folder / control.folder, settings, self.shard)
 
-    def _compare(self, before: EvaluationSettings) -> None:
-        for name, (then, now) in before.differences(self.settings).items():
-            raise UserError(
-                f"it was begun with {name} = {then!r}, now it is {now!r}; choose another output, or delete this one",
-                str(self.folder),
-            )
+    def add_controls(self) -> EvaluationResults | None:
+        """Put what finished controls say into the results; None while there are none, or answers of other shards are
+        missing."""
+        if not (self.folder / RESULTS).exists() or not any(self.folder.glob("control-*")):
+            return None
+        with lock(self.folder / "merge.lock", wait=True):
+            results = read(self.folder / RESULTS, EvaluationResults)
+            folders = [folder for folder in sorted(self.folder.glob("control-*")) if (folder / RESULTS).exists()]
+            true = _rows(self.folder / ITEMS)
+            results.controls = [
+                control_figures(Control.of(folder.name), true, _rows(folder / ITEMS)) for folder in folders
+            ]
+            write(self.folder / RESULTS, results)
+            return results
+
+    def claim(self) -> list[str]:
+        """See `thinkimg.evaluation.claim.claim`."""
+        return claim(self.folder, self.settings, None if self.adopts else self.store)
+
+    def check_rest(self, store: Store, names: Sequence[str], unknown: Sequence[str]) -> None:
+        """See `thinkimg.evaluation.claim.check_rest`. `names` are those of this process' questions."""
+        rest = sum(not store.finished(name) for name in names)
+        shared = self.shard.count > 1 or len(store) > 0
+        check_rest(self.folder, self.settings, rest, len(names), unknown, shared)
 
     def finish(self, store: Store, names: Sequence[str], seconds: float) -> EvaluationResults | None:
         """Put this process' answers in order; write the results, or None while other shards are missing.
@@ -89,27 +111,20 @@ class Output:
             with lock(self.folder / "merge.lock", wait=True):
                 if not all(self._done(index).exists() for index in range(self.shard.count)):
                     return None
-                self._merge()
+                merge_parts([self.part(index) for index in range(self.shard.count)], self.trajectories)
                 return self._write_results(None)
         return self._write_results(seconds)
 
+    def add_harness(self, task: LmmsTask) -> EvaluationResults:
+        """The results, with what lmms-eval makes of all answers."""
+        answers = {row["id"]: row["answer"] for row in jsonl.read(self.folder / ITEMS)}
+        results = read(self.folder / RESULTS, EvaluationResults)
+        results = results.model_copy(update={"lmms_eval": task.aggregate(answers)})
+        write(self.folder / RESULTS, results)
+        return results
+
     def _done(self, index: int) -> Path:
         return self.folder / f"shard.{index}-of-{self.shard.count}.json"
-
-    def _merge(self) -> None:
-        """Question k is line k // N of part k % N."""
-        partial = self.trajectories.with_name(self.trajectories.name + ".partial")
-        files = [self.part(index).open("rb") for index in range(self.shard.count)]
-        try:
-            with partial.open("wb") as out:
-                number = 0
-                while line := files[number % len(files)].readline():
-                    out.write(line)
-                    number += 1
-        finally:
-            for file in files:
-                file.close()
-        partial.replace(self.trajectories)
 
     def _write_results(self, seconds: float | None) -> EvaluationResults:
         summary, costs = Summary(), _Costs()
@@ -122,10 +137,15 @@ class Output:
                 yield row.model_dump(mode="json")
 
         jsonl.write(items(), self.folder / ITEMS)
-        results = EvaluationResults(task=self.settings.task, model=self.settings.name, **dict(summary.figures()))
+        task = self.settings.task
+        results = EvaluationResults(task=task, model=self.settings.name, **dict(summary.figures(task)))
         write(self.folder / COSTS, costs.totals(seconds))
         write(self.folder / RESULTS, results)
         return results
+
+
+def _rows(path: Path) -> list[AnswerRow]:
+    return [AnswerRow.model_validate(row) for row in jsonl.read(path)]
 
 
 class _Costs:

@@ -11,13 +11,15 @@ from pathlib import Path
 from rich.table import Table
 
 from thinkimg.api import read_yaml
+from thinkimg.evaluation import samples
 from thinkimg.evaluation.curves import Curve, read_curve
 from thinkimg.evaluation.markdown import markdown_rows
 from thinkimg.evaluation.origins import display_name, ordered_models, origins_of_run, trained_models
 from thinkimg.evaluation.plots import write_plots
-from thinkimg.figures import duration, interval, milliseconds, percent, rate
+from thinkimg.evaluation.roles import score_of
+from thinkimg.figures import UNKNOWN, accuracy, duration, interval, milliseconds, rate
 from thinkimg.jsonfile import read
-from thinkimg.results import ModelFigures, RunResults, ToolFigures
+from thinkimg.results import ROLES, ModelFigures, RunResults, ToolFigures
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,15 @@ class ReportRow:
     training_seconds: float | None
     stands_out: bool
 
-    def accuracy_of(self, kind: str) -> float | None:
+    def mean_of(self, role: str) -> str:
+        """Of the official score, or of the normalised one."""
+        found = score_of(self.figures.scores, role)
+        return accuracy(found[1].mean, found[1].bounds) if found else UNKNOWN
+
+    def accuracy_of(self, kind: str) -> str:
         """Of the answers to one kind of question."""
-        return self.figures.by_kind[kind].accuracy if kind in self.figures.by_kind else None
+        found = self.figures.by_kind.get(kind)
+        return accuracy(found.accuracy, found.bounds) if found else UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,29 @@ class Report:
     @property
     def n(self) -> int:
         """Questions."""
-        return max((row.figures.n for row in self.rows), default=0)
+        return max((row.figures.n + row.figures.infrastructure for row in self.rows), default=0)
+
+    @property
+    def lost(self) -> str:
+        """Whose answers were lost, as a sentence; empty when none were."""
+        counts = [(row.label, row.figures.infrastructure + row.figures.infrastructure_sampled) for row in self.rows]
+        lost = ", ".join(f"{label} {count:,}" for label, count in counts if count)
+        return f"Lost to the infrastructure, so neither right nor wrong: answers of {lost}." if lost else ""
+
+    @property
+    def roles(self) -> list[str]:
+        """The kinds of scores that are shown beside the accuracy: both, where answers have both."""
+        shown = [role for role in ROLES if all(score_of(row.figures.scores, role) for row in self.rows)]
+        return shown if len(shown) == len(ROLES) else []
+
+    @property
+    def sample_rows(self) -> list[tuple[str, ...]]:
+        """What several answers to each question say: see `samples.cells`."""
+        return samples.cells((row.label, row.figures.samples) for row in self.rows)
+
+    @property
+    def ties(self) -> str:
+        return samples.ties((row.label, row.figures.samples) for row in self.rows)
 
     @property
     def kinds(self) -> list[str]:
@@ -132,9 +162,17 @@ def write_report(run: Path) -> Report:
 def _markdown(report: Report) -> str:
     seed = "" if report.seed is None else f", seed {report.seed}"
     lines = [f"# {report.name}", "", f"{report.n} held-out questions{seed}.", ""]
-    lines += markdown_rows(HEADLINE, [_headline_cells(row) for row in report.rows])
+    head = (*HEADLINE[:3], *map(str.capitalize, report.roles), *HEADLINE[3:])
+    lines += markdown_rows(head, [_headline_cells(row, report.roles) for row in report.rows])
+    lines += _scorers(report)
+    if report.lost:
+        lines += ["", report.lost]
     if report.kinds:
         lines += ["", "## By kind of question", "", *_kinds(report)]
+    if report.sample_rows:
+        lines += ["", "## Several answers to each question", "", *markdown_rows(samples.HEAD, report.sample_rows)]
+    if report.ties:
+        lines += ["", report.ties]
     if report.tools:
         lines += ["", "## Tools", "", *_tools(report.tools)]
     if report.seconds:
@@ -148,20 +186,29 @@ def _markdown(report: Report) -> str:
 HEADLINE = ("Model", "Accuracy", "95 % interval", "Sampled (T = 1)", "Tool calls per answer", "Training", "Evaluation")
 
 
-def _headline_cells(row: ReportRow) -> tuple[str, ...]:
+def _headline_cells(row: ReportRow, roles: Sequence[str]) -> tuple[str, ...]:
+    found = row.figures
     return (
         row.label,
-        percent(row.figures.accuracy),
-        interval(row.figures.ci95),
-        percent(row.figures.accuracy_sampled),
-        rate(row.figures.tool_calls_per_answer),
+        accuracy(found.accuracy, found.bounds, found.refused, found.context_full),
+        interval(found.ci95),
+        *(row.mean_of(role) for role in roles),
+        accuracy(found.accuracy_sampled, found.bounds_sampled, found.refused_sampled, found.context_full_sampled),
+        rate(found.tool_calls_per_answer),
         duration(row.training_seconds),
-        duration(row.figures.seconds),
+        duration(found.seconds),
     )
 
 
+def _scorers(report: Report) -> list[str]:
+    """Which scorer decides, and what the two are called."""
+    scores = next((row.figures.scores for row in report.rows if row.figures.scores), {})
+    kinds = [f"{score.role} is `{name}`" for name, score in scores.items() if score.role]
+    return ["", f"Right is what `{next(iter(scores))}` says; {', '.join(kinds)}."] if len(kinds) > 1 else []
+
+
 def _kinds(report: Report) -> list[str]:
-    rows = [(row.label, *(percent(row.accuracy_of(kind)) for kind in report.kinds)) for row in report.rows]
+    rows = [(row.label, *(row.accuracy_of(kind) for kind in report.kinds)) for row in report.rows]
     return markdown_rows(("Model", *report.kinds), rows)
 
 
@@ -187,10 +234,19 @@ def _tools(tools: Mapping[str, ToolFigures]) -> list[str]:
 
 
 def terminal_table(report: Report) -> Table:
-    """The headline table, short enough for 80 columns."""
+    """The headline table, short enough for 80 columns: of the two scores the one that does not decide."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, title in enumerate(("Model", "Greedy", "95 % interval", "Sampled", "Tool calls", "Training")):
+    beside = [role for role in report.roles if not _decides(report, role)]
+    titles = ("Model", "Greedy", "95 % interval", *map(str.capitalize, beside), "Sampled", "Calls", "Training")
+    for number, title in enumerate(titles):
         table.add_column(title, justify="left" if number == 0 else "right", no_wrap=True)
     for row in report.rows:
-        table.add_row(*_headline_cells(row)[:6], style="bold" if row.stands_out else None)
+        table.add_row(*_headline_cells(row, beside)[: len(titles)], style="bold" if row.stands_out else None)
+    sampled = [f"{model}: {name} {score} ({bounds})" for model, name, score, bounds in report.sample_rows]
+    if notes := [note for note in (*sampled, report.ties, report.lost) if note]:
+        table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
+
+
+def _decides(report: Report, role: str) -> bool:
+    return any(next(iter(row.figures.scores.values())).role == role for row in report.rows)

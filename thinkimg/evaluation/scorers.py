@@ -1,24 +1,36 @@
-"""Scorers by name: how right an answer is, from 0 to 1, as each benchmark defines it.
+"""Scorers by name: how right an answer is, from 0 to 1.
 
-exact                the same text but for case, quotes, articles and white space; a number of the same value
-relaxed              the same text but for case; a number within 5 % (ChartQA: Masry et al., 2022; as in lmms-eval)
-relaxed_normalised   both: a number within 5 %, text as in `exact`
+A benchmark has two: an *official* one, whose verdicts are those of a published implementation, for comparisons with
+papers, and a *normalised* one, ours, which forgives form and nothing else.
+
+Official:
+relaxed              ChartQA's relaxed accuracy (Masry et al., 2022), as in lmms-eval
+lmms_eval_vstar      the letter that lmms-eval's V*Bench reads (Wu & Xie, 2023)
+vlmevalkit_choice    the option that VLMEvalKit reads without a judge (Duan et al., 2024)
+openthinkimg_fuzzy   OpenThinkIMG's ladder, with partial credit for similar strings (Su et al., 2025)
+
+Normalised:
+relaxed_normalised   a number within 5 %, in any notation; the same text but for its form
+multiple_choice      the right option, by letter or text, read alike for every letter
 charxiv              CharXiv's grading rules by the kind of question, without its judge (Wang et al., 2024)
-multiple_choice      the right option's letter or text (VLMEvalKit: Duan et al., 2024; V*Bench of lmms-eval)
-openthinkimg_fuzzy   OpenThinkIMG's ladder, with partial credit for similar strings (its `tf_eval`, task chartgemma)
-judge                what a judge model says (ReachQA: He et al., 2024, for what is put to it)
+exact                the same text but for its form; a number of the same value
+
+judge                what a judge model says, the way of CharXiv and ReachQA (He et al., 2024, for what is put to it)
 
 `openthinkimg_fuzzy` exists so that published numbers can be compared with; "decrease" gets 0.67 of "increase" there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
+from thinkimg.data.choices import lettered
 from thinkimg.errors import UserError
-from thinkimg.evaluation import charxiv, choices, openthinkimg_fuzzy
-from thinkimg.evaluation.metrics import normalise_text, parse_number, relaxed_match
+from thinkimg.evaluation import charxiv, choices, official, openthinkimg_fuzzy
+from thinkimg.evaluation.metrics import exact_match, relaxed_match
 from thinkimg.trajectory import Trajectory
+
+Role = Literal["official", "normalised"]
 
 
 class Scorer(Protocol):
@@ -36,10 +48,19 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class RuleScorer:
-    """A scorer that only computes. `rule` is given the answer (never None), the reference, and the trajectory."""
+    """A scorer that only computes. `rule` is given the answer (never None), the reference, and the trajectory.
+
+    Attributes:
+        role: what kind of scorer it is.
+        beside: the scorer of the other kind that is shown beside it.
+        source: of an official one.
+    """
 
     name: str
     rule: Callable[[str, str, Trajectory], float]
+    role: Role = "normalised"
+    beside: str = ""
+    source: official.Source | None = None
 
     async def score(self, trajectory: Trajectory) -> float:
         return self.of(trajectory)
@@ -50,45 +71,58 @@ class RuleScorer:
         return float(self.rule(trajectory.answer, trajectory.reference or "", trajectory))
 
 
-def exact(answer: str, reference: str) -> bool:
-    """Equal as normalised text, or numbers of the same value (`1.0` is `1`, `12%` is `0.12`)."""
-    expected, given = parse_number(reference), parse_number(answer)
-    if expected is not None and given is not None:
-        return given == expected
-    return normalise_text(answer) == normalise_text(reference)
+def same_choice(answer: str, reference: str, meta: Mapping[str, Any]) -> bool:
+    """Whether both name the same option, by letter or text; the options are the row's `options` or `choices`."""
+    options = options_of(meta)
+    named = choices.choose(answer, options)
+    return named is not None and named == (choices.choose(reference, options) or reference.strip())
 
 
-def relaxed(answer: str, reference: str, tolerance: float = 0.05) -> bool:
-    """ChartQA's relaxed accuracy, in the form that Qwen-VL's evaluation gave it and lmms-eval took over.
-
-    Numbers within 5 % of the reference agree (Masry et al., 2022, end of section 5.1); a percent sign divides by 100. A
-    reference of zero, and everything that is no number, must be the same text but for case.
-    """
-    expected, given = _as_float(reference), _as_float(answer)
-    if given is not None and expected:
-        return abs(given - expected) / abs(expected) <= tolerance
-    return answer.lower() == reference.lower()
-
-
-def _as_float(text: str) -> float | None:
-    try:
-        return float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        return None
+def options_of(meta: Mapping[str, Any]) -> dict[str, str]:
+    return lettered(meta.get("options") or meta.get("choices"))
 
 
 RULES: dict[str, RuleScorer] = {
     scorer.name: scorer
     for scorer in (
-        RuleScorer("exact", lambda answer, reference, _: exact(answer, reference)),
-        RuleScorer("relaxed", lambda answer, reference, _: relaxed(answer, reference)),
-        RuleScorer("relaxed_normalised", lambda answer, reference, _: relaxed_match(answer, reference)),
+        RuleScorer("exact", lambda answer, reference, _: exact_match(answer, reference)),
+        RuleScorer(
+            "relaxed",
+            lambda answer, reference, _: official.relaxed(answer, reference),
+            "official",
+            "relaxed_normalised",
+            official.CHARTQA,
+        ),
+        RuleScorer(
+            "relaxed_normalised", lambda answer, reference, _: relaxed_match(answer, reference), beside="relaxed"
+        ),
         RuleScorer("charxiv", lambda answer, reference, of: charxiv.score(answer, reference, of.meta.get("rubric"))),
         RuleScorer(
             "multiple_choice",
-            lambda answer, reference, of: choices.choose(answer, of.meta.get("options", {})) == reference.strip(),
+            lambda answer, reference, of: same_choice(answer, reference, of.meta),
+            beside="vlmevalkit_choice",
         ),
-        RuleScorer("openthinkimg_fuzzy", lambda answer, reference, _: openthinkimg_fuzzy.score(answer, reference)),
+        RuleScorer(
+            "lmms_eval_vstar",
+            lambda answer, reference, _: official.vstar_letter(answer) == reference.strip().upper(),
+            "official",
+            "multiple_choice",
+            official.VSTAR,
+        ),
+        RuleScorer(
+            "vlmevalkit_choice",
+            lambda answer, reference, of: official.vlmevalkit_letter(answer, options_of(of.meta)) == reference.strip(),
+            "official",
+            "multiple_choice",
+            official.VLMEVALKIT,
+        ),
+        RuleScorer(
+            "openthinkimg_fuzzy",
+            lambda answer, reference, _: openthinkimg_fuzzy.score(answer, reference),
+            "official",
+            "relaxed_normalised",
+            official.CHARTGEMMA,
+        ),
     )
 }
 JUDGE = "judge"

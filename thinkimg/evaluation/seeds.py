@@ -2,20 +2,22 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from thinkimg import jsonl
 from thinkimg.errors import UserError
-from thinkimg.evaluation.compare import paired_bootstrap
+from thinkimg.evaluation.compare import Answered, paired_difference
+from thinkimg.evaluation.intervals import RESAMPLES, Answer, mean_of, mean_over
 from thinkimg.evaluation.markdown import markdown_rows
-from thinkimg.evaluation.metrics import bootstrap_interval
 from thinkimg.evaluation.origins import display_name, ordered_models, origins_of_run, pairs_of
 from thinkimg.evaluation.report import read_results
-from thinkimg.figures import UNKNOWN, duration, interval, percent, rate
+from thinkimg.evaluation.summary import answer_of, row_of
+from thinkimg.figures import UNKNOWN, accuracy, duration, interval, percent, points, rate
 from thinkimg.jsonfile import write
 from thinkimg.results import (
     ComparedModels,
+    Interval,
     ModelFigures,
     PairedDifference,
     RunResults,
@@ -23,9 +25,7 @@ from thinkimg.results import (
     SeedsMean,
     TableResults,
 )
-
-RESAMPLES = 10_000
-"""Of the bootstraps, where no manifest says how many."""
+from thinkimg.trajectory import LOST
 
 
 def write_table(
@@ -33,8 +33,8 @@ def write_table(
 ) -> TableResults:
     """Write `out/results.json` and `out/results.md`; returns what the first holds.
 
-    Means are over seeds; intervals are two-level bootstraps over seeds and questions; differences are paired by
-    question.
+    Means are over seeds; so are intervals and p-values, see `thinkimg.evaluation.intervals`; differences are paired by
+    seed and question.
 
     Args:
         pairs: which models are compared, the first minus the second; none: what the first run's manifest asks for
@@ -59,6 +59,7 @@ def write_table(
     table = TableResults(
         seeds=dict(zip(seeds, results, strict=True)),
         mean=SeedsMean(
+            intervals="seeds" if len(runs) > 1 else "questions",
             models={model: _over_seeds(model, results, outcomes, resamples) for model in shared},
             differences=[
                 _compare(model, other, outcomes, resamples)
@@ -75,30 +76,37 @@ def write_table(
 
 # ---- statistics -----------------------------------------------------------------------------------------------------
 
-Outcomes = dict[str, dict[str, list[dict[str, float]]]]
+Outcomes = dict[str, dict[str, list[Answered]]]
 """Mode and model to, per seed, question to the share of right answers (1.0 or 0.0 where it is asked once)."""
 
 
-def _read_outcomes(run: Path, model: str, mode: str) -> dict[str, float]:
-    """Question to right or wrong, without the pictures and tokens. Infrastructure failures are left out."""
+def _read_outcomes(run: Path, model: str, mode: str) -> Answered:
+    """Question to right or wrong, without the pictures and tokens. What the infrastructure lost is left out."""
     paths = sorted(run.glob(f"stages/*/{model}/{mode}.jsonl"))
     if not paths:
         if mode == "sampled":
             return {}
         raise UserError(f"the run has no {mode} trajectories of {model!r}", str(run))
-    outcomes: dict[str, list[float]] = defaultdict(list)
+    outcomes: dict[str, list[Answer]] = defaultdict(list)
     for number, record in enumerate(jsonl.read(paths[-1])):
-        if record["status"] != "infrastructure":
-            question = record["meta"].get("question_id", number)
-            outcomes[str(question)].append(float(record["correct"] is True))
+        if record["status"] not in LOST:
+            meta = record["meta"]
+            question = meta.get("sample_of") or meta.get("task") or meta.get("question_id", number)
+            outcomes[str(question)].append(answer_of(row_of(record), float(record["correct"] is True)))
     if not outcomes:
         raise UserError(f"no answer of {model!r} counts", str(paths[-1]))
-    return {question: statistics.fmean(answers) for question, answers in outcomes.items()}
+    return {question: mean_of(answers) for question, answers in outcomes.items()}
 
 
 def _over_seeds(model: str, results: Sequence[RunResults], outcomes: Outcomes, resamples: int) -> SeedsFigures:
+    every = [found.models[model] for found in results]
+    bounds = {
+        "greedy": [figures.bounds for figures in every],
+        "sampled": [figures.bounds_sampled for figures in every],
+    }
     greedy, sampled = (
-        _MeanOverSeeds([list(seed.values()) for seed in outcomes[mode][model]], resamples) for mode in outcomes
+        _MeanOverSeeds([list(seed.values()) for seed in outcomes[mode][model]], bounds[mode], resamples)
+        for mode in outcomes
     )
 
     def mean(value: Callable[[ModelFigures], float | None]) -> float | None:
@@ -109,6 +117,13 @@ def _over_seeds(model: str, results: Sequence[RunResults], outcomes: Outcomes, r
         accuracy=greedy.accuracy,
         ci95=greedy.ci95,
         per_seed=greedy.per_seed,
+        lost=sum(figures.infrastructure + figures.infrastructure_sampled for figures in every),
+        refused=sum(figures.refused for figures in every),
+        context_full=sum(figures.context_full for figures in every),
+        refused_sampled=sum(figures.refused_sampled for figures in every),
+        context_full_sampled=sum(figures.context_full_sampled for figures in every),
+        bounds=greedy.bounds,
+        bounds_sampled=sampled.bounds,
         accuracy_sampled=sampled.accuracy,
         ci95_sampled=sampled.ci95,
         per_seed_sampled=sampled.per_seed,
@@ -119,14 +134,25 @@ def _over_seeds(model: str, results: Sequence[RunResults], outcomes: Outcomes, r
 
 
 class _MeanOverSeeds:
-    """Shares of right answers, per seed; all None where a seed has no answers of that mode."""
+    """Shares of right answers, per seed; all None where a seed has no answers of that mode, or some were lost, of which
+    then the mean's bounds are known.
 
-    def __init__(self, values: Sequence[Sequence[float]], resamples: int) -> None:
+    Args:
+        bounds: per seed, of its share; None where nothing was lost.
+    """
+
+    def __init__(self, values: Sequence[Sequence[Answer]], bounds: Sequence[Interval | None], resamples: int) -> None:
         self.values = values
-        known = all(values)
-        self.per_seed = [statistics.fmean(seed) for seed in values] if known else None
-        self.accuracy = statistics.fmean(self.per_seed) if self.per_seed else None
-        self.ci95 = bootstrap_interval(values, resamples) if known else None
+        known = all(values) and not any(bounds)
+        self.bounds = self._bounds(bounds) if all(values) and any(bounds) else None
+        found = mean_over(values, resamples) if known else None
+        self.per_seed = [mean_of(seed).value for seed in values] if known else None
+        self.accuracy = found.mean if found else None
+        self.ci95 = found.ci95 if found else None
+
+    def _bounds(self, bounds: Sequence[Interval | None]) -> Interval:
+        shares = [given or (mean_of(seed).value,) * 2 for given, seed in zip(bounds, self.values, strict=True)]
+        return statistics.fmean(low for low, _ in shares), statistics.fmean(high for _, high in shares)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -144,19 +170,9 @@ def _compare(model: str, other: str, outcomes: Outcomes, resamples: int) -> Comp
     )
 
 
-def _difference(
-    of: Sequence[Mapping[str, float]], minus: Sequence[Mapping[str, float]], resamples: int
-) -> PairedDifference | None:  # fmt: skip
-    """On the questions that both answered, seed by seed; None if a seed has none."""
-    first, second = [], []
-    for a, b in zip(of, minus, strict=True):
-        both = [question for question in a if question in b]
-        first.append([a[question] for question in both])
-        second.append([b[question] for question in both])
-    if not all(first):
-        return None
-    found = paired_bootstrap(first, second, resamples)
-    return PairedDifference(difference=found.difference, ci95=found.ci95, p=found.p)
+def _difference(of: Sequence[Answered], minus: Sequence[Answered], resamples: int) -> PairedDifference | None:
+    found = paired_difference(of, minus, resamples)
+    return PairedDifference(difference=found.difference, ci95=found.ci95, p=found.p) if found else None
 
 
 # ---- Markdown -------------------------------------------------------------------------------------------------------
@@ -168,11 +184,14 @@ def _markdown(table: TableResults) -> str:
     head += ("Sampled (T = 1)", "95 % interval", "Tool calls per answer", "Training")
     rows = [_cells(model, figures, len(seeds)) for model, figures in table.mean.models.items()]
     lines = [
-        f"Mean over {len(seeds)} seeds; intervals are bootstraps over seeds and questions.",
+        _method(len(seeds)),
         "",
         *markdown_rows(head, rows),
         "",
     ]
+    lost = [f"{display_name(name)} {figures.lost:,}" for name, figures in table.mean.models.items() if figures.lost]
+    if lost:
+        lines += [f"Lost to the infrastructure, so neither right nor wrong: answers of {', '.join(lost)}.", ""]
     compared = [
         (
             f"{display_name(found.model)} minus {display_name(found.other)}",
@@ -188,13 +207,30 @@ def _markdown(table: TableResults) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _method(seeds: int) -> str:
+    """What the intervals are, in words."""
+    if seeds == 1:
+        return (
+            "One seed. Intervals are over its questions, clustered by picture (Wilson; of differences a bootstrap): "
+            "they do not say what another seed would give."
+        )
+    few = "; of two seeds they are wide, and only a third makes them narrower" if seeds == 2 else ""
+    return (
+        f"Mean over {seeds} seeds. The seed is the unit: intervals and p are Student's t over the seeds "
+        f"({seeds - 1} degree{'s' if seeds > 2 else ''} of freedom){few}. Where the questions alone, clustered by "
+        "picture, leave more doubt, theirs are shown."
+    )
+
+
 def _cells(model: str, figures: SeedsFigures, seeds: int) -> tuple[str, ...]:
     return (
         display_name(model),
-        percent(figures.accuracy),
+        accuracy(figures.accuracy, figures.bounds, figures.refused, figures.context_full),
         interval(figures.ci95),
         *(map(percent, figures.per_seed) if figures.per_seed else [UNKNOWN] * seeds),
-        percent(figures.accuracy_sampled),
+        accuracy(
+            figures.accuracy_sampled, figures.bounds_sampled, figures.refused_sampled, figures.context_full_sampled
+        ),
         interval(figures.ci95_sampled),
         rate(figures.tool_calls_per_answer),
         duration(figures.training_seconds),
@@ -204,6 +240,4 @@ def _cells(model: str, figures: SeedsFigures, seeds: int) -> tuple[str, ...]:
 def _difference_cell(found: PairedDifference | None) -> str:
     if found is None:
         return UNKNOWN
-    low, high = found.ci95
-    p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
-    return f"{100 * found.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}, {p})"
+    return points(found.difference, found.ci95, found.p)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from array import array
+import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from thinkimg.evaluation.metrics import bootstrap_interval, wilson_interval
-from thinkimg.results import AnswerFigures, AnswerRow, KindFigures, ModelFigures, Score
+from thinkimg.evaluation.intervals import Answer, Interval, bounds_of, mean_over
+from thinkimg.evaluation.roles import role_of
+from thinkimg.evaluation.samples import Samples, read_as
+from thinkimg.results import AnswerFigures, AnswerRow, KindFigures, ModelFigures, Score, ScorerRole
+from thinkimg.trajectory import LOST
 
 
 def row_of(record: Mapping[str, Any]) -> AnswerRow:
@@ -21,6 +22,10 @@ def row_of(record: Mapping[str, Any]) -> AnswerRow:
     meta = record["meta"]
     return AnswerRow(
         id=str(meta.get("task", record["id"])),
+        picture=_picture_of(record),
+        sample_of=str(meta.get("sample_of", "")),
+        sample_seed=meta.get("sample_seed"),
+        read_as=read_as(record["answer"], meta.get("options")) if "sample_of" in meta else None,
         kind=str(meta.get("kind") or "other"),
         answer=record["answer"],
         reference=record["reference"],
@@ -34,35 +39,66 @@ def row_of(record: Mapping[str, Any]) -> AnswerRow:
     )
 
 
+def _picture_of(record: Mapping[str, Any]) -> str:
+    """What the question is about: the same for all questions about it, and under a control."""
+    asked = next((turn["message"]["content"] for turn in record["turns"] if turn["message"]["role"] == "user"), ())
+    shown = [record["images"][block["handle"]]["sha256"] for block in asked if block["type"] == "image"]
+    if isinstance(control := record["meta"].get("control"), dict):
+        shown = control["pictures"]
+    return hashlib.sha256("".join(shown).encode()).hexdigest()[:16] if shown else ""
+
+
+def answer_of(row: AnswerRow, value: float) -> Answer:
+    """Its value, and the picture it is about; of one without, the question."""
+    return Answer(value, row.picture or f"question {row.sample_of or row.id}")
+
+
 @dataclass
 class Summary:
-    """Sums over rows. An answer that the infrastructure ended is nobody's: counted in `infrastructure`, not in `n`."""
+    """Sums over rows. An answer that the infrastructure ended is nobody's: counted in `infrastructure`, not in `n`, and
+    no share is told as if it had not been asked for."""
 
     infrastructure: int = 0
-    right: int = 0
     calls: int = 0
     malformed: int = 0
     rounds: int = 0
     status: Counter[str] = field(default_factory=Counter)
     tools: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
-    values: dict[str, array[float]] = field(default_factory=dict)
-    kinds: dict[str, array[float]] = field(default_factory=lambda: defaultdict(lambda: array("d")))
+    answers: list[Answer] = field(default_factory=list)
+    """1.0 for a right one."""
+    values: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+    """By scorer."""
+    kinds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    lost: Counter[str] = field(default_factory=Counter)
+    """By kind."""
+    samples: Samples = field(default_factory=Samples)
 
     @property
     def n(self) -> int:
-        return sum(len(values) for values in self.kinds.values())
+        return len(self.answers)
+
+    @property
+    def right(self) -> float:
+        return sum(answer.value for answer in self.answers)
 
     @property
     def accuracy(self) -> float | None:
-        return self.right / self.n if self.n else None
+        return self.right / self.n if self.n and not self.infrastructure else None
+
+    @property
+    def bounds(self) -> Interval | None:
+        return bounds_of(self.right, self.n, self.infrastructure)
 
     def add(self, row: AnswerRow) -> None:
         self.status[row.status] += 1
-        if row.status == "infrastructure":
+        if row.sample_of:
+            self.samples.add(row)
+        if row.status in LOST:
             self.infrastructure += 1
+            self.lost[row.kind] += 1
             return
-        self.right += row.correct
+        self.answers.append(answer_of(row, float(row.correct)))
         self.rounds += row.rounds
         self.malformed += row.malformed
         self.tools.update(row.tools)
@@ -71,19 +107,26 @@ class Summary:
         self.kinds[row.kind].append(float(row.correct))
         for name, value in row.scores.items():
             if value is not None:
-                self.values.setdefault(name, array("d")).append(value)
+                self.values[name].append(answer_of(row, value))
 
     def accuracy_of(self, kind: str) -> float | None:
         values = self.kinds.get(kind)
-        return float(np.mean(values)) if values else None
+        return sum(values) / len(values) if values and not self.lost[kind] else None
 
-    def figures(self) -> AnswerFigures:
-        """The same for the same answers, whenever they were given."""
+    def figures(self, task: str = "") -> AnswerFigures:
+        """The same for the same answers, whenever they were given.
+
+        Args:
+            task: a benchmark's name, which says what kind its scorers are.
+        """
         return AnswerFigures(
             n=self.n,
             accuracy=self.accuracy,
-            ci95=wilson_interval(self.right, self.n),
-            scores={name: _mean(values) for name, values in self.values.items()},
+            bounds=self.bounds,
+            ci95=None if self.infrastructure else mean_over([self.answers]).ci95 if self.n else (0.0, 1.0),
+            scores={
+                name: _mean(role_of(name, task), values, self.infrastructure) for name, values in self.values.items()
+            },
             tool_calls_per_answer=self.calls / self.n if self.n else 0.0,
             rounds_per_answer=self.rounds / self.n if self.n else 0.0,
             tools=dict(self.tools.most_common()),
@@ -91,9 +134,16 @@ class Summary:
             malformed=self.malformed,
             status=dict(sorted(self.status.items())),
             infrastructure=self.infrastructure,
+            samples=self.samples.figures(),
+            refused=self.status["refused"],
+            context_full=self.status["tokens"],
             by_kind={
-                kind: KindFigures(accuracy=self.accuracy_of(kind), n=len(self.kinds[kind]))
-                for kind in sorted(self.kinds)
+                kind: KindFigures(
+                    accuracy=self.accuracy_of(kind),
+                    n=len(self.kinds[kind]),
+                    bounds=bounds_of(sum(self.kinds[kind]), len(self.kinds[kind]), self.lost[kind]),
+                )
+                for kind in sorted({*self.kinds, *self.lost})
             },
         )
 
@@ -116,18 +166,22 @@ def summarise(
     """
     first, second = summary_of(greedy), summary_of(sampled)
     figures = ModelFigures(
-        **dict(first.figures()), accuracy_sampled=second.accuracy, n_sampled=second.n, seconds=seconds
+        **{**dict(first.figures()), "samples": second.samples.figures()},
+        accuracy_sampled=second.accuracy,
+        n_sampled=second.n,
+        infrastructure_sampled=second.infrastructure,
+        refused_sampled=second.status["refused"],
+        context_full_sampled=second.status["tokens"],
+        bounds_sampled=second.bounds,
+        seconds=seconds,
     )
     for kind, found in figures.by_kind.items():
         found.accuracy_sampled = second.accuracy_of(kind)
     return figures
 
 
-def _mean(values: array[float]) -> Score:
-    """Shares get Wilson's interval, partial credit a bootstrap."""
-    points = np.frombuffer(values)
-    if np.isin(points, (0.0, 1.0)).all():
-        bounds = wilson_interval(int(points.sum()), len(points))
-    else:
-        bounds = bootstrap_interval([points.tolist()], resamples=2000)
-    return Score(mean=float(points.mean()), ci95=bounds)
+def _mean(role: ScorerRole, values: Sequence[Answer], lost: int) -> Score:
+    if lost:
+        return Score(role=role, mean=None, bounds=bounds_of(sum(answer.value for answer in values), len(values), lost))
+    found = mean_over([values], resamples=2000)
+    return Score(role=role, mean=found.mean, ci95=found.ci95)

@@ -3,19 +3,31 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from thinkimg import jsonl
 from thinkimg.errors import UserError
-from thinkimg.evaluation.compare import Difference, paired_bootstrap
+from thinkimg.evaluation import owed, samples
+from thinkimg.evaluation.compare import Answered, Difference, paired_difference
+from thinkimg.evaluation.intervals import RESAMPLES, Answer, Interval, bounds_of, mean_of, mean_over
 from thinkimg.evaluation.markdown import markdown_rows
-from thinkimg.evaluation.metrics import Interval, bootstrap_interval, wilson_interval
 from thinkimg.evaluation.output import COSTS, ITEMS, RESULTS
-from thinkimg.figures import duration, interval, percent, rate
+from thinkimg.evaluation.roles import score_of
+from thinkimg.evaluation.summary import answer_of
+from thinkimg.figures import accuracy, duration, interval, percent, rate
 from thinkimg.jsonfile import read, reasons
-from thinkimg.results import AnswerRow, EvaluationCosts, EvaluationResults, Percentiles
+from thinkimg.results import (
+    ROLES,
+    AnswerRow,
+    ControlFigures,
+    EvaluationCosts,
+    EvaluationResults,
+    Percentiles,
+    SampleFigures,
+)
+from thinkimg.trajectory import LOST
 
 
 @dataclass(frozen=True)
@@ -24,21 +36,31 @@ class Entry:
 
     Attributes:
         scores: question -> score; without those that the infrastructure lost.
+        mean, ci95: None where answers were lost; `bounds` then say what the mean can be.
+        refused, context_full: questions that count as wrong because the endpoint did not take them, or no longer.
         errors: failed tool calls and unreadable replies, per answer.
         p50, p95: seconds of a question.
+        official, normalised: means of the benchmark's two scores; None where it was not computed, or answers were lost.
     """
 
     task: str
     model: str
-    scores: Mapping[str, float]
-    mean: float
-    ci95: Interval
+    scores: Answered
+    mean: float | None
+    ci95: Interval | None
+    bounds: Interval | None
     lost: int
+    refused: int
+    context_full: int
     tool_calls: float | None
     errors: float
     p50: float | None
     p95: float | None
     cost: float
+    samples: SampleFigures | None
+    controls: Sequence[ControlFigures]
+    official: float | None = None
+    normalised: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +82,7 @@ class Comparison:
 
 
 def compare(
-    folders: Sequence[Path], scorer: str | None = None, baseline: str | None = None, resamples: int = 10_000
+    folders: Sequence[Path], scorer: str | None = None, baseline: str | None = None, resamples: int = RESAMPLES
 ) -> Comparison:
     """Read outputs of `thinkimg eval` and compare every model with a baseline, task by task.
 
@@ -103,25 +125,46 @@ def _task_folders(folder: Path) -> list[Path]:
 def _read(folder: Path, scorer: str | None) -> Entry:
     results = read(folder / RESULTS, EvaluationResults)
     costs = read(folder / COSTS, EvaluationCosts)
-    scores = {row.id: _score(row, scorer, folder) for row in _rows(folder / ITEMS) if row.status != "infrastructure"}
+    scorer = _named(scorer, results, folder)
+    answers: dict[str, list[Answer]] = {}
+    for row in _rows(folder / ITEMS):
+        if row.status not in LOST:
+            answers.setdefault(row.sample_of or row.id, []).append(answer_of(row, _score(row, scorer, folder)))
+    scores = {question: mean_of(found) for question, found in answers.items()}
     if not scores:
         raise UserError("no answer counts: all were lost to the infrastructure", str(folder))
-    n, values = len(scores), list(scores.values())
-    binary = set(values) <= {0.0, 1.0}
+    lost, every = results.infrastructure, [answer for found in answers.values() for answer in found]
+    n, found = len(every), mean_over([every])
     seconds = costs.seconds_per_answer or Percentiles()
     return Entry(
         task=results.task,
         model=results.model,
         scores=scores,
-        mean=sum(values) / n,
-        ci95=wilson_interval(round(sum(values)), n) if binary else bootstrap_interval([values]),
-        lost=results.infrastructure,
+        mean=None if lost else found.mean,
+        ci95=None if lost else found.ci95,
+        bounds=bounds_of(found.mean * n, n, lost),
+        lost=lost,
+        refused=results.refused,
+        context_full=results.context_full,
         tool_calls=results.tool_calls_per_answer,
         errors=(sum(results.errors.values()) + results.malformed) / n,
         p50=seconds.p50,
         p95=seconds.p95,
         cost=costs.cost or 0.0,
+        samples=results.samples,
+        controls=results.controls,
+        **{role: of_role[1].mean for role in ROLES if (of_role := score_of(results.scores, role))},
     )
+
+
+def _named(scorer: str | None, results: EvaluationResults, folder: Path) -> str | None:
+    """The scorer that `official` or `normalised` means here."""
+    if scorer not in ROLES:
+        return scorer
+    found = score_of(results.scores, scorer)
+    if found is None:
+        raise UserError(f"no {scorer} score; run `thinkimg eval` again with --scorer {scorer}", str(folder))
+    return found[0]
 
 
 def _rows(path: Path) -> Iterator[AnswerRow]:
@@ -145,16 +188,30 @@ def _score(row: AnswerRow, scorer: str | None, folder: Path) -> float:
 
 
 def _pair(entry: Entry, baseline: Entry, resamples: int) -> Pair:
-    both = [name for name in baseline.scores if name in entry.scores]
-    if not both:
+    found = paired_difference([entry.scores], [baseline.scores], resamples)
+    if found is None:
         raise UserError(f"{entry.model} and {baseline.model} have no question in common", entry.task)
-    found = paired_bootstrap([entry.scores[name] for name in both], [baseline.scores[name] for name in both], resamples)
-    return Pair(entry.task, entry.model, baseline.model, len(both), found)
+    both = len(entry.scores.keys() & baseline.scores.keys())
+    return Pair(entry.task, entry.model, baseline.model, both, found)
 
 
 # ---- as people and programs read it ----------------------------------------------------------------------------------
 
-HEAD = ("Task", "Model", "Questions", "Score", "95 % interval", "Tool calls", "Errors", "p50", "p95", "Cost", "Lost")
+HEAD = (
+    "Task",
+    "Model",
+    "Questions",
+    "Score",
+    "95 % interval",
+    "Official",
+    "Normalised",
+    "Tool calls",
+    "Errors",
+    "p50",
+    "p95",
+    "Cost",
+    "Lost",
+)
 PAIR_HEAD = ("Task", "Model", "minus", "Questions", "Points", "95 % interval", "p")
 
 
@@ -163,8 +220,10 @@ def _cells(entry: Entry) -> tuple[str, ...]:
         entry.task,
         entry.model,
         f"{len(entry.scores):,}",
-        percent(entry.mean),
+        accuracy(entry.mean, entry.bounds, entry.refused, entry.context_full),
         interval(entry.ci95),
+        percent(entry.official),
+        percent(entry.normalised),
         rate(entry.tool_calls),
         f"{entry.errors:.2f}",
         duration(entry.p50),
@@ -191,9 +250,28 @@ def as_markdown(found: Comparison) -> str:
     lines = [f"Score: {found.scorer}. Tool calls and errors per answer; p50 and p95 of a question's time.", ""]
     lines += markdown_rows(HEAD, [_cells(entry) for entry in found.entries])
     if found.pairs:
-        lines += ["", "Differences on the same questions (paired bootstrap):", ""]
+        lines += ["", "Differences on the same questions (paired bootstrap, clustered by picture):", ""]
         lines += markdown_rows(PAIR_HEAD, [_pair_cells(pair) for pair in found.pairs])
+    sampled = _sampled(found)
+    if rows := samples.cells(sampled):
+        lines += ["", "Several answers to each question:", "", *markdown_rows(samples.HEAD, rows)]
+    if undecided := samples.ties(sampled):
+        lines += ["", undecided]
+    if rows := _owed(found):
+        lines += ["", "The same questions with changed pictures:", "", *markdown_rows(owed.HEAD, rows)]
     return "\n".join(lines) + "\n"
+
+
+def _owed(found: Comparison) -> list[tuple[str, ...]]:
+    return [
+        row
+        for entry in found.entries
+        for row in owed.cells(f"{entry.model} ({entry.task})", accuracy(entry.mean, entry.bounds), entry.controls)
+    ]
+
+
+def _sampled(found: Comparison) -> list[tuple[str, SampleFigures | None]]:
+    return [(f"{entry.model} ({entry.task})", entry.samples) for entry in found.entries]
 
 
 def as_csv(found: Comparison) -> str:
@@ -202,27 +280,47 @@ def as_csv(found: Comparison) -> str:
     writer = csv.writer(out)
     writer.writerow(
         ("task", "model", "questions", "scorer", "score", "low", "high", "tool_calls", "errors", "p50_seconds",
-         "p95_seconds", "cost", "lost", "baseline", "difference", "difference_low", "difference_high", "p")
+         "p95_seconds", "cost", "refused", "context_full", "lost", "least", "most", "official", "normalised",
+         "baseline", "difference", "difference_low", "difference_high", "p", *SAMPLED)
     )  # fmt: skip
     pairs = {(pair.task, pair.model): pair for pair in found.pairs}
     for entry in found.entries:
         pair = pairs.get((entry.task, entry.model))
         compared = (pair.baseline, pair.difference.difference, *pair.difference.ci95, pair.difference.p) if pair else ()
+        shares = (entry.mean, *(entry.ci95 or ("", "")))
+        wrong = (entry.refused, entry.context_full)
+        lost = (entry.lost, *(entry.bounds or ("", "")))
         writer.writerow(
-            (entry.task, entry.model, len(entry.scores), found.scorer, entry.mean, *entry.ci95, entry.tool_calls,
-             entry.errors, entry.p50, entry.p95, entry.cost, entry.lost, *compared, *[""] * (5 - len(compared)))
+            (entry.task, entry.model, len(entry.scores), found.scorer, *shares, entry.tool_calls, entry.errors,
+             entry.p50, entry.p95, entry.cost, *wrong, *lost, entry.official, entry.normalised, *compared,
+             *[""] * (5 - len(compared)), *_sampled_cells(entry))
         )  # fmt: skip
     return out.getvalue()
+
+
+SAMPLED = ("samples", "average", "pass", "majority", "ties")
+"""Columns of the CSV: avg@k, pass@k and majority of `samples` answers."""
+
+
+def _sampled_cells(entry: Entry) -> tuple[object, ...]:
+    if (figures := entry.samples) is None:
+        return ("",) * len(SAMPLED)
+    passed = figures.pass_at[figures.samples]
+    return figures.samples, figures.average.mean, passed.mean, figures.majority.mean, figures.ties
 
 
 _LATEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "–": "--", "<": r"$<$"})
 
 
 def as_latex(found: Comparison) -> str:
-    """Two `tabular`s with booktabs' rules."""
+    """A `tabular` per table, with booktabs' rules."""
     parts = [_tabular(HEAD, [_cells(entry) for entry in found.entries], 2)]
     if found.pairs:
         parts.append(_tabular(PAIR_HEAD, [_pair_cells(pair) for pair in found.pairs], 3))
+    if rows := samples.cells(_sampled(found)):
+        parts.append(_tabular(samples.HEAD, rows, 2))
+    if rows := _owed(found):
+        parts.append(_tabular(owed.HEAD, rows, 2))
     return "\n".join(parts)
 
 
@@ -238,7 +336,12 @@ def _tabular(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> 
 
 def as_json(found: Comparison) -> str:
     entries = [
-        {**{key: value for key, value in asdict(entry).items() if key != "scores"}, "questions": len(entry.scores)}
+        {
+            **{key: value for key, value in asdict(entry).items() if key not in ("scores", "samples", "controls")},
+            "questions": len(entry.scores),
+            "samples": entry.samples and entry.samples.model_dump(mode="json"),
+            "controls": [one.model_dump(mode="json") for one in entry.controls],
+        }
         for entry in found.entries
     ]
     document = {"scorer": found.scorer, "models": entries, "differences": [asdict(pair) for pair in found.pairs]}

@@ -1,9 +1,14 @@
-"""Other people's conversations as trajectories, worded as this run's agent would have had them."""
+"""Other people's conversations as trajectories, worded as this run's agent would have had them.
+
+Calls are read in OpenThinkIMG's syntax and in Hermes'. A conversation of one question and one reply in plain words
+(LLaVA's) is an answer without calls.
+"""
 
 import re
+from collections.abc import Sequence
 
 from thinkimg.agent.agent import Agent
-from thinkimg.agent.formats import OpenThinkIMG, Parsed, Returned
+from thinkimg.agent.formats import Hermes, OpenThinkIMG, Parsed, Returned
 from thinkimg.data.sharegpt import Conversation, Said
 from thinkimg.errors import ModelError, UserError
 from thinkimg.message import TextBlock, ToolCallBlock, ToolResultBlock
@@ -11,6 +16,9 @@ from thinkimg.trajectory import Task, Trajectory
 
 _QUESTION = "Question:"
 _OBSERVATION = re.compile(r"^\s*OBSERVATION:?\s*(Execution result of \w+:)?\s*", re.IGNORECASE)
+_RESPONSE = re.compile(r"</?tool_response>\s*")
+_TAGS = re.compile(r"<(tool_call|answer)>")
+_CALLS = re.compile(r"""<(tool_call|answer)>|"actions"\s*:""")
 
 
 def trajectory_of(conversation: Conversation, agent: Agent) -> Trajectory:
@@ -21,8 +29,8 @@ def trajectory_of(conversation: Conversation, agent: Agent) -> Trajectory:
         ValueError: a turn of the model that does not parse; no answer at the end, or one before it.
     """
     first, *rest = conversation.messages
-    question = first.text.rpartition(_QUESTION)[2].strip()
-    task = Task(conversation.name, question, first.images, conversation.answer, {"imported": conversation.name})
+    question, imported = first.behind(_QUESTION), {"imported": conversation.name}
+    task = Task(conversation.name, question, first.images, conversation.answer, imported)
     try:
         trajectory = agent.start(task)
     except UserError as error:
@@ -32,7 +40,7 @@ def trajectory_of(conversation: Conversation, agent: Agent) -> Trajectory:
         if message.role == "user":
             _observe(trajectory, message, calls, agent)
             continue
-        parsed = _parse(message, position)
+        parsed = _plain(message) if _is_plain(rest) else _parse(message, position)
         if (parsed.answer is None) == (message is rest[-1]):
             raise ValueError(f"message {position}: {'no answer at the end' if parsed.answer is None else 'it goes on'}")
         calls = _record(trajectory, parsed, position, agent)
@@ -41,9 +49,23 @@ def trajectory_of(conversation: Conversation, agent: Agent) -> Trajectory:
     return trajectory
 
 
+def _is_plain(rest: Sequence[Said]) -> bool:
+    """One reply, in words."""
+    return len(rest) == 1 and not _CALLS.search(rest[0].text)
+
+
+def _plain(message: Said) -> Parsed:
+    """What stands behind its thinking, if it thinks, is the answer."""
+    thought, _, answer = message.text.rpartition("</think>")
+    if not answer.strip():
+        raise ValueError("message 1: no answer at the end")
+    return Parsed(thought.replace("<think>", "").strip(), answer=answer.strip())
+
+
 def _parse(message: Said, position: int) -> Parsed:
+    syntax = Hermes() if _TAGS.search(message.text) else OpenThinkIMG()
     try:
-        return OpenThinkIMG().parse(message.text)
+        return syntax.parse(message.text)
     except ModelError as error:
         raise ValueError(f"message {position}: {error}") from None
 
@@ -61,6 +83,6 @@ def _record(trajectory: Trajectory, parsed: Parsed, position: int, agent: Agent)
 def _observe(trajectory: Trajectory, message: Said, calls: list[ToolCallBlock], agent: Agent) -> None:
     """One message holds the results of all calls of a turn; it is booked on the last of them."""
     handles = tuple(trajectory.add_image(image) for image in message.images)
-    text = _OBSERVATION.sub("", message.text)
+    text = _RESPONSE.sub("", _OBSERVATION.sub("", message.text)).strip()
     result = ToolResultBlock(call_id=calls[-1].id, name=calls[-1].name, text=text)
     trajectory.add("tool", *agent.format.observation([Returned(result, handles)]))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from thinkimg.errors import InfrastructureError
 from thinkimg.message import TextBlock
-from thinkimg.models.chat import ChatModel, ContextFull, SamplingParameters
+from thinkimg.models.chat import ChatModel, ContextFull, QuestionRefused, SamplingParameters
 from thinkimg.trajectory import Trajectory
 
 _VERDICT = re.compile(r"verdict\W*\s*(keep|drop)\b", re.IGNORECASE)
@@ -40,6 +40,6 @@ class ModelOpinion:
                 if verdicts := _VERDICT.findall(reply.text):
                     trajectory.meta["opinion"] = reply.text
                     return "model's opinion" if verdicts[-1].lower() == "drop" else None
-        except (InfrastructureError, ContextFull) as error:
+        except (InfrastructureError, ContextFull, QuestionRefused) as error:
             trajectory.meta["opinion"] = f"none: {error}"
         return "model gave no opinion"

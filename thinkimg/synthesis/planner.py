@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinkimg.agent.formats import Call, Format, Parsed
+from thinkimg.errors import UserError
 from thinkimg.image import handle
 from thinkimg.models.chat import Reply, SamplingParameters
 from thinkimg.trajectory import Trajectory
@@ -63,6 +64,22 @@ CHAINS: dict[str, tuple[Step, ...]] = {
 }
 
 
+_TOOL_OF: dict[Step, str] = {
+    _ocr: "OCR",
+    _zoom: "ZoominSubplot",
+    _point: "Point",
+    _line: "DrawHorizontalLineByY",
+}
+
+
+def tools_of_chain(name: str) -> list[str]:
+    """The tools that a chain of `CHAINS` calls, in order."""
+    return [_TOOL_OF[step] for step in CHAINS[name]]
+
+
+ONE_PICTURE = "and scripted plans are of one: use a planner of type Model, or chains: {none: 1}"
+
+
 @dataclass(frozen=True)
 class ScriptedPlanner:
     """Args:
@@ -88,6 +105,11 @@ class ScriptedPlanner:
         return Reply(self.format.write(parsed), "stop")
 
     def _draw(self, trajectory: Trajectory, rng: random.Random) -> str:
+        """Raises `UserError`: a question of several pictures, of which no record says which one to look at."""
+        shown = sum(len(turn.message.images) for turn in trajectory.turns[: trajectory.prompt_turns])
+        if shown > 1 and any(CHAINS[name] for name in self.chains):
+            asked = f"task {trajectory.meta.get('task', trajectory.id)}"
+            raise UserError(f"{asked} has {shown} pictures, {ONE_PICTURE}", "synthesize.planner")
         fitting = [name for name in self.chains if not CHAINS[name] or CHAINS[name][0](trajectory)]
         return rng.choices(fitting, [self.chains[name] for name in fitting])[0] if fitting else "none"
 

@@ -2,10 +2,13 @@
 collected in (`store`)."""
 
 from thinkimg.trajectory.files import read_trajectories, save_images, write_trajectories
-from thinkimg.trajectory.record import InvariantError, Status, Trajectory, Turn
-from thinkimg.trajectory.task import Task
+from thinkimg.trajectory.record import LOST, InvariantError, Status, Trajectory, Turn
+from thinkimg.trajectory.task import NOTED, PLACEHOLDER, Task
 
 __all__ = [
+    "LOST",
+    "NOTED",
+    "PLACEHOLDER",
     "InvariantError",
     "Status",
     "Task",

@@ -7,6 +7,7 @@ Each message is stored once, with its delta of tokens. Invariants (`Trajectory.c
 3. Per image there are exactly the placeholder tokens that its features fill, in the order of the images.
 """
 
+import math
 import uuid
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
@@ -18,8 +19,13 @@ from thinkimg.message import ImageBlock, Message, Role, TextBlock, ToolResultBlo
 
 T = TypeVar("T")
 
-Status = Literal["running", "answered", "rounds", "tokens", "time", "infrastructure"]
-"""`answered`; or the limit that ended it (`rounds`, `tokens`, `time`); or `infrastructure`: not the model's fault."""
+Status = Literal["running", "answered", "rounds", "tokens", "refused", "time", "infrastructure"]
+"""`answered`; or the limit that ended it (`rounds`; `tokens`: its context is full); or `refused`: whoever serves the
+model does not take this conversation (a content filter, a picture); or `infrastructure`: not the model's fault. `time`
+is of earlier versions, which ended a trajectory by the clock."""
+
+LOST = ("infrastructure", "time")
+"""Nobody's mistake: neither rewarded nor punished, neither right nor wrong, and to be tried again."""
 
 
 class InvariantError(ValueError):
@@ -33,8 +39,8 @@ class Turn(BaseModel):
         tokens: token ids this message adds, template tokens included; None for a model without tokens (an API).
         mask: True where the model itself sampled the token, and only there is loss taken.
         logprobs: natural log-probability of each sampled token under the distribution it was drawn from (temperature
-            applied, image tokens suppressed; temperature 1 when greedy); 0.0 where `mask` is False. None when not
-            recorded (SFT data, APIs).
+            and filters applied, image tokens suppressed; temperature 1 when greedy); 0.0 where `mask` is False. None
+            when not recorded (SFT data, APIs).
         finish: why an assistant's turn ended: `stop` (its own end token) or `length`.
         seconds: time to generate it, or to run its tools.
     """
@@ -47,6 +53,12 @@ class Turn(BaseModel):
     logprobs: list[float] | None = None
     finish: Literal["stop", "length"] | None = None
     seconds: float = 0.0
+
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _unknown_logprobs(cls, given: Any) -> Any:
+        """What was not finite stands as null."""
+        return [math.nan if value is None else value for value in given] if isinstance(given, list) else given
 
     @property
     def role(self) -> Role:
@@ -69,6 +81,12 @@ class Trajectory(BaseModel):
     correct: bool | None = None
     seconds: float = 0.0
     meta: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _without_unknown_rewards(cls, given: Any) -> Any:
+        """Files of earlier versions have rewards that were not finite, as null."""
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
 
     @field_serializer("images")
     def _images_as_references(self, images: dict[str, Image]) -> dict[str, dict[str, Any]]:

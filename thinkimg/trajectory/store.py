@@ -8,8 +8,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from thinkimg import jsonl
 from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.trajectory.files import save_images
-from thinkimg.trajectory.record import Trajectory
+from thinkimg.trajectory.record import LOST, Trajectory
 from thinkimg.trajectory.task import Task
 
 ITEM = "item"
@@ -93,8 +93,17 @@ class Store:
         key = _key({"meta": trajectory.meta, "status": trajectory.status})
         self._write(jsonl.as_line(trajectory.model_dump_json()).encode(), *key)
 
+    @property
+    def names(self) -> list[str]:
+        """Of all questions that have an answer, in the order of the file."""
+        return list(self._lines)
+
     def holds(self, name: str) -> bool:
         return name in self._lines
+
+    def finished(self, name: str) -> bool:
+        """Whether the question of this name needs no further attempt."""
+        return name in self._lines and not self._lines[name].again
 
     def record(self, name: str) -> dict[str, Any]:
         """The JSON of the answer to a question."""
@@ -152,7 +161,24 @@ class Store:
 
 
 def _key(record: dict[str, Any]) -> tuple[str, str, bool]:
-    return str(record["meta"]["task"]), str(record["meta"][ITEM]), record["status"] == "infrastructure"
+    return str(record["meta"]["task"]), str(record["meta"][ITEM]), record["status"] in LOST
+
+
+def part_of(path: Path, index: int, count: int) -> Path:
+    """The file of one of `count` processes that answer together."""
+    return path.with_name(f"{path.stem}.{index}-of-{count}.jsonl")
+
+
+def merge_parts(parts: Sequence[Path], path: Path) -> None:
+    """All parts, each in order, as one file: question k is line k // N of part k % N."""
+    partial = path.with_name(path.name + ".partial")
+    with ExitStack() as opened, partial.open("wb") as out:
+        files = [opened.enter_context(part.open("rb")) for part in parts]
+        number = 0
+        while line := files[number % len(files)].readline():
+            out.write(line)
+            number += 1
+    partial.replace(path)
 
 
 @contextmanager

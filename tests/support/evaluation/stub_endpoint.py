@@ -34,10 +34,13 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # headers and body in one packet: else the caller's delayed acknowledgement costs 40 ms
     pause = threading.Event()
 
+    def reply(self, body: dict[str, Any]) -> str:
+        return reply_to(body["messages"])
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.pause.wait(0.02)
-        choice = {"index": 0, "finish_reason": "stop", "message": {"content": reply_to(body["messages"])}}
+        choice = {"index": 0, "finish_reason": "stop", "message": {"content": self.reply(body)}}
         answer = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
@@ -54,8 +57,8 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
 
-def start() -> tuple[Server, str]:
-    server = Server(("127.0.0.1", 0), Handler)
+def start(handler: type[Handler] = Handler) -> tuple[Server, str]:
+    server = Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server, f"http://127.0.0.1:{server.server_address[1]}/v1"
 

@@ -9,6 +9,7 @@ import pytest
 from tests.support.agent.scripted import (
     TASK,
     InProcess,
+    InTurn,
     Scripted,
     answers,
     bug,
@@ -23,9 +24,9 @@ from tests.support.agent.scripted import (
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import Call, get_format
 from thinkimg.agent.tools import NoTools
-from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.errors import InfrastructureError
 from thinkimg.message import ImageBlock
-from thinkimg.models.chat import ContextFull, Reply
+from thinkimg.models.chat import ContextFull, QuestionRefused, Reply
 from thinkimg.trajectory import Task, Trajectory
 
 
@@ -100,9 +101,35 @@ def test_a_picture_too_thin_for_any_model_is_the_callers_fault() -> None:
     assert list(made.images) == ["img_1", "img_2"]
 
 
-def test_a_task_whose_picture_is_too_thin_is_refused() -> None:
-    with pytest.raises(UserError, match="task thin: the picture is too thin to be shown to a model: 500x2 pixels"):
-        run(Scripted(answers("7")), task=Task("thin", "?", (picture(500, 2),)))
+def test_a_question_that_is_not_taken_ends_as_refused() -> None:
+    made = run(Scripted(QuestionRefused("status 400: filtered", "content")))
+    assert (made.status, made.answer) == ("refused", None)
+    assert made.meta["error"] == "status 400: filtered"
+    assert made.meta["refusal"] == "content"
+
+
+def test_a_picture_of_its_own_call_that_is_not_taken_is_the_models_mistake() -> None:
+    call = says(Call("crop", {"image": "img_1"}), Call("crop", {"image": "img_1"}))
+    refused = QuestionRefused("status 400: must be larger than factor", "picture")
+    made = run(InTurn(call, refused, answers("7")), InProcess(crop))
+    assert (made.status, made.answer) == ("answered", "7")
+    shown = made.turns[3].message
+    assert shown.images == []
+    assert shown.text.count("cannot be shown to you: status 400: must be larger than factor.") == 2
+    assert [result.error for result in made.tool_results] == ["refused", "refused"]
+    assert list(made.images) == ["img_1", "img_2", "img_3"], "tools can still be given them"
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        (QuestionRefused("no", "picture"),),  # the task's own picture
+        (says(Call("crop", {"image": "img_1"})), QuestionRefused("no", "content")),
+        (says(Call("crop", {"image": "img_1"})), QuestionRefused("no", "picture"), QuestionRefused("no", "picture")),
+    ],
+)
+def test_what_no_observation_can_mend_ends_the_episode(replies: tuple[Any, ...]) -> None:
+    assert run(InTurn(*replies), InProcess(crop)).status == "refused"
 
 
 def test_too_many_calls_of_one_turn_are_refused_together() -> None:
@@ -140,13 +167,36 @@ def test_a_full_context_ends_the_episode() -> None:
 
 
 @pytest.mark.parametrize("slow", ["model", "tool"])
-def test_time_is_limited(slow: str) -> None:
+def test_a_hang_is_nobodys_fault(slow: str) -> None:
     model = Scripted(says(Call("wait", {"seconds": 0.0 if slow == "model" else 5})), seconds=5 * (slow == "model"))
     began = time.monotonic()
     made = run(model, InProcess(wait), Limits(seconds=0.1))
-    assert made.status == "time"
+    assert (made.status, made.meta["error"]) == ("infrastructure", "hung: nothing has moved for 0.1 s")
     assert time.monotonic() - began < 4, "the call takes 5 s"
     assert made.seconds >= 0.1
+
+
+def test_waiting_for_others_is_no_hang() -> None:
+    """One call after another, each shorter than the limit, all together much longer."""
+
+    class Queue(InProcess):
+        gate = asyncio.Semaphore(1)
+
+        async def call(self, *asked: Any) -> Any:
+            async with self.gate:
+                return await super().call(*asked)
+
+    async def all_at_once() -> list[Trajectory]:
+        tools = Queue(wait)
+        agents = [
+            Agent(Scripted(says(Call("wait", {"seconds": 0.15})), answers("7")), tools, Limits(seconds=0.6))
+            for _ in range(8)
+        ]
+        return await asyncio.gather(*(agent.run(TASK) for agent in agents))
+
+    made = asyncio.run(all_at_once())
+    assert {one.status for one in made} == {"answered"}
+    assert max(one.seconds for one in made) > 2 * 0.6
 
 
 def test_limits_reach_the_model_and_each_round_has_a_seed_of_its_own() -> None:
@@ -212,6 +262,19 @@ def test_the_prompt_tells_of_the_tools_that_are_connected_and_no_others(name: st
     assert "nswer" in bare
 
 
+@pytest.mark.parametrize("name", ["openthinkimg", "hermes"])
+def test_a_system_prompt_of_ones_own_keeps_tools_and_syntax(name: str) -> None:
+    def system(words: str | None, *tools: Any, prompt: Any = "full") -> str:
+        return Agent(Scripted(), InProcess(*tools), format=get_format(name), prompt=prompt, words=words).system
+
+    ours = system(None, crop)
+    declared = ours[ours.index("Images are named") :]
+    assert system("You see {for} yourself.", crop) == f"You see {{for}} yourself.\n\n{declared}"
+    assert system("See.\n{tools}\nBe brief.", crop) == f"See.\n{declared}\nBe brief."
+    assert system("See. {tools}", crop, prompt="compact") == "See. Tools: crop()"
+    assert system("See.").startswith("See.\n\nReply with\n"), "how to answer is said without tools, too"
+
+
 def test_hermes_runs_through_the_same_loop() -> None:
     called = '<tool_call>\n{"name": "crop", "arguments": {"image": "img_1"}}\n</tool_call>'
     made = run(Scripted(called, "<answer>7</answer>"), InProcess(crop), format=get_format("hermes"))
@@ -228,3 +291,19 @@ def test_many_episodes_share_one_agent() -> None:
 
     for task, made in zip(tasks, asyncio.run(all_of_them()), strict=True):
         assert (made.meta["task"], made.question, list(made.images)) == (task.id, task.question, ["img_1", "img_2"])
+
+
+@pytest.mark.parametrize(
+    ("question", "shown"),
+    [
+        ("Which is taller?", ["img_1", "img_2", "Which is taller?"]),
+        ("Is <image> taller than <image>?", ["Is ", "img_1", " taller than ", "img_2", "?"]),
+        ("<image><image>Which?", ["img_1", "img_2", "Which?"]),
+        ("What is <image>?", ["img_1", "img_2", "What is <image>?"]),
+    ],
+)
+def test_pictures_stand_where_the_question_says(question: str, shown: list[str]) -> None:
+    asked = Agent(Scripted(answers("")), NoTools()).start(Task("t", question, (picture(), picture())))
+    blocks = asked.turns[1].message.content
+    assert [block.handle if isinstance(block, ImageBlock) else block.text for block in blocks] == shown
+    assert asked.question == question

@@ -24,7 +24,7 @@ RIGHT = {
 }
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-untagged = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<"), max_size=20).map(str.strip)
+untagged = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<[◁"), max_size=20).map(str.strip)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
     st.none() | st.booleans() | numbers | texts,
@@ -133,12 +133,85 @@ def test_what_is_wrong_in_the_originals_syntax_is_said(text: str, problem: str) 
          Parsed("", (Call("A", {}), Call("B", {})))),
         ("I see.\n<answer> 7 </answer>", Parsed("I see.", answer="7")),
         ("<think>sum: 3+4</think> 7", Parsed("", answer="7")),
+        ("sum: <tool_call> or 3+4\n</think>\n\n7", Parsed("", answer="7")),  # the prompt ended with <think>
         ("It is 7.", Parsed("", answer="It is 7.")),
         ('<tool_call>{"name": "A"}</tool_call><answer>7</answer>', Parsed("", (Call("A", {}),))),
     ],
 )  # fmt: skip
 def test_hermes_is_read_as_models_write_it(text: str, parsed: Parsed) -> None:
     assert HERMES.parse(text) == parsed
+
+
+OCR, SEVEN = Call("OCR", {}), '{"actions": [{"name": "Terminate", "arguments": {"ans": "7"}}]}'
+A_CALL = '<tool_call>{"name": "OCR"}</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("thinking", "thought"),
+    [
+        ("<think>hm</think>", "hm"),
+        ("hm</think>", "hm"),  # the prompt ended with <think>
+        ("<THINK>hm</Think>", "hm"),
+        ("<thinking>hm</thinking>", "hm"),
+        ("<thought>hm</thought>", "hm"),
+        ("<reasoning>hm</reasoning>", "hm"),
+        ("<seed:think>hm</seed:think>", "hm"),
+        ("[THINK]hm[/THINK]", "hm"),
+        ("◁think▷hm◁/think▷", "hm"),
+        ("<|begin_of_thought|>hm<|end_of_thought|>", "hm"),
+        ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>", "hm"),
+        # quoted inside the thinking
+        ("<think>I shall write <answer>...</answer> then</think>", "I shall write <answer>...</answer> then"),
+        (f"<think>as {A_CALL} would</think>", f"as {A_CALL} would"),
+        ("<think>as <tool_call> would</think>", "as <tool_call> would"),
+        ("<think>behind </think> I write <answer>1 </think>", "behind  I write <answer>1"),
+        ("<think>one</think><think>two</think>", "onetwo"),
+        (f"{SEVEN.replace('7', '1')} or so</think>", f"{SEVEN.replace('7', '1')} or so"),
+    ],
+)
+def test_thinking_is_cut_off_before_anything_is_read(thinking: str, thought: str) -> None:
+    assert HERMES.parse(f"{thinking}<answer>7</answer>") == Parsed(thought, answer="7")
+    assert HERMES.parse(f"{thinking}\n\n7") == Parsed("", answer="7")
+    assert HERMES.parse(f"{thinking}{A_CALL}") == Parsed(thought, (OCR,))
+    assert ORIGINAL.parse(f"{thinking}{SEVEN}") == Parsed("", answer="7")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>hm",
+        "<think>It is <answer>7</answer>, or",
+        f"<think>I call {A_CALL}",
+        f"<think>I write {SEVEN}",
+        "◁think▷hm",
+        "<think>a</think>No. <think>b",
+        "<|channel|>analysis<|message|>It is <answer>7</answer>",
+    ],
+)
+@pytest.mark.parametrize("format", [ORIGINAL, HERMES], ids=lambda format: format.name)
+def test_thinking_that_does_not_end_is_no_answer(format: Format, text: str) -> None:
+    with pytest.raises(ModelError, match="Your thinking does not end") as raised:
+        format.parse(text)
+    assert str(raised.value).endswith(RIGHT[format.name])
+
+
+def test_tags_that_are_said_are_no_thinking() -> None:
+    assert HERMES.parse("<think>a</think><answer>the tag </think></answer>").answer == "the tag </think>"
+    assert HERMES.parse("<answer>between <think> and </think></answer>").answer == "between <think> and </think>"
+    said = '{"thought": "<think>hm</think>", "actions": [{"name": "Terminate", "arguments": {"ans": "<think>"}}]}'
+    assert ORIGINAL.parse(said) == Parsed("<think>hm</think>", answer="<think>")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<answer>1</answer> No: <answer>7</answer>", "7"),
+        ("<answer>the form <answer>7</answer>", "7"),
+        ("So <answer>7", "7"),
+    ],
+)
+def test_the_last_answer_counts(text: str, answer: str) -> None:
+    assert HERMES.parse(text).answer == answer
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from tests.support.data.odd_pictures import ODD_PICTURES, OddPicture
 from tests.support.data.sets import as_struct, on_the_hub, table
 from tests.support.serving.sample_servers import sample_url  # noqa: F401 - a fixture
-from thinkimg.api import Data, Dataset
+from thinkimg.api import Data, QuestionSet
 from thinkimg.client import ToolClient
 from thinkimg.data.sharegpt import check_samples, read_samples
 from thinkimg.evaluation.tasks import TASKS
@@ -35,7 +35,7 @@ def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained_on(uri: str, folder: Path) -> Image:
-    (task,) = load_tasks(Data(train=Dataset(uri=uri)), "train", 0, folder)
+    (task,) = load_tasks(Data(train=QuestionSet(uri=uri)), "train", 0, folder)
     return task.images[0]
 
 

@@ -1,6 +1,7 @@
 """Data sets: every kind of URI loads, what is exported loads again, and mistakes are named where they are."""
 
 import base64
+import datetime
 import io
 import json
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image
 
 from tests.support.data.sets import as_struct, on_the_hub, table, write_questions
 from thinkimg.data.questions import load_questions
-from thinkimg.data.rows import Row, read_rows
+from thinkimg.data.row import Row
+from thinkimg.data.rows import read_rows
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +114,7 @@ def test_a_file_may_use_the_usual_names(tmp_path: Path, image: str, answer: str)
 
 def test_all_bad_lines_of_a_file_are_reported_with_their_numbers(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"not a picture")
+    Image.new("RGB", (2010, 10)).save(tmp_path / "strip.png")
     good = {"image": "red.png", "question": "?", "answer": "1"}
     path = write(
         tmp_path,
@@ -133,8 +136,10 @@ def test_all_bad_lines_of_a_file_are_reported_with_their_numbers(tmp_path: Path)
         {**good, "image": None},
         {**good, "image": ["red.png", None]},
         {**good, "image": "https://example.org/a.png"},
+        {**good, "image": "strip.png"},
+        {**good, "question": "Is <image> larger than <image>?"},
     )
-    with pytest.raises(ValueError, match="17 bad lines") as caught:
+    with pytest.raises(ValueError, match="19 bad lines") as caught:
         load_questions(path, "test", 0)
     expected = [
         ": not JSON",
@@ -154,6 +159,8 @@ def test_all_bad_lines_of_a_file_are_reported_with_their_numbers(tmp_path: Path)
         ", column image: it is empty",
         ", column image: picture 2: there is no picture",
         ", column image: pictures are not downloaded",
+        ": picture 1 is too thin to be shown to a model: 2010x10 pixels",
+        ": the question has 2 times <image>, and there are 1 pictures",
     ]
     lines = str(caught.value).splitlines()[1:]
     for number, (line, fragment) in enumerate(zip(lines, expected, strict=True), 2):
@@ -298,3 +305,62 @@ def test_names_that_are_given_twice_are_told_apart(tmp_path: Path) -> None:
     row = {"id": "q", "image": "red.png", "question": "?", "answer": "1"}
     path = write(tmp_path, row, row, {**row, "id": 0})
     assert [task.id for task in load_questions(path, "test", 0)] == ["q", "q#2", "0"]
+
+
+def test_every_column_of_a_row_but_pictures_and_question_is_kept(tmp_path: Path) -> None:
+    row = {
+        "image": as_struct(png()),
+        "mask": as_struct(png("blue")),
+        "problem": "?",
+        "label": ["5", "five"],
+        "bbox": [1.0, 2, 3, 4],
+        "when": datetime.date(2026, 1, 2),
+        "row": 7,
+        "meta": {"options": {"A": "red", "B": "blue"}, "bbox": "shadowed"},
+        "nothing": None,
+    }
+    for source in sources(tmp_path, [row, row], "image", "mask"):
+        task = load_questions(source, "test", 0)[0]
+        assert task.reference == "5"
+        kept = {name: value for name, value in task.meta.items() if name not in ("kind", "question_id")}
+        assert kept == {
+            "answer": ["5", "five"],
+            "bbox": [1.0, 2, 3, 4],
+            "when": "2026-01-02",
+            "column_row": 7,
+            "options": {"A": "red", "B": "blue"},
+            "nothing": None,
+        }
+        json.dumps(task.meta, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{question}\n{options}", "Which?\nA. red\nB. blue"),
+        ("{question} {{{level}}} {bbox}", "Which? {3} [1, 2, 3, 4]"),
+    ],
+)
+def test_a_template_makes_the_words_of_a_question_of_its_row(template: str, words: str, tmp_path: Path) -> None:
+    row = {"image": "red.png", "question": "Which?", "answer": "A", "level": 3, "bbox": [1, 2, 3, 4]}
+    path = write(
+        tmp_path,
+        {**row, "options": ["red", "blue"]},
+        {**row, "options": {"A": "red", "B": "blue"}},
+        {**row, "options": ["(A) red", "(B) blue"]},
+    )
+    assert [task.question for task in load_questions(path, "test", template=template)] == [words] * 3
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("{question} {hint}", r"2 bad lines\nline 1: the template names {hint}, and the row has .*\nline 2: "),
+        ("{question", "the template cannot be read"),
+        ("{question} {}", "without the name of a column"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_is_refused(template: str, complaint: str, tmp_path: Path) -> None:
+    row = {"image": "red.png", "question": "?", "answer": "1"}
+    with pytest.raises(ValueError, match=complaint):
+        load_questions(write(tmp_path, row, row), "test", template=template)

@@ -12,7 +12,7 @@ from thinkimg.agent.agent import Agent
 from thinkimg.agent.formats import get_format
 from thinkimg.agent.tools import NoTools
 from thinkimg.data.questions import load_questions
-from thinkimg.data.sharegpt import check_samples, read_sharegpt
+from thinkimg.data.sharegpt import check_samples, read_samples
 from thinkimg.synthesis.imported import trajectory_of
 
 
@@ -53,7 +53,7 @@ def agent(syntax: str) -> Agent:
 @pytest.mark.parametrize("syntax", ["openthinkimg", "hermes"])
 def test_a_conversation_becomes_a_trajectory_of_this_runs_agent(folder: Path, syntax: str) -> None:
     (folder / "sft.json").write_text(json.dumps([sample(id="first", label="34")]))
-    (conversation,), broken = read_sharegpt(folder / "sft.json")
+    (conversation,), broken = read_samples(str(folder / "sft.json"))
     assert not broken
     trajectory = trajectory_of(conversation, agent(syntax))
     assert [turn.role for turn in trajectory.turns] == ["system", "user", "assistant", "tool", "assistant"]

@@ -43,8 +43,15 @@ def test_summarise_counts_answers_calls_and_errors():
 def test_an_infrastructure_failure_is_nobodys_answer():
     broken = Trajectory(question="?", status="infrastructure", meta={"kind": "value"})
     entry = summarise(rows([answered(True), broken]), rows([broken]))
-    assert (entry.accuracy, entry.n, entry.infrastructure) == (1.0, 1, 1)
-    assert entry.accuracy_sampled is None
+    assert (entry.n, entry.infrastructure, entry.infrastructure_sampled) == (1, 1, 1)
+    assert (entry.accuracy, entry.ci95, entry.bounds) == (None, None, (0.5, 1.0)), "not told as if it were complete"
+    assert (entry.accuracy_sampled, entry.bounds_sampled) == (None, (0.0, 1.0))
+    assert entry.by_kind["value"] == KindFigures(accuracy=None, n=1, bounds=(0.5, 1.0))
+
+
+def test_an_answer_that_an_earlier_version_ended_by_the_clock_is_nobodys_either():
+    late = Trajectory(question="?", status="time", correct=False, meta={"kind": "value"})
+    assert summarise(rows([answered(True), late])).bounds == (0.5, 1.0)
 
 
 def test_a_limit_is_a_wrong_answer():

@@ -10,7 +10,9 @@ from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.evaluation import charxiv, openthinkimg_fuzzy
 from thinkimg.evaluation.choices import choose
 from thinkimg.evaluation.judge import JudgeScorer
-from thinkimg.evaluation.scorers import NAMES, RULES, exact, find_rule, relaxed
+from thinkimg.evaluation.metrics import exact_match
+from thinkimg.evaluation.official import relaxed
+from thinkimg.evaluation.scorers import NAMES, RULES, find_rule
 from thinkimg.models.api import ApiModel
 from thinkimg.trajectory import Trajectory
 
@@ -79,7 +81,7 @@ def test_chartqas_relaxed_accuracy(answer: str, reference: str, right: bool) -> 
     ],
 )
 def test_exact_knows_no_tolerance(answer: str, reference: str, right: bool) -> None:
-    assert exact(answer, reference) is right
+    assert exact_match(answer, reference) is right
 
 
 PUBLISHED = [  # CharXiv's grading instructions: final answer, ground truth, score
@@ -203,3 +205,19 @@ def test_a_judge_that_does_not_decide_is_asked_again_and_then_given_up() -> None
 
 def test_no_answer_is_not_put_to_the_judge() -> None:
     assert judged(completion("Correctness: Yes"), answer=None) == (0.0, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "reference"),
+    [
+        ({"A": "red", "B": "blue"}, "B"),
+        (["red", "blue"], "B"),
+        (["A. red", "B. blue"], "(B)"),
+        (["(A) red", "(B) blue"], "blue"),
+        (None, "B"),
+    ],
+)
+def test_options_of_a_choice_may_stand_in_many_ways(options: Any, reference: str) -> None:
+    meta = {"options": options}
+    said = [Trajectory(question="?", reference=reference, answer=text, meta=meta) for text in ("The answer is B.", "A")]
+    assert [RULES["multiple_choice"].of(one) for one in said] == [1.0, 0.0]

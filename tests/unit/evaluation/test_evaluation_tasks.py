@@ -173,7 +173,7 @@ def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
         list(TASKS["chartqa"].tasks("somewhere"))
     with pytest.raises(UserError, match="unknown parameter 'confg'"):
         list(TASKS["chartqa"].tasks("hf://a/b?confg=x"))
-    with pytest.raises(UserError, match=r"chartqa, .* or the path of a Python file"):
+    with pytest.raises(UserError, match=r"chartqa, .* the path of a Python file, or lmms:NAME"):
         find_task("chartq")
     (tmp_path / "t.py").write_text("TASK = 1\n")
     with pytest.raises(UserError, match="TASK = EvaluationTask"):

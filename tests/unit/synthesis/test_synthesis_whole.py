@@ -18,7 +18,7 @@ from thinkimg.agent.replay import Replayed, replay
 from thinkimg.api import Filters, Synthesize
 from thinkimg.data.sharegpt import conversation_of, write_sharegpt
 from thinkimg.errors import InfrastructureError, ModelError
-from thinkimg.evaluation.metrics import relaxed_match
+from thinkimg.evaluation.scorers import RULES
 from thinkimg.evaluation.tasks import TASKS
 from thinkimg.image import Image
 from thinkimg.jobs.synthesis import Options, run_synthesis
@@ -73,7 +73,7 @@ def tools() -> RealTools:
 def make(tools: RealTools, store: Store | None = None, **options: Any) -> Synthesis:
     agent = Agent(ScriptedPlanner(OpenThinkIMG(), CHAINS), tools, Limits(rounds=4))
     spec = Synthesize(concurrency=options.pop("concurrency", 16))
-    return asyncio.run(synthesize(agent, TASKS_40, relaxed_match, spec, 5, store=store, **options))
+    return asyncio.run(synthesize(agent, TASKS_40, RULES["relaxed_normalised"].score, spec, 5, store=store, **options))
 
 
 @pytest.mark.slow
@@ -158,10 +158,10 @@ def test_a_models_opinion_drops_and_its_words_are_kept() -> None:
 
 def test_rules_on_calls() -> None:
     one = make_one()
-    assert refuse(Filters(min_tool_calls=2), one, relaxed_match) == "too few tool calls"
-    assert refuse(Filters(min_tool_calls=1), one, relaxed_match) is None
+    assert refuse(Filters(min_tool_calls=2), one) == "too few tool calls"
+    assert refuse(Filters(min_tool_calls=1), one) is None
     one.turns.insert(-1, one.turns[2])
-    assert refuse(Filters(refuse_repeats=True), one, relaxed_match) == "repeated call"
+    assert refuse(Filters(refuse_repeats=True), one) == "repeated call"
 
 
 # ---- ShareGPT -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.formats import FORMATS, Call, OpenThinkIMG, Parsed
 from thinkimg.agent.tools import NoTools
 from thinkimg.api import Filters, Synthesize
-from thinkimg.errors import InfrastructureError, ModelError
+from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image
 from thinkimg.models.chat import Reply, SamplingParameters
 from thinkimg.synthesis.planner import CHAINS, ScriptedPlanner, scripted_texts
@@ -80,8 +80,8 @@ def task(name: str) -> Task:
     return Task(name, "?", (PICTURE,), reference="7")
 
 
-def same(given: str | None, wanted: str) -> bool:
-    return given == wanted
+async def same(trajectory: Trajectory) -> float:
+    return float(trajectory.answer == trajectory.reference)
 
 
 def run(planner: Any, names: list[str], filters: Filters | None = None, **options: Any) -> Synthesis:
@@ -207,3 +207,21 @@ def test_the_texts_for_a_tokenizer_are_those_that_the_planner_writes(format: Any
         for value in ("North", "May", "7733"):
             text = text.replace(value, "@")
         assert re.sub(r"img_\d", "img_@", text).replace('"y": 42', '"y": @') in texts
+
+
+def test_an_answer_that_a_judge_could_not_judge_is_lost_and_not_wrong() -> None:
+    async def broken(_: Trajectory) -> float:
+        raise InfrastructureError("the judge is away")
+
+    agent = Agent(Says(SCRIPTS), Tools("bad"), Limits(rounds=3))
+    made = asyncio.run(synthesize(agent, [task("a")], broken, Synthesize(), seed=0))
+    assert (len(made.kept), dict(made.dropped)) == (0, {"ended: infrastructure": 1})
+
+
+def test_scripted_plans_of_several_pictures_are_refused_unless_they_look_at_none() -> None:
+    asked = Task("1", "?", (PICTURE, PICTURE), "7", {"panel": "Sales"})
+    formats = OpenThinkIMG()
+    with pytest.raises(UserError, match="task 1 has 2 pictures, and scripted plans are of one"):
+        asyncio.run(Agent(ScriptedPlanner(formats, {"zoom": 1.0}), Tools()).run(asked, seed=1))
+    made = asyncio.run(Agent(ScriptedPlanner(formats, {"none": 1.0}), Tools()).run(asked, seed=1))
+    assert made.answer == "7"

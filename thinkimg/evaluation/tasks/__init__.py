@@ -6,6 +6,7 @@ from pathlib import Path
 
 from thinkimg.data.questions import Question, usual_columns
 from thinkimg.errors import UserError
+from thinkimg.evaluation.lmms import PREFIX, LmmsTask
 from thinkimg.evaluation.tasks import chartgemma, chartqa, charts, charxiv, hrbench, reachqa, vstar
 from thinkimg.evaluation.tasks.task import EvaluationTask
 
@@ -26,17 +27,21 @@ TASKS: dict[str, EvaluationTask] = {
 }
 
 
-def find_task(name: str) -> EvaluationTask:
-    """A built-in task by its name, or that of a Python file with `TASK = EvaluationTask(…)`, which is run.
+def find_task(name: str) -> EvaluationTask | LmmsTask:
+    """A built-in task by its name, that of a Python file with `TASK = EvaluationTask(…)`, which is run, or with
+    `lmms:` one of lmms-eval's.
 
     Raises:
         UserError: there is none.
     """
+    if name.startswith(PREFIX):
+        return LmmsTask(name.removeprefix(PREFIX))
     if name.endswith(".py"):
         return _task_in(Path(name))
     if name not in TASKS:
         raise UserError(
-            f"there is no task {name!r}; there are {', '.join(TASKS)}, or the path of a Python file", "TASK"
+            f"there is no task {name!r}; there are {', '.join(TASKS)}, the path of a Python file, or {PREFIX}NAME",
+            "TASK",
         )
     return TASKS[name]
 

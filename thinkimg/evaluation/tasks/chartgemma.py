@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from thinkimg.data.questions import Question, usual_columns
-from thinkimg.data.rows import Row
+from thinkimg.data.row import Row
 from thinkimg.evaluation.tasks.task import EvaluationTask
 
 
@@ -22,5 +22,7 @@ TASK = EvaluationTask(
     data="hf://Warrieryes/OpenThinkIMG-Chart-Test-994",
     questions=questions,
     scorer="relaxed_normalised",
+    official="openthinkimg_fuzzy",
+    normalised="relaxed_normalised",
     source="Su et al., 2025, arXiv 2505.08617; `--scorer openthinkimg_fuzzy` is the score of its table",
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from thinkimg.data.questions import Question
-from thinkimg.data.rows import Row
+from thinkimg.data.row import Row
 from thinkimg.evaluation.tasks.task import EvaluationTask
 
 
@@ -25,5 +25,7 @@ TASK = EvaluationTask(
     data="hf://HuggingFaceM4/ChartQA",
     questions=questions,
     scorer="relaxed",
+    official="relaxed",
+    normalised="relaxed_normalised",
     source="Masry et al., 2022, arXiv 2203.10244",
 )

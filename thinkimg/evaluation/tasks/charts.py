@@ -2,4 +2,10 @@
 
 from thinkimg.evaluation.tasks.task import EvaluationTask
 
-TASK = EvaluationTask("charts", data="charts://?questions=1200&difficulty=1", scorer="relaxed_normalised")
+TASK = EvaluationTask(
+    "charts",
+    data="charts://?questions=1200&difficulty=1",
+    scorer="relaxed_normalised",
+    official="relaxed",
+    normalised="relaxed_normalised",
+)

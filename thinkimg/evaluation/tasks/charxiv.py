@@ -7,7 +7,7 @@ part of what is measured.
 from collections.abc import Iterator
 
 from thinkimg.data.questions import Question
-from thinkimg.data.rows import Row
+from thinkimg.data.row import Row
 from thinkimg.evaluation.charxiv import NOT_APPLICABLE, RUBRICS
 from thinkimg.evaluation.tasks.task import EvaluationTask
 
@@ -245,6 +245,8 @@ CHARXIV, CHARXIV_DESCRIPTIVE, CHARXIV_REASONING = (
         split="validation",
         questions=questions,
         scorer="charxiv",
+        official="judge",
+        normalised="charxiv",
         source="Wang et al., 2024, arXiv 2406.18521; the paper scores by GPT-4o: `--scorer judge`",
     )
     for name, questions in (("charxiv", both), ("charxiv_descriptive", descriptive), ("charxiv_reasoning", reasoning))

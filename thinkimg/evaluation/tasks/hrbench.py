@@ -6,7 +6,7 @@ The benchmark's figure is the mean over the four rounds; they have the same numb
 from collections.abc import Iterator
 
 from thinkimg.data.questions import Question
-from thinkimg.data.rows import Row
+from thinkimg.data.row import Row
 from thinkimg.evaluation.tasks.task import EvaluationTask
 
 
@@ -31,6 +31,8 @@ HRBENCH_4K, HRBENCH_8K = (
         split=split,
         questions=questions,
         scorer="multiple_choice",
+        official="vlmevalkit_choice",
+        normalised="multiple_choice",
         source="Wang et al., 2024, arXiv 2408.15556",
     )
     for name, split in (("hrbench", "hrbench_4k"), ("hrbench8k", "hrbench_8k"))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from thinkimg.data.questions import Question, usual_columns
-from thinkimg.data.rows import Row
+from thinkimg.data.row import Row
 from thinkimg.evaluation.tasks.task import EvaluationTask
 
 
@@ -19,5 +19,7 @@ TASK = EvaluationTask(
     data="hf://hewei2001/ReachQA",
     questions=questions,
     scorer="relaxed_normalised",
+    official="judge",
+    normalised="relaxed_normalised",
     source="He et al., 2024, arXiv 2410.18798; the paper scores by a judge: `--scorer judge`",
 )

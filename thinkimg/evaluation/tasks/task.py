@@ -17,6 +17,7 @@ class EvaluationTask:
         data: where it is: see `thinkimg.data.rows`.
         questions: what a row asks; none, one, or several questions.
         scorer: name of the scorer that decides; see `thinkimg.evaluation.scorers`.
+        official, normalised: the benchmark's two scorers, both of which its table shows; "" where there is none.
         source: paper and data set, for readers.
     """
 
@@ -24,8 +25,13 @@ class EvaluationTask:
     data: str
     questions: Ask = usual_columns
     scorer: str = "exact"
+    official: str = ""
+    normalised: str = ""
     split: str = "test"
     source: str = ""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def tasks(
         self, data: str | None = None, split: str | None = None, limit: int | None = None, seed: int = 0

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from thinkimg.data.questions import Question
-from thinkimg.data.rows import Row
+from thinkimg.data.row import Row
 from thinkimg.evaluation.tasks.task import EvaluationTask
 
 _OPTION = re.compile(r"\(([A-D])\)\s*(.*?)(?=\s*\([A-D]\)|\n|$)")
@@ -28,5 +28,7 @@ TASK = EvaluationTask(
     data="hf://lmms-lab/vstar-bench",
     questions=questions,
     scorer="multiple_choice",
+    official="lmms_eval_vstar",
+    normalised="multiple_choice",
     source="Wu & Xie, 2023, arXiv 2312.14135",
 )

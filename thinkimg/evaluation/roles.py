@@ -1,0 +1,72 @@
+"""A benchmark's two scores: the official one, for comparisons with papers, and the normalised one, ours."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+
+from thinkimg.errors import UserError
+from thinkimg.evaluation.scorers import JUDGE, RULES, RuleScorer, Scorer
+from thinkimg.evaluation.tasks import TASKS, EvaluationTask
+from thinkimg.results import ROLES, Score, ScorerRole
+
+_NEEDS = {"openthinkimg_fuzzy": ("math_verify", "the extra `evaluation`")}
+"""Scorer to the module that it computes with, and where that comes from."""
+
+
+def role_of(scorer: str, task: str = "") -> ScorerRole:
+    """Of a scorer in the results of a built-in task, or of other questions; "": neither kind."""
+    if known := TASKS.get(task):
+        return "official" if scorer == known.official else "normalised" if scorer == known.normalised else ""
+    rule = RULES.get(scorer)
+    return rule.role if rule and rule.beside else ""
+
+
+def score_of(scores: Mapping[str, Score], role: str) -> tuple[str, Score] | None:
+    """Name and figures of the score of a kind; None where answers were not scored so."""
+    return next(((name, score) for name, score in scores.items() if score.role == role), None)
+
+
+def usual_scorers(task: EvaluationTask, judged: bool) -> list[str]:
+    """The one that decides, then the other one of the benchmark, if it can be computed here.
+
+    Args:
+        judged: a judge is named.
+    """
+    others = [task.official, task.normalised] if task.official or task.normalised else [_beside(task.scorer)]
+    names = dict.fromkeys(name for name in (task.scorer, *others) if name)
+    return [name for name in names if name == task.scorer or not why_not(name, judged)]
+
+
+def why_not(scorer: str, judged: bool) -> str:
+    """What a scorer lacks here; "" if nothing."""
+    if scorer == JUDGE and not judged:
+        return "it is a judge's verdict, and needs --judge"
+    module, source = _NEEDS.get(scorer, ("", ""))
+    return f"it needs {source}" if module and importlib.util.find_spec(module) is None else ""
+
+
+def named_scorers(task: EvaluationTask, names: Sequence[str]) -> list[str]:
+    """As they were asked for, `official` and `normalised` among them.
+
+    Raises:
+        UserError: the task has none of that kind.
+    """
+    return list(dict.fromkeys(_named(task, name) for name in names))
+
+
+def _named(task: EvaluationTask, name: str) -> str:
+    if name not in ROLES:
+        return name
+    found = task.official if name == "official" else task.normalised
+    if not found:
+        raise UserError(f"{task.name} has no {name} scorer; name one of {', '.join((*RULES, JUDGE))}", "--scorer")
+    return found
+
+
+def with_the_other(scorer: Scorer) -> list[Scorer]:
+    """A scorer, and the rule of the other kind that is shown beside it."""
+    beside = _beside(scorer.name) if isinstance(scorer, RuleScorer) else ""
+    return [scorer, RULES[beside]] if beside else [scorer]
+
+
+def _beside(name: str) -> str:
+    return RULES[name].beside if name in RULES else ""
