@@ -2,6 +2,6 @@
 
 from thinkimg.client.cache import ResultCache
 from thinkimg.client.stats import merge_stats
-from thinkimg.client.tool_client import CallOutcome, ToolClient
+from thinkimg.client.tool_client import PATIENCE, CallOutcome, ToolClient
 
-__all__ = ["CallOutcome", "ResultCache", "ToolClient", "merge_stats"]
+__all__ = ["PATIENCE", "CallOutcome", "ResultCache", "ToolClient", "merge_stats"]

@@ -33,7 +33,8 @@ Entry = ToolResult | CachedError
 
 
 def cache_key(schema: ToolSchema, arguments: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
-    """Hex digest of tool, version and arguments, in which handles are replaced by the hashes of their images.
+    """Hex digest of tool, version, what computes it, and arguments, in which handles are replaced by the hashes of
+    their images.
 
     Args:
         hashes: handle -> sha256 of the images that the arguments name.
@@ -42,7 +43,8 @@ def cache_key(schema: ToolSchema, arguments: Mapping[str, Any], hashes: Mapping[
         name: _by_content(value, hashes) if name in schema.image_parameters else value
         for name, value in arguments.items()
     }
-    canonical = json.dumps([schema.name, schema.version, named], sort_keys=True, separators=(",", ":"))
+    what = [schema.name, schema.version, *([schema.computed_by] if schema.computed_by else ()), named]
+    canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -65,13 +65,14 @@ class _AttemptError(Exception):
 class Dispatcher:
     """Args:
     retries: further attempts after infrastructure errors; see `ToolClient`.
-    hedge_at: see `ToolClient`.
+    hedge_at, patience: see `ToolClient`.
     """
 
-    def __init__(self, pool: ReplicaPool, retries: int, hedge_at: float | None) -> None:
+    def __init__(self, pool: ReplicaPool, retries: int, hedge_at: float | None, patience: int = 0) -> None:
         self._pool = pool
         self._retries = retries
         self._hedge_at = hedge_at
+        self._patience = patience
         self._uploads: dict[tuple[Replica, str], asyncio.Task[None]] = {}
         self._random = random.Random()
 
@@ -89,8 +90,10 @@ class Dispatcher:
             InfrastructureError: no answer.
         """
         started = time.monotonic()
+        seconds = call.deadline - started
         tried: list[Replica] = []
-        failures = 0
+        failures = renewals = 0
+        answers = call.stats.answers
         call.stats.http_calls += 1
         while True:
             try:
@@ -100,7 +103,12 @@ class Dispatcher:
             except _AttemptError as error:
                 failures += error.retry_after is None
                 pause = self._pause(call, tried, failures, error)
-                if failures > self._retries or time.monotonic() + pause >= call.deadline:
+                over = time.monotonic() + pause >= call.deadline
+                queued = over or error.blame == "late"
+                if queued and renewals < self._patience and call.stats.answers > answers:
+                    renewals, failures, answers = renewals + 1, 0, call.stats.answers
+                    call = replace(call, deadline=time.monotonic() + pause + seconds)
+                elif failures > self._retries or over:
                     raise InfrastructureError(
                         f"{call.schema.name}: no answer after {len(tried)} attempts in "
                         f"{time.monotonic() - started:.1f} s; the last: {error}"

@@ -187,7 +187,8 @@ class ReplicaPool:
                 if {replica.endpoint for replica in one.replicas} != {replica.endpoint for replica in other.replicas}:
                     raise UserError(
                         f"{other.replicas[0].url} serves {name} version {other.schema.version}, {one.replicas[0].url} "
-                        f"serves version {one.schema.version}, or their schemas differ; replicas of a tool must agree",
+                        f"serves version {one.schema.version}, or their schemas or backends differ; replicas of a tool "
+                        "must agree",
                         "endpoints",
                     )
 

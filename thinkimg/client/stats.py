@@ -34,6 +34,11 @@ class ToolStats:
         self.infrastructure_errors = 0
         self._buckets: Counter[int] = Counter()
 
+    @property
+    def answers(self) -> int:
+        """Calls that a server answered."""
+        return self._buckets.total()
+
     def record_latency(self, seconds: float) -> None:
         """Time of one call over HTTP, from its first attempt to its answer."""
         self._buckets[_bucket(seconds * 1000)] += 1

@@ -27,6 +27,9 @@ from thinkimg.tools.tool import ToolResult, ToolSchema, normalise_name
 UNKNOWN_TOOL = "(unknown)"
 """Under this name `stats()` counts calls of tools that do not exist: the names are the model's inventions."""
 
+PATIENCE = 20
+"""For trajectories, which wait for a busy tool; bounded, for a call that hangs a worker must not hang them all."""
+
 
 @dataclass(frozen=True)
 class CallOutcome:
@@ -57,6 +60,8 @@ class ToolClient:
         cache: keeps results, and lets identical concurrent calls share one request; None makes every call a request.
         hedge_at: a share such as 0.95: a call that takes longer than that share of its tool's calls is sent to a second
             replica, too, and the first answer counts (Dean & Barroso 2013). None: never.
+        patience: how often a call gets its whole time again, if it ran out while the tool answered others: then the
+            call stood in a queue, which says nothing against it. What makes trajectories has `PATIENCE`.
         refresh_seconds: between two look-ups of a DNS name.
         resolve: asks DNS; the system's resolver unless given.
     """
@@ -69,6 +74,7 @@ class ToolClient:
         retries: int = 3,
         cache: ResultCache | None = None,
         hedge_at: float | None = None,
+        patience: int = 0,
         refresh_seconds: float = 5,
         resolve: Resolve = discovery.resolve,
     ) -> None:
@@ -78,7 +84,7 @@ class ToolClient:
         self._cache = cache
         self._make_pool: Callable[[], ReplicaPool] = partial(ReplicaPool, found, keys, resolve, refresh_seconds)
         self._make_dispatcher: Callable[[ReplicaPool], Dispatcher] = partial(
-            Dispatcher, retries=retries, hedge_at=hedge_at
+            Dispatcher, retries=retries, hedge_at=hedge_at, patience=patience
         )
         self._pool = self._make_pool()
         self._dispatcher = self._make_dispatcher(self._pool)

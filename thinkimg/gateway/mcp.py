@@ -1,11 +1,10 @@
 """MCP over streamable HTTP: the tools for any host that speaks the Model Context Protocol, through the official SDK.
 
 A picture is an argument as a data URL, as base64, or as the handle that an earlier result said. What a tool makes comes
-back as image content, with its handle in the text.
+back as `thinkimg.gateway.mcp_results` has it.
 """
 
 import asyncio
-import base64
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,12 +23,13 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from thinkimg import __version__
+from thinkimg.cache import BoundedCache
 from thinkimg.gateway.core import CallerGone, Core, while_connected
 from thinkimg.gateway.keys import Caller
-from thinkimg.gateway.pictures import handle_of
+from thinkimg.gateway.mcp_results import JSON, NUMBERS, PICTURES, content_of, picture_contents
 from thinkimg.gateway.refusals import Refusal, problem_of
 from thinkimg.image import Image
-from thinkimg.tools.tool import ToolResult, ToolSchema
+from thinkimg.tools.tool import ToolSchema
 
 _SESSIONS = 1000
 _IDLE_SECONDS = 1800.0
@@ -37,6 +37,10 @@ _INSTRUCTIONS = (
     "Tools that look at pictures. An argument that is a picture takes a data URL, base64, or the handle (img_...) of a "
     "picture that an earlier result gave. Coordinates are percent of width and height, from the top left corner."
 )
+_RUN_LENGTHS = "run_lengths"
+"""An argument of every tool that reads a picture, unless it has one of that name itself: it is ours, not the tool's."""
+_RUN_LENGTHS_SCHEMA = {"type": "boolean", "default": False, "description": "give the run lengths of masks, too: long"}
+_HELD_NUMBERS = 32 * 1024 * 1024
 _PICTURE = "a picture: its handle from an earlier result (img_...), or a data URL (data:image/png;base64,...)"
 log = logging.getLogger(__name__)
 
@@ -52,7 +56,11 @@ class McpFace:
             instructions=_INSTRUCTIONS,
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._list_templates,
+            on_read_resource=self._read_resource,
         )
+        self._numbers: BoundedCache[tuple[str, str], str] = BoundedCache(_HELD_NUMBERS)
         self._sessions: StreamableHTTPSessionManager | None = None
         self.routes = [Route("/mcp", _Endpoint(self), methods=["POST", "DELETE"])]
 
@@ -101,13 +109,47 @@ class McpFace:
             raise MCPError(types.INVALID_PARAMS, f"There is no tool {params.name[:80]!r}.")
         assert context.request is not None  # there is no transport here but HTTP
         caller: Caller = context.request.state.caller
+        given = dict(params.arguments or {})
+        run_lengths = given.pop(_RUN_LENGTHS, None) is True if _takes_run_lengths(schema) else False
         try:
-            arguments, images = await self._with_pictures(caller, schema, dict(params.arguments or {}))
+            arguments, images = await self._with_pictures(caller, schema, given)
             result = (await self._core.call("mcp", caller, schema.name, arguments, images)).result
         except Exception as error:
             problem = problem_of(error)
             return types.CallToolResult(content=[types.TextContent(text=problem.detail)], is_error=True)
-        return await asyncio.to_thread(_result, result)
+        content, numbers = await asyncio.to_thread(content_of, result, run_lengths)
+        if numbers is not None:
+            self._numbers.put((caller.id, numbers.uri), numbers.text, len(numbers.text), caller.id)
+        return types.CallToolResult(content=content)
+
+    async def _list_resources(
+        self, context: ServerRequestContext[Any, Any], params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        """None: what there is to read, results link to."""
+        return types.ListResourcesResult(resources=[])
+
+    async def _list_templates(
+        self, context: ServerRequestContext[Any, Any], params: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        templates = [
+            types.ResourceTemplate(uri_template=PICTURES + "{handle}", name="picture", description="a picture, whole"),
+            types.ResourceTemplate(uri_template=NUMBERS + "{name}", name="numbers", mime_type=JSON),
+        ]
+        return types.ListResourceTemplatesResult(resource_templates=templates)
+
+    async def _read_resource(
+        self, context: ServerRequestContext[Any, Any], params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        assert context.request is not None  # there is no transport here but HTTP
+        owner, uri = context.request.state.caller.id, str(params.uri)
+        if (text := self._numbers.get((owner, uri))) is not None:
+            contents: Any = types.TextResourceContents(uri=uri, mime_type=JSON, text=text)
+        elif uri.startswith(PICTURES) and (image := self._core.pictures.by_handle(owner, uri.removeprefix(PICTURES))):
+            contents = await asyncio.to_thread(picture_contents, image, uri)
+        else:
+            said = f"There is no {uri[:120]}; it never was, or was dropped since."
+            raise MCPError(types.INVALID_PARAMS, said)
+        return types.ReadResourceResult(contents=[contents])
 
     async def _with_pictures(
         self, caller: Caller, schema: ToolSchema, arguments: dict[str, Any]
@@ -153,6 +195,8 @@ def _tool(schema: ToolSchema) -> types.Tool:
     properties = dict(schema.parameters.get("properties", {}))
     for name in schema.image_parameters:
         properties[name] = {"type": "string", "description": _PICTURE}
+    if _takes_run_lengths(schema):
+        properties[_RUN_LENGTHS] = _RUN_LENGTHS_SCHEMA
     return types.Tool(
         name=schema.name,
         description=schema.description,
@@ -161,15 +205,5 @@ def _tool(schema: ToolSchema) -> types.Tool:
     )
 
 
-def _result(result: ToolResult) -> types.CallToolResult:
-    handles = [handle_of(image) for image in result.images]
-    text = (
-        f"{result.text}\n{'Picture' if len(handles) == 1 else 'Pictures'}: {', '.join(handles)}"
-        if handles
-        else result.text
-    )
-    content: list[Any] = [types.TextContent(text=text)]
-    for image in result.images:
-        data = base64.b64encode(image.data).decode()
-        content.append(types.ImageContent(data=data, mime_type=image.media_type))
-    return types.CallToolResult(content=content, structured_content={"data": result.data, "images": handles})
+def _takes_run_lengths(schema: ToolSchema) -> bool:
+    return bool(schema.image_parameters) and _RUN_LENGTHS not in schema.parameters.get("properties", {})

@@ -26,6 +26,22 @@ def refuse(status: int, kind: str, detail: str, **extra: object) -> Refusal:
     return Refusal(wire.Problem(status, "user" if family == "user" else "infrastructure", kind, detail, extra))
 
 
+_REFUSED = {
+    "content": (400, "content_filter", "a content filter before the model does not let this conversation pass"),
+    "picture": (400, "invalid_image", "the model does not take a picture of it: its size, shape or kind, or so many"),
+    "size": (413, "request_too_large", "the model does not take so many bytes"),
+    "context": (400, "context_length_exceeded", "the conversation is longer than the model reads"),
+}
+"""Reason (`QuestionRefused.reason`; `context`) to OpenAI's status, code and words of ours."""
+
+
+def refused_by_model(reason: str) -> Refusal:
+    """What a caller is told whose conversation the model's endpoint does not take, or no longer."""
+    unknown = (400, "refused", "the model does not take this request")
+    status, code, detail = _REFUSED.get(reason, unknown)
+    return refuse(status, code, detail, param="messages")
+
+
 def problem_of(error: Exception) -> wire.Problem:
     """The problem behind a failed call of a tool or model; a bug is raised again. Callers do not learn what stands
     behind the gateway: addresses and the words of servers are for its log (`log_cause`)."""
@@ -37,7 +53,8 @@ def problem_of(error: Exception) -> wire.Problem:
         return wire.Problem(504, "infrastructure", "deadline", "no result within the time that the caller waits")
     if isinstance(error, InfrastructureError):
         detail = "no server behind the gateway has answered; its log says why"
-        return wire.Problem(503, "infrastructure", "unavailable", detail)
+        extra = {"retry_after_seconds": error.retry_after} if error.retry_after else {}
+        return wire.Problem(503, "infrastructure", "unavailable", detail, extra)
     if isinstance(error, UserError):
         detail = "the gateway is not configured rightly; its log says how"
         return wire.Problem(502, "infrastructure", "misconfigured", detail)

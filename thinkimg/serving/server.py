@@ -109,7 +109,7 @@ class _Face:
     async def list_tools(self, request: Request) -> Response:
         if not self._service.ready:
             return _problem_response(wire.Problem(503, "infrastructure", "loading", "the tools are not loaded"))
-        tools = [tool.schema.model_dump(mode="json") for tool in self._service.tools.values()]
+        tools = [schema.model_dump(mode="json") for schema in self._service.schemas]
         return Response(wire.encode({"version": wire.VERSION, "tools": tools}, wire.JSON), media_type=wire.JSON)
 
     async def call(self, request: Request) -> Response:

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,12 +13,13 @@ from typing import Any, TypeVar
 from thinkimg import wire
 from thinkimg.cache import BoundedCache
 from thinkimg.errors import InfrastructureError, ModelError, UserError
+from thinkimg.identity import digest_of, without_secrets
 from thinkimg.image import Image, keep_decoded_pictures
 from thinkimg.serving.batching import Batcher
 from thinkimg.serving.config import ServerConfig, ToolEntry
 from thinkimg.serving.metrics import ServerMetrics
 from thinkimg.tools.registry import load_tool
-from thinkimg.tools.tool import Tool, ToolDeclaration, ToolResult, normalise_name
+from thinkimg.tools.tool import Tool, ToolDeclaration, ToolResult, ToolSchema, normalise_name
 
 _RETRY_AFTER_SECONDS = 0.1
 T = TypeVar("T")
@@ -36,12 +38,14 @@ class ToolService:
     """Tools, their threads, and the pictures held for them.
 
     Attributes:
+        schemas: of the tools, with what computes them here.
         ready: the tools are loaded and the process is not draining.
     """
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.tools: dict[str, Tool] = {}
+        self.schemas: list[ToolSchema] = []
         self.images: BoundedCache[str, Image] = BoundedCache(config.image_store_bytes)
         self.metrics = ServerMetrics()
         self.draining = False
@@ -79,6 +83,7 @@ class ToolService:
             if tool.name in self.tools:
                 raise UserError(f"{tool.name} is served twice", f"tools[{number}]")
             self.tools[tool.name] = tool
+            self.schemas.append(tool.schema.model_copy(update={"computed_by": _computed_by(tool, entry)}))
             if tool.batched:
                 self._batchers[tool.name] = self._batcher(tool, entry)
             for name in (tool.name, *tool.schema.aliases):
@@ -273,6 +278,24 @@ def _load(entry: ToolEntry, path: str) -> Tool:
             raise
         message = str(error).removeprefix(f"{error.field}: ")
         raise UserError(message, f"{path}.{error.field}" if error.field else path) from error
+
+
+_WHERE = ("device", "threads", "timeout_seconds", "api_key_variable")
+"""Options of backends that change no result."""
+
+
+def _computed_by(tool: Tool, entry: ToolEntry) -> str:
+    """See `ToolSchema.computed_by`."""
+    backend = entry.backend or next(iter(tool.declaration.backends), "")
+    options = _of_results(without_secrets(entry.options))
+    return f"{backend} {digest_of(options)}" if options else backend
+
+
+def _of_results(options: Any) -> Any:
+    if not isinstance(options, Mapping):
+        return options
+    named = {re.sub("(?<=[a-z])(?=[A-Z])", "_", str(name)).lower(): value for name, value in options.items()}
+    return {name: _of_results(value) for name, value in named.items() if name not in _WHERE}
 
 
 def _load_entry_point(entry: ToolEntry, path: str) -> Tool:

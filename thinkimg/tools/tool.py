@@ -39,6 +39,8 @@ class ToolSchema(BaseModel):
         image_parameters: the arguments that name an image by handle.
         image_affinity: the tool keeps something expensive per picture (an embedding); clients send further calls on a
             picture to the replica that has it.
+        computed_by: what its server computes it with: the backend, and a digest of the options of it. Empty where
+            nobody serves it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +52,7 @@ class ToolSchema(BaseModel):
     image_parameters: tuple[str, ...] = ()
     aliases: tuple[str, ...] = Field(default=())
     image_affinity: bool = False
+    computed_by: str = ""
 
     def as_function(self) -> dict[str, Any]:
         """The form that OpenAI's API and chat templates use."""

@@ -155,8 +155,46 @@ def test_sampling_parameters_reach_the_model(chat: Chat) -> None:
     _, client, _ = chat
     with answers(chat, completion(ANSWER)) as upstream:
         client.chat.completions.create(model="thinker", messages=question(), temperature=0.25, max_tokens=99, top_p=0.9)
+        client.chat.completions.create(
+            model="thinker",
+            messages=question(),
+            frequency_penalty=0.5,
+            logit_bias={"7": -100},
+            reasoning_effort="low",
+            user="bob",
+            extra_body={"top_k": 3, "stream": None, "tools": None, "stop": None},
+        )
     body = upstream.bodies[0]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("inner", 0.25, 99)
+    assert body["top_p"] == 0.9
+    assert "top_k" not in body
+    forwarded = {"frequency_penalty": 0.5, "logit_bias": {"7": -100}, "reasoning_effort": "low", "user": "bob"}
+    assert upstream.bodies[1].items() >= {**forwarded, "top_k": 3}.items()
+    assert body["seed"] != upstream.bodies[1]["seed"]
+
+
+def test_the_callers_tools_come_back_through_the_openai_client_whole_and_streamed(chat: Chat) -> None:
+    _, client, _ = chat
+    tool: Any = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+    called = completion('{"actions": [{"name": "look_up", "arguments": {"key": "a"}}]}')
+    asked: dict[str, Any] = {"model": "thinker", "tools": [tool]}
+    with answers(chat, called, called, completion(ANSWER)) as upstream:
+        (choice,) = client.chat.completions.create(**asked, messages=question()).choices
+        streamed = list(client.chat.completions.create(**asked, messages=question(), stream=True))
+        assert choice.message.tool_calls is not None
+        (call,) = choice.message.tool_calls
+        history = [*question(), choice.message, {"role": "tool", "tool_call_id": call.id, "content": "forty"}]
+        reply = client.chat.completions.create(**asked, messages=history)
+    assert (choice.finish_reason, call.function.name, call.function.arguments) == (  # type: ignore[union-attr]
+        *("tool_calls", "look_up", '{"key": "a"}'),
+    )
+    deltas = [delta for chunk in streamed for delta in chunk.choices[0].delta.tool_calls or ()]
+    assert deltas[0].function is not None
+    assert (deltas[0].index, deltas[0].function.name) == (0, "look_up")
+    assert streamed[-1].choices[0].finish_reason == "tool_calls"
+    assert reply.choices[0].message.content == "forty-two"
+    assert "forty" in upstream.bodies[2]["messages"][-1]["content"]
+    assert "Crop" in upstream.bodies[2]["messages"][0]["content"]
 
 
 def test_tools_may_be_chosen_among_those_that_are_offered(chat: Chat) -> None:
@@ -183,14 +221,18 @@ def test_tools_may_be_chosen_among_those_that_are_offered(chat: Chat) -> None:
     ("changes", "field"),
     [
         ({"n": 2}, "n"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "crop"}}]}, "tools[0].function.name"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "function", "content": "x", "name": "f"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": "x", "name": "bob"}]}, "messages[0].name"),
+        ({"extra_body": {"tempreature": 1}}, "tempreature"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0].content[0]"),
         ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
         ({"temperature": 9}, "temperature"),
+        ({"top_p": 0}, "top_p"),
         ({"extra_body": {"thinkimg": {"tracing": True}}}, "thinkimg.tracing"),
     ],
 )
@@ -223,6 +265,15 @@ def test_pictures_that_are_refused(chat: Chat, url: str, status: int) -> None:
         client.chat.completions.create(model="thinker", messages=question(url))
     assert caught.value.status_code == status
     assert len(upstream.bodies) == before
+
+
+def test_a_field_of_the_callers_that_the_endpoint_refuses_is_the_callers_fault(chat: Chat) -> None:
+    _, client, _ = chat
+    with answers(chat, refusal(400, "secret words", param="reasoning_effort", code="unsupported_value")):
+        with pytest.raises(openai.BadRequestError, match="reasoning_effort: the model's endpoint refuses it") as caught:
+            client.chat.completions.create(model="thinker", messages=question(), reasoning_effort="low")
+        assert caught.value.param == "reasoning_effort"
+        assert "secret" not in str(caught.value)
 
 
 def test_a_failing_model_is_the_infrastructures_fault_and_its_words_stay_inside(chat: Chat) -> None:

@@ -2,6 +2,9 @@
 
 import asyncio
 import base64
+import json
+import random
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +19,9 @@ from mcp.client.streamable_http import streamable_http_client
 from PIL import Image as Pillow
 
 from tests.support.gateway.gateways import Gateway
+from thinkimg.gateway.mcp_results import content_of
 from thinkimg.image import Image
+from thinkimg.tools.tool import ToolResult
 
 Keyed = tuple[Gateway, str]
 pytestmark = pytest.mark.anyio
@@ -64,8 +69,8 @@ async def test_pictures_go_in_and_out_and_go_on_by_handle(keyed: Keyed) -> None:
         assert not cropped.is_error
         (image,) = images(cropped)
         assert (image.width, image.height) == (30, 40)
-        (handle,) = cropped.structured_content["images"]
-        assert handle in texts(cropped)
+        assert cropped.structured_content is None
+        (handle,) = re.findall(r"Picture: (img_\w+)", texts(cropped))
         drawn = await session.call_tool("DrawVerticalLineByX", {"image": handle, "x": 50})
         assert images(drawn)[0].pixels().getpixel((15, 20)) == (230, 25, 75)
         bare = await session.call_tool("Size", {"image": base64.b64encode(picture().data).decode()})
@@ -129,6 +134,46 @@ async def test_a_session_belongs_to_the_key_that_opened_it(keyed: Keyed) -> None
     assert httpx.post(f"{gateway.url}/mcp", json=listing, headers={**headers, **session}).status_code == 200
     theirs = {**headers, **session, "authorization": f"Bearer {other}"}
     assert httpx.post(f"{gateway.url}/mcp", json=listing, headers=theirs).status_code == 404
+
+
+async def test_results_are_small_and_what_is_large_is_linked(keyed: Keyed) -> None:
+    noise = Image.from_pixels(Pillow.frombytes("RGB", (900, 900), random.Random(1).randbytes(3 * 900 * 900)))
+    url = f"data:image/png;base64,{base64.b64encode(noise.data).decode()}"
+    async with session_of(keyed) as session:
+        drawn = await session.call_tool("DrawVerticalLineByX", {"image": url, "x": 50})
+        (shown,) = images(drawn)
+        (link,) = [block for block in drawn.content if isinstance(block, types.ResourceLink)]
+        assert len(shown.data) < 700_000 < link.size
+        (whole,) = (await session.read_resource(link.uri)).contents
+        assert isinstance(whole, types.BlobResourceContents)
+        assert Image.from_bytes(base64.b64decode(whole.blob)).pixels().size == (900, 900)
+        assert {template.name for template in (await session.list_resource_templates()).resource_templates} == {
+            *("picture", "numbers"),
+        }
+        with pytest.raises(MCPError, match="it never was"):
+            await session.read_resource("thinkimg://pictures/img_0123456789abcdef")
+
+
+def test_several_large_pictures_share_the_room_of_one() -> None:
+    noise = [Pillow.frombytes("RGB", (600, 600), random.Random(n).randbytes(3 * 600 * 600)) for n in range(3)]
+    content, _ = content_of(ToolResult("Three.", images=tuple(map(Image.from_pixels, noise))), run_lengths=False)
+    shown = [len(block.data) for block in content if isinstance(block, types.ImageContent)]
+    assert len(shown) == 3
+    assert sum(shown) < 1_000_000
+
+
+def test_run_lengths_come_when_asked_for_and_many_numbers_are_a_link() -> None:
+    mask = {"size": [400, 600], "counts": list(range(3000))}
+    result = ToolResult("Segmented.", {"masks": [mask], "area": 12.5})
+    ((said, numbers), held) = content_of(result, run_lengths=False)
+    assert (said.text, json.loads(numbers.text)) == ("Segmented.", {"masks": [{"size": [400, 600]}], "area": 12.5})  # type: ignore[union-attr]
+    assert held is None
+    ((_, whole), held) = content_of(result, run_lengths=True)
+    assert json.loads(whole.text) == result.data  # type: ignore[union-attr]
+    words = ToolResult("Many.", {"words": [f"word {n}" for n in range(1000)]})
+    ((_, link), held) = content_of(words, run_lengths=False)
+    assert held is not None
+    assert (link.uri, json.loads(held.text)) == (held.uri, words.data)  # type: ignore[union-attr]
 
 
 def test_there_is_no_stream_from_the_server(keyed: Keyed) -> None:

@@ -1,5 +1,9 @@
 """One completion: a conversation, the loop that answers it, and the documents that tell of it."""
 
+import asyncio
+import json
+import logging
+import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +13,15 @@ from thinkimg.errors import InfrastructureError
 from thinkimg.gateway.core import Core
 from thinkimg.gateway.keys import Caller
 from thinkimg.gateway.openai.conversation import Conversation
+from thinkimg.gateway.openai.functions import Functions, HandedBack
 from thinkimg.gateway.openai.models import ServedModel
 from thinkimg.gateway.openai.request import ChatRequest
+from thinkimg.gateway.refusals import refused_by_model
 from thinkimg.message import ImageBlock, ToolResultBlock
 from thinkimg.models.api import data_uri
 from thinkimg.trajectory import Trajectory, Turn
+
+log = logging.getLogger(__name__)
 
 
 class Completion:
@@ -21,36 +29,73 @@ class Completion:
 
     Args:
         agent: its model is a `thinkimg.models.backends.Metered` one.
+        functions: the caller's tools among the agent's.
     """
 
-    def __init__(self, asked: ChatRequest, served: ServedModel, agent: Agent) -> None:
+    def __init__(self, asked: ChatRequest, served: ServedModel, agent: Agent, functions: Functions) -> None:
         self.asked = asked
         self.served = served
         self.trajectory = Trajectory(question="")
         self._agent = agent
+        self._functions = functions
         self._created = int(time.time())
-        self._told = 0
+        self._told = self._given = 0
 
     async def read(self, core: Core, caller: Caller) -> None:
         """Make the conversation of the request's messages. Raises `Refusal` 400 naming the message."""
         reader = Conversation(core, caller, self.served.format)
         self.trajectory = await reader.read(self.asked.messages, self._agent.system)
-        self._told = len(self.trajectory.turns)
+        self._told = self._given = len(self.trajectory.turns)
 
     async def run(self) -> None:
-        """Raises `InfrastructureError`, `UserError`, `Refusal`."""
+        """Raises `InfrastructureError`, `UserError`, `Refusal`; `TimeoutError`: it takes longer than callers wait."""
         temperature = 1.0 if self.asked.temperature is None else self.asked.temperature
-        await self._agent.resume(self.trajectory, self.asked.seed or 0, temperature)
-        if self.trajectory.status == "infrastructure":
-            raise InfrastructureError(self.trajectory.meta["error"])
+        seed = secrets.randbelow(2**63) if self.asked.seed is None else self.asked.seed
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._agent.limits.seconds):
+                await self._agent.resume(self.trajectory, seed, temperature)
+        except HandedBack:
+            self.trajectory.seconds = time.monotonic() - began
+        self._raise_what_ended_it()
+
+    def _raise_what_ended_it(self) -> None:
+        meta, status = self.trajectory.meta, self.trajectory.status
+        if status == "infrastructure":
+            error = InfrastructureError(meta["error"])
+            error.retry_after = meta.get("retry_after", 0.0)
+            raise error
+        if status == "refused":
+            log.info("model %r refuses a conversation: %s", self.served.name, meta["error"])
+            raise refused_by_model(meta["refusal"])
+        if status == "tokens" and len(self.trajectory.turns) == self._given:  # it has not spoken: nothing was cut off
+            raise refused_by_model("context")
 
     @property
     def answer(self) -> str:
-        return self.trajectory.answer or ""
+        """Up to the first of the texts `stop`."""
+        answer = self.trajectory.answer or ""
+        ends = [at for text in self.asked.stop or () if (at := answer.find(text)) >= 0]
+        return answer[: min(ends, default=len(answer))]
+
+    @property
+    def handed(self) -> list[dict[str, Any]]:
+        """The calls of the caller's tools that the model ended with, as OpenAI's API has them."""
+        calls = self._functions.handed(self.trajectory.turns[-1].message.tool_calls)
+        return [
+            {
+                "id": f"call_{self.trajectory.id}_{number}",
+                "type": "function",
+                "function": {"name": name, "arguments": json.dumps(arguments)},
+            }
+            for number, (name, arguments) in enumerate(calls)
+        ]
 
     @property
     def finish(self) -> str:
-        """`length` for every limit: of rounds, tokens or time."""
+        """`length` for every limit, of rounds or of tokens."""
+        if self.handed:
+            return "tool_calls"
         return "stop" if self.trajectory.status == "answered" else "length"
 
     @property
@@ -60,10 +105,17 @@ class Completion:
         prompt, completion = used.get("prompt_tokens", 0), used.get("completion_tokens", 0)
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
+    @property
+    def told_usage(self) -> dict[str, int] | None:
+        """None where the model's endpoint counts nothing: a zero would be a lie."""
+        return self.usage if self.usage["completion_tokens"] else None
+
     def document(self) -> dict[str, Any]:
-        message = {"role": "assistant", "content": self.answer, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": self.answer, "refusal": None}
+        if handed := self.handed:
+            message |= {"content": None, "tool_calls": handed}
         choice = {"index": 0, "message": message, "finish_reason": self.finish, "logprobs": None}
-        document = {**self._head("chat.completion"), "choices": [choice], "usage": self.usage}
+        document = {**self._head("chat.completion"), "choices": [choice], "usage": self.told_usage}
         if self.asked.thinkimg.trace:
             document["thinkimg"] = self.extension()
         return document

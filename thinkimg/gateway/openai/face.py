@@ -13,14 +13,16 @@ from starlette.routing import Route
 from thinkimg import wire
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.tools import OfferedTools, Outcome
+from thinkimg.errors import UserError
 from thinkimg.gateway.core import CallerGone, Core, spend, while_connected
 from thinkimg.gateway.keys import Caller
 from thinkimg.gateway.openai.completion import Completion
-from thinkimg.gateway.openai.models import ServedModel
+from thinkimg.gateway.openai.functions import Functions, WithFunctions
+from thinkimg.gateway.openai.models import Asked, ServedModel
 from thinkimg.gateway.openai.request import ChatRequest, read_request
-from thinkimg.gateway.refusals import log_cause, openai_error, problem_of, refuse
+from thinkimg.gateway.refusals import log_cause, openai_error, problem_of, problem_response, refuse
 from thinkimg.image import Image
-from thinkimg.models.backends import Metered
+from thinkimg.models.generator import Filters
 from thinkimg.tools.tool import ToolSchema, normalise_name
 
 _POLL_SECONDS = 0.1
@@ -59,8 +61,10 @@ class ChatFace:
         asked = read_request(await request.body())
         served = self._find(asked.model)
         caller: Caller = request.state.caller
-        tools = OfferedTools(_PaidCalls(self._core, caller), self._offered(served, asked.thinkimg.tools))
-        completion = Completion(asked, served, self._agent(asked, served, tools))
+        offered = self._offered(served, asked.thinkimg.tools)
+        functions = Functions(asked.tools or [], asked.tool_choice, asked.parallel_tool_calls, offered)
+        tools = WithFunctions(OfferedTools(_PaidCalls(self._core, caller), offered), functions)
+        completion = Completion(asked, served, self._agent(asked, served, tools, functions), functions)
         await completion.read(self._core, caller)
         spend(caller)
         if asked.stream:
@@ -71,8 +75,7 @@ class ChatFace:
         except CallerGone:
             return Response(status_code=499)
         except Exception as error:
-            problem = _problem(error, completion)
-            return _json({"error": openai_error(problem)}, problem.status)
+            return problem_response(_problem(error, completion), "chat")
         finally:
             self._count(completion)
 
@@ -90,13 +93,14 @@ class ChatFace:
             raise refuse(400, "unknown_tool", detail, param="thinkimg.tools")
         return {name: schema for name, schema in offered.items() if normalise_name(name) in wanted}
 
-    def _agent(self, asked: ChatRequest, served: ServedModel, tools: OfferedTools) -> Agent:
+    def _agent(self, asked: ChatRequest, served: ServedModel, tools: WithFunctions, functions: Functions) -> Agent:
         most = self._core.config.limits
-        wanted = asked.max_completion_tokens or asked.max_tokens or served.tokens_per_turn or most.tokens_per_turn
         rounds = min(most.rounds, served.rounds or most.rounds)
-        tokens = min(most.tokens_per_turn, wanted)
+        tokens = min(most.tokens_per_turn, served.tokens_per_turn or most.tokens_per_turn)
         limits = Limits(rounds=rounds, tokens_per_turn=tokens, seconds=most.chat_seconds)
-        return Agent(Metered(served.model), tools, limits, served.format, served.prompt)
+        filters = Filters.of(vars(asked), "request")
+        model = Asked.of(asked, served)
+        return Agent(model, tools, limits, served.format, served.prompt, served.words, filters, functions.check)
 
     async def _stream(self, completion: Completion) -> AsyncIterator[str]:
         """Server-sent events: the trace as it grows, if asked for, then the answer. A comment now and then keeps
@@ -145,17 +149,22 @@ def _last_events(completion: Completion, work: "asyncio.Future[None]") -> list[s
         if not isinstance(error, Exception):
             raise error
         return [_event({"error": openai_error(_problem(error, completion))})]
+    handed = [{"index": number, **call} for number, call in enumerate(completion.handed)]
     last = completion.chunk({}, finish=completion.finish)
     if completion.asked.thinkimg.trace:
         last["thinkimg"] = completion.extension(trace=False)
-    events = [_event(completion.chunk({"content": completion.answer})), _event(last)]
+    said = {"tool_calls": handed} if handed else {"content": completion.answer}
+    events = [_event(completion.chunk(said)), _event(last)]
     if completion.asked.stream_options and completion.asked.stream_options.include_usage:
-        events.append(_event({**completion.chunk({}), "choices": [], "usage": completion.usage}))
+        events.append(_event({**completion.chunk({}), "choices": [], "usage": completion.told_usage}))
     return [*events, "data: [DONE]\n\n"]
 
 
 def _problem(error: Exception, completion: Completion) -> wire.Problem:
     log_cause(f"model {completion.served.name!r}", error)
+    name = (getattr(error, "field", None) or "").removeprefix("extra.")
+    if isinstance(error, UserError) and name in completion.asked.model_fields_set:  # the endpoint's refusal names it
+        return refuse(400, "unsupported", f"{name}: the model's endpoint refuses it", param=name).problem
     return problem_of(error)
 
 

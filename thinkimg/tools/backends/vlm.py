@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx
 
-from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image
+from thinkimg.refusals import Complaint
 from thinkimg.tools.backends.options import EndpointOptions
 
 
@@ -42,7 +43,8 @@ class VisionLanguageModel:
 
         Raises:
             ImageDecodeError: the picture is broken.
-            InfrastructureError: no answer, or a refusal: nothing that the caller wrote can be at fault.
+            ModelError: the endpoint does not take this picture, or this question about it.
+            InfrastructureError: no answer, or another refusal: nothing that the caller wrote can be at fault.
         """
         upright = base64.b64encode(Image.from_pixels(image.pixels()).data).decode()
         content = [
@@ -57,7 +59,10 @@ class VisionLanguageModel:
         }
         response = self._request("POST", "/chat/completions", json=body)
         if response.status_code != 200:
-            raise InfrastructureError(f"{self._url} answers {response.status_code}: {_complaint(response)}")
+            complaint = Complaint.of(response)
+            if complaint.kind in ("question", "context"):
+                raise ModelError("the model behind this tool does not take this picture or this text", kind="refused")
+            raise InfrastructureError(f"{self._url} answers {complaint.status}: {complaint.said}")
         try:
             text = response.json()["choices"][0]["message"]["content"] or ""
             return text if isinstance(text, str) else "".join(part.get("text", "") for part in text)
@@ -69,7 +74,7 @@ class VisionLanguageModel:
         response = self._request("GET", "/models")
         if response.status_code in (401, 403):
             variable = self._options.api_key_variable
-            raise UserError(f"{self._url} refuses the key: {_complaint(response)}. Set {variable}", variable)
+            raise UserError(f"{self._url} refuses the key: {Complaint.of(response).said}. Set {variable}", variable)
         try:
             names = [str(entry["id"]) for entry in response.json()["data"]] if response.status_code == 200 else []
         except (ValueError, LookupError, TypeError):
@@ -102,12 +107,3 @@ def _address(endpoint: str) -> str:
             "options.endpoint",
         )
     return endpoint.rstrip("/").removesuffix("/chat/completions")
-
-
-def _complaint(response: httpx.Response) -> str:
-    try:
-        found = response.json()["error"]
-        said = found["message"] if isinstance(found, dict) else found
-    except (ValueError, LookupError, TypeError):
-        said = response.text or response.reason_phrase
-    return str(said)[:300].strip().rstrip(".")
