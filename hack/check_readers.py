@@ -25,10 +25,13 @@ REMEDIES = {
 }
 
 ALLOWED: dict[str, dict[str, str]] = {
-    "decoder": {"thinkimg/image.py": "it is the decoder"},
+    "decoder": {
+        "thinkimg/image.py": "it is the decoder",
+        "thinkimg/evaluation/lmms/worker/questions.py": "pictures as lmms-eval has loaded them; knows no ThinkIMG",
+    },
     "data set": {"thinkimg/data/rows.py": "it is the reader of rows"},
     "splitlines": {
-        "thinkimg/jobs/runner/run.py": "the tail of a log, to be shown",
+        "thinkimg/jobs/runner/processes.py": "the tail of a log, to be shown",
         "thinkimg/serving/supervisor.py": "the tail of a log, to be shown",
         "thinkimg/tools/backends/neural/weights.py": "the first line of an exception",
         "thinkimg/tools/tool.py": "a docstring",
@@ -38,6 +41,9 @@ ALLOWED: dict[str, dict[str, str]] = {
         "thinkimg/jsonl.py": "it is the reader and writer of JSON lines",
         "thinkimg/api/pod_contract.py": "a pod's termination message of one line; thinkimg.api stands alone",
         "thinkimg/training/checkpoints.py": "a document, not a file of lines",
+        "thinkimg/evaluation/lmms/process.py": "lines of a pipe",
+        "thinkimg/evaluation/lmms/worker/__main__.py": "lines of a pipe; runs in an environment without ThinkIMG",
+        "thinkimg/evaluation/lmms/worker/judges.py": "runs in an environment without ThinkIMG",
         "operator/thinkimg_operator/reading.py": "lines of a watch's stream, from the API server; knows no runtime",
     },
     "YAML": {
@@ -45,6 +51,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "KEY=VALUE": {
         "thinkimg/pairs.py": "it is the reader of KEY=VALUE",
+        "thinkimg/evaluation/metrics.py": "the result behind the last `=` of an answer's sum",
         "thinkimg/openthinkimg/train_flags.py": "`--flag=value` of a command line of the original, not KEY=VALUE",
         "thinkimg/tools/markup.py": "attributes of a model's markup",
         "operator/thinkimg_operator/settings.py": "labels of Kubernetes, which are texts; it knows thinkimg.api only",

@@ -96,7 +96,7 @@ def _name(annotation: Any) -> str:
         return "two numbers"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"`{annotation.__name__}`"
-    return {bool: "true or false", int: "whole number", float: "number", str: "text"}[annotation]
+    return {bool: "true or false", int: "whole number", float: "number", str: "text", Any: "any value"}[annotation]
 
 
 def _parts_of(model: type[BaseModel]) -> Iterator[type[BaseModel]]:

@@ -32,7 +32,7 @@ Columns:
 
 Depending on its value, a local run also refuses `spec.tool: Custom` (a container), `pvc://` addresses (volumes of a
 cluster), VisionTools that the file does not declare, and relative paths that do not exist below the manifest's folder;
-it ignores `nodes` and `procsPerNode` of Synthesize and Evaluate stages, and sources of `env` other than secrets.
+it ignores `nodes` and `procsPerNode` of Synthesize stages, and sources of `env` other than secrets.
 Documents of other API groups are passed over.
 
 Secrets of a local run are files below `--secrets-dir DIR`: a `secretRef` and `env[].valueFrom.secretKeyRef` are read
