@@ -6,8 +6,8 @@ DEMO := manifests/toolrljob-cpu.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo table check check-format check-lint check-types check-readers check-layers check-crds check-viewer \
-	viewer crds chart-docs cluster-binaries test test-fast coverage vllm-setup vllm-test chromium bench bench-dispatch \
-	bench-rollout bench-operator soak ablations gpu-check images images-test e2e e2e-full clean
+	viewer crds chart-docs cluster-binaries test test-fast coverage vllm-setup vllm-test lmms-setup interop \
+	chromium bench bench-dispatch bench-rollout bench-operator soak ablations gpu-check rehearsal images images-test e2e e2e-full clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,12 @@ vllm-setup: ## Create .venv-vllm: vLLM for this machine (0.5 GB beside what .ven
 vllm-test: setup ## Tests of rollouts on a real vLLM engine, which `make test` skips
 	"$$(bash hack/vllm.sh)" -m pytest tests/engine
 
+lmms-setup: ## Make ~/.cache/thinkimg/lmms-eval, which `thinkimg eval lmms:NAME` runs (some gigabytes)
+	@bash hack/lmms.sh
+
+interop: setup ## lmms-eval, an MCP host and the openai client, unmodified, against gateway and `eval lmms:`; three equal scores
+	@bash hack/interop.sh
+
 chromium:
 	@bash hack/chromium.sh
 
@@ -107,10 +113,16 @@ soak: setup ## 10,000 hostile requests to a server and a gateway each; 100,000 e
 ablations: setup ## What refilled groups, and telling failures apart, are worth to RL: two seeds (45 minutes, goes on where it was)
 	$(BIN)/python hack/ablations.py
 
-gpu-check: ## What only a GPU can show, in 8 minutes: JSON on standard output (exit 2 where there is no GPU)
+# Where it is known that what is installed must do: make gpu-check GPU_PYTHON=python3 (docs/gpu/README.md).
+GPU_PYTHON = $$(bash hack/vllm.sh)
+gpu-check: ## What only a GPU can show, in 9 minutes: JSON on standard output (exit 2: no GPU; 3: a part was left out)
 	@nvidia-smi --list-gpus >/dev/null 2>&1 \
 		|| { echo "gpu-check: nvidia-smi finds no GPU here, so nothing was checked" >&2; exit 2; }
-	@"$$(bash hack/vllm.sh)" -m tests.gpu.gpu_check
+	@PYTHONPATH="hack:$$PYTHONPATH" "$(GPU_PYTHON)" -m tests.gpu.gpu_check $(ARGS)
+
+FAMILY = qwen2-vl
+rehearsal: setup ## A whole experiment at full size with random weights: FAMILY=qwen2-vl or qwen3-vl (an hour, 16 GiB, 35 GB of disk)
+	@PYTHONPATH=hack $(BIN)/python -m rehearsal --family $(FAMILY)
 
 images: ## Build the images runtime, tool, operator and trainer (docker; hack/docker/up.sh brings one)
 	hack/docker/build.sh runtime tool operator trainer

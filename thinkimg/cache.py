@@ -97,9 +97,7 @@ class BoundedCache(Generic[K, V]):
             self._entries[key] = _Entry(value, size, owner)
             self.bytes += size
             self._by_owner[owner] = self._by_owner.get(owner, 0) + size
-            while self._too_many():
-                self._remove(next(iter(self._entries)))
-                self.evictions += 1
+            self._make_room()
             return True
 
     def get_or_make(self, key: K, make: Callable[[], V], size_of: Callable[[V], int], owner: Hashable = None) -> V:
@@ -148,6 +146,12 @@ class BoundedCache(Generic[K, V]):
         with self._lock:
             self.max_bytes = max(self.max_bytes, max_bytes)
 
+    def bound(self, max_bytes: int) -> None:
+        """Set the bound; what is too much by a lower one goes at once."""
+        with self._lock:
+            self.max_bytes = max_bytes
+            self._make_room()
+
     def bytes_of(self, owner: Hashable) -> int:
         """What an owner's entries take."""
         return self._by_owner.get(owner, 0)
@@ -183,6 +187,11 @@ class BoundedCache(Generic[K, V]):
             self._by_owner[entry.owner] = left
         else:
             del self._by_owner[entry.owner]
+
+    def _make_room(self) -> None:
+        while self._too_many():
+            self._remove(next(iter(self._entries)))
+            self.evictions += 1
 
     def _too_many(self) -> bool:
         return self.bytes > self.max_bytes or (self.max_entries is not None and len(self._entries) > self.max_entries)

@@ -9,6 +9,7 @@
 Any other exception is a bug and is not caught.
 """
 
+import errno
 from typing import Literal
 
 Family = Literal["model", "infrastructure", "user"]
@@ -37,9 +38,14 @@ class ModelError(ThinkImgError):
 
 
 class InfrastructureError(ThinkImgError):
-    """Nobody's argument is wrong: time-out, 5xx, connection refused, process gone, out of memory."""
+    """Nobody's argument is wrong: time-out, 5xx, connection refused, process gone, out of memory.
+
+    Attributes:
+        retry_after: seconds that the server asks to be left alone; 0 where it does not say.
+    """
 
     family: Family = "infrastructure"
+    retry_after: float = 0.0
 
 
 class UserError(ThinkImgError):
@@ -55,6 +61,30 @@ class UserError(ThinkImgError):
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(f"{field}: {message}" if field else message)
         self.field = field
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_SAID = (
+    "No space left on device", "Disk quota exceeded", "File too large",
+    "PytorchStreamWriter failed writing", "unexpected pos", "iostream error",
+)  # fmt: skip
+"""How safetensors (the system's words) and torch (its own, without the reason) say that a file could not be written."""
+
+
+def full_disk(error: BaseException) -> InfrastructureError | None:
+    """One sentence for a disk that is full, however a library reports it; None for any other error."""
+    found: BaseException | None = error
+    while found is not None:
+        if getattr(found, "errno", None) in _FULL or (
+            not isinstance(found, ThinkImgError) and any(said in str(found) for said in _FULL_SAID)
+        ):
+            what = getattr(found, "filename", None) or "a file"
+            reason = str(found).partition("\n")[0]
+            return InfrastructureError(
+                f"the disk is full: {what} could not be written ({reason}); make room and run the same command again"
+            )
+        found = found.__cause__ or found.__context__
+    return None
 
 
 def describe(error: Exception) -> str:

@@ -15,6 +15,20 @@ def interval(bounds: Sequence[float] | None) -> str:
     return UNKNOWN if bounds is None else f"{100 * bounds[0]:.1f} – {100 * bounds[1]:.1f}"
 
 
+def accuracy(share: float | None, bounds: Sequence[float] | None, refused: int = 0, full: int = 0) -> str:
+    """`12.5 %`; where answers were lost what it is at least and at most: `incomplete, 10.0 – 15.2 %`. What counts as
+    wrong without having been answered is said: `12.5 %, 3 refused, 1 context full`."""
+    said = percent(share) if bounds is None else f"incomplete, {interval(bounds)} %"
+    return said + (f", {refused:,} refused" if refused else "") + (f", {full:,} context full" if full else "")
+
+
+def points(difference: float, ci95: Sequence[float], p: float) -> str:
+    """Of two shares: `+7.1 (+3.0 to +11.2, p = 0.004)`."""
+    low, high = ci95
+    sure = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}, {sure})"
+
+
 def rate(value: float | None) -> str:
     """Of something per answer: two decimals."""
     return UNKNOWN if value is None else f"{value:.2f}"
@@ -41,3 +55,12 @@ def age(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f}s"
     return f"{seconds / 60:.0f}m" if seconds < 3600 else f"{seconds / 3600:.1f}h"
+
+
+def size(count: float) -> str:
+    """Of a file or a memory, from bytes: `1.5 GiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} GiB"

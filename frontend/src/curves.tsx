@@ -9,7 +9,7 @@ import { figure, spaced } from "./words";
 const TITLES: Record<string, [string, string]> = {
   reward: ["Reward", "mean per trajectory"], accuracy: ["Accuracy while training", "share of sampled answers that are right"],
   tool_calls: ["Tool calls", "per trajectory"], loss: ["Loss", ""], entropy: ["Entropy", "nats per token"], grad_norm: ["Gradient norm", ""],
-  masked: ["Left out of the loss", "trajectories per step"], resampled: ["Sampled again", "trajectories per step"], refilled: ["Refilled", "groups per step"],
+  masked: ["Left out of the loss", "trajectories per step"], resampled: ["Tried again", "trajectories per step"], lost: ["Lost to the infrastructure", "trajectories per step"], refilled: ["Refilled", "groups per step"],
   flat: ["Without a difference in reward", "groups per step"], token_accuracy: ["Token accuracy", "share of tokens foretold"],
   seconds: ["Time", "seconds per step"], seconds_rollout: ["Time of rollouts", "seconds per step"], forked: ["Forked", "groups per step"],
 };

@@ -46,7 +46,7 @@ SERVER_SAYS = {
     "the block of another type": "grpo belongs to stages of type GRPO, which need it; no other stage has it.",
     "no block": "sft belongs to stages of type SFT, which need it; no other stage has it.",
     "an unknown type": 'Unsupported value: "PPO": supported values: "Synthesize", "SFT", "GRPO", "Evaluate"',
-    "two lengths": "more than one of epochs, maxSteps and maxSeconds is given. Keep the one that is meant.",
+    "two lengths": "more than one of epochs, maxSteps, maxTokens and maxSeconds is given. Keep the one that is meant.",
     "a length from a later stage": "sft.maxSeconds.fromStage names no earlier stage.",
     "trajectories from a training stage": "sft.dataFrom names no earlier stage of type Synthesize.",
     "SFT with nothing to learn from": "an SFT stage has no trajectories to learn from",

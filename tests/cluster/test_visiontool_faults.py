@@ -38,11 +38,11 @@ def settled(namespace: Namespace, name: str) -> bool:
 def script(namespace: Namespace) -> None:
     """The life of one tool: it is made, scaled by load, then changed to be of fixed size and rolled out anew."""
     namespace.apply(tool("ocr", BEFORE))
-    wait_for("the tool has settled", lambda: settled(namespace, "ocr"), seconds=60)
+    wait_for("the tool has settled", lambda: settled(namespace, "ocr"), seconds=240)
     changed = namespace.get("visiontool", "ocr")
     assert changed is not None
     namespace.kubectl("replace", "-f", "-", stdin=json.dumps({**changed, "spec": AFTER}))
-    wait_for("it has settled again", lambda: settled(namespace, "ocr"), seconds=60)
+    wait_for("it has settled again", lambda: settled(namespace, "ocr"), seconds=240)
 
 
 def end_state(namespace: Namespace) -> Object:
@@ -177,14 +177,20 @@ def test_faults_and_kills_at_random_leave_no_trace(cluster: Cluster, namespace: 
             proxy.decide = lambda _: None
             namespace.apply({"apiVersion": "v1", "kind": "List", "items": [tool(name, AFTER) for name in names]})
             # The process may be ending itself just now: a watch that was answered with a 409 does that.
-            until = time.monotonic() + 120
+            until = time.monotonic() + 400
             while not (done := all(settled(namespace, name) for name in names)) and time.monotonic() < until:
                 time.sleep(0.1)
                 starts += start_again_if_it_ended(operator)
             assert done, f"no tool changes any more, and not all have settled:\n{operator.log.read_text()[-5000:]}"
+            states: list[Object] = []
+
+            def the_same() -> bool:
+                states.append(end_state(namespace))
+                return bool(_comparable(states[-1]) == undisturbed)
+
             with suppress(AssertionError):  # what the garbage collector takes away, the next resync makes again
-                wait_for("the same", lambda: _comparable(end_state(namespace)) == undisturbed, seconds=30, every=1)
-            disturbed = end_state(namespace)
+                wait_for("the same", the_same, seconds=200, every=1)
+            disturbed = states[-1]
         finally:
             operator.stop()
     print(f"the tools came to the same end; the operator was started {starts} times; seed {FAULT_SEED}")
@@ -200,7 +206,7 @@ def _undisturbed(cluster: Cluster, names: list[str]) -> Object:
     ):
         calm.apply({"apiVersion": "v1", "kind": "List", "items": [tool(name, AFTER) for name in names]})
         for name in names:
-            wait_for(f"{name} has settled", lambda name=name: settled(calm, name), seconds=60)
+            wait_for(f"{name} has settled", lambda name=name: settled(calm, name), seconds=240)
         return end_state(calm)
 
 

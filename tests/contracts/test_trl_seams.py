@@ -16,13 +16,14 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from thinkimg.models import tiny
 from thinkimg.training.grpo import ToolGRPOTrainer, restore_logits, suppress_logits
+from thinkimg.training.grpo.loss import PartwiseGRPOTrainer
 
 GENERATED = [
     "prompt_ids", "completion_ids", "tool_mask", "completions", "logprobs", "extra_fields", "images", "tool_images",
 ]  # fmt: skip
 BATCH = {
     "prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch",
-    "pixel_values", "image_grid_thw", "mm_token_type_ids", "num_images", "tool_mask",
+    "pixel_values", "image_grid_thw", "mm_token_type_ids", "num_images", "tool_mask", "real_rows",
 }  # fmt: skip
 
 
@@ -44,14 +45,19 @@ def test_the_methods_we_override_exist_with_these_parameters() -> None:
     assert parameters(GRPOTrainer._generate) == ["self", "prompts"]
     assert parameters(GRPOTrainer._generate_and_score_completions) == ["self", "inputs"]
     assert parameters(GRPOTrainer.compute_loss) == ["self", "model", "inputs", "return_outputs", "num_items_in_batch"]
+    assert parameters(GRPOTrainer.get_high_entropy_mask) == ["self", "entropies", "mask", "threshold"]
     theirs, ours = inspect.signature(GRPOTrainer.compute_loss), inspect.signature(ToolGRPOTrainer.compute_loss)
     assert list(theirs.parameters) == list(ours.parameters)
 
 
 def test_we_override_nothing_else_of_trl() -> None:
-    mine = {name for name, value in vars(ToolGRPOTrainer).items() if isinstance(value, FunctionType | property)}
+    ours = vars(ToolGRPOTrainer) | vars(PartwiseGRPOTrainer)
+    mine = {name for name, value in ours.items() if isinstance(value, FunctionType | property)}
     shared = {name for name in mine if hasattr(GRPOTrainer, name)}
-    assert shared == {"__init__", "_generate", "_generate_and_score_completions", "_get_train_sampler", "compute_loss"}
+    assert shared == {
+        "__init__", "_generate", "_generate_and_score_completions", "_get_train_sampler", "compute_loss",
+        "_get_per_token_logps_and_entropies", "get_high_entropy_mask",
+    }  # fmt: skip
 
 
 def test_generate_returns_eight_values_in_this_order() -> None:
@@ -89,8 +95,14 @@ def test_rows_without_a_reward_are_left_out_of_the_baseline() -> None:
     assert "torch.nan_to_num(advantages, nan=0.0)" in source
 
 
-def test_the_loss_is_a_sum_over_rows_with_a_fixed_divisor() -> None:
+def test_the_loss_divides_by_what_the_scales_expect() -> None:
     source = inspect.getsource(GRPOTrainer._compute_loss)
+    assert 'if self.loss_type in ["grpo", "sapo"]:' in source
+    assert "loss = ((per_token_loss * mask).sum(-1) / mask.sum(-1).clamp(min=1.0)).mean()" in source
+    assert "loss = (per_token_loss * mask).sum() / mask.sum().clamp(min=1.0)" in source
+    assert "loss = (per_token_loss * mask).sum() / (per_token_loss.size(0) * self.max_completion_length)" in source
+    assert "loss = (per_token_loss * mask).sum(-1).mean()" in source
+    assert "(entropies * effective_mask).sum() / effective_mask.sum().clamp(min=1.0) / accumulation_factor" in source
     assert 'self.loss_type in ["cispo", "dapo", "vespo"]' in source
     assert "loss = (per_token_loss * mask).sum() / normalizer" in source
     assert 'mask = completion_mask if "tool_mask" not in inputs else completion_mask * inputs["tool_mask"]' in source
@@ -168,9 +180,11 @@ def our_batch(folder: Path) -> dict[str, Any]:
     from thinkimg.api import GRPO
     from thinkimg.image import Image
     from thinkimg.message import ImageBlock, TextBlock, ToolResultBlock
+    from thinkimg.models.chat import TokenModel
     from thinkimg.models.families.qwen_vl import QwenVL
     from thinkimg.models.image_features import ImageFeatures
     from thinkimg.models.pretrained import LoadedModel
+    from thinkimg.models.transformers_generator import TransformersGenerator
     from thinkimg.training.episodes import Episodes
     from thinkimg.training.grpo import grpo_config
     from thinkimg.training.rewards import BoundReward
@@ -200,8 +214,9 @@ def our_batch(folder: Path) -> dict[str, Any]:
 
     spec = GRPO(max_steps=1, prompts_per_step=1, num_generations=2)
     features = ImageFeatures(processor.image_processor)
-    chat: Any = None  # nobody speaks
-    model = LoadedModel(tiny.build_model(tokenizer, 0), processor, family, features, chat)
+    weights = tiny.build_model(tokenizer, 0)
+    chat = TokenModel(family, TransformersGenerator(weights, family, features))
+    model = LoadedModel(weights, processor, family, features, chat)
     parity = BoundReward("parity", lambda trajectory: float(int(trajectory.answer or 0) % 97))
     episodes = Episodes(Agent(), [Task("t", "what is it", (image,))], [parity])
     trainer = ToolGRPOTrainer(model, episodes, spec, grpo_config(spec, Session(folder)))

@@ -44,10 +44,10 @@ def test_it_goes_on_where_it_was_and_keeps_what_was_done(tmp_path: Path) -> None
     assert results.seconds["first"] == json.loads(before)["seconds"]
 
 
-def test_another_manifest_is_refused_in_its_folder(tmp_path: Path) -> None:
+def test_another_job_is_refused_in_its_folder(tmp_path: Path) -> None:
     shutil.copytree(Path(__file__).parent / "earlier_run", tmp_path / "run")
     manifest = tmp_path / "job.yaml"
-    manifest.write_text((tmp_path / "run/manifest.yaml").read_text().replace("seed: 3", "seed: 4"))
+    manifest.write_text((tmp_path / "run/manifest.yaml").read_text().replace("two-syntheses", "others"))
     refused = thinkimg("run", manifest, "--run", tmp_path / "run")
     assert refused.returncode == 2
-    assert "this folder holds a run of another manifest, job or seed" in refused.stderr
+    assert "this folder holds a run of another job, two-syntheses" in refused.stderr

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -138,17 +139,19 @@ def test_a_second_process_is_refused_and_shards_are_not(
     assert "shards = 3" in output
 
 
-def test_a_finished_evaluation_asks_nothing_again_and_is_scored_anew(
-    endpoint: str, questions: Path, undisturbed: Path
-) -> None:
-    before = (undisturbed / "items.jsonl").read_bytes()
-    url = "http://127.0.0.1:9/v1"  # nobody is there, and nobody is asked
-    output = finished(begin(url, questions, undisturbed.parent, "--scorer", "relaxed", "--scorer", "exact"))
-    assert "relaxed: " in output
-    results = json.loads((undisturbed / "results.json").read_text())
+def test_a_finished_evaluation_asks_nothing_again_and_is_scored_anew(questions: Path, tmp_path: Path) -> None:
+    server, url = start()
+    finished(begin(url, questions, tmp_path, "--limit", "20"))
+    server.shutdown()
+    server.server_close()  # nobody is there, and nobody is asked
+    before = (tmp_path / "mine" / "items.jsonl").read_bytes()
+    output = finished(begin(url, questions, tmp_path, "--limit", "20", "--scorer", "relaxed", "--scorer", "exact"))
+    assert re.search(r"relaxed \(.*decides\): ", output)
+    assert "nothing is asked: all 20 answers are there" in output
+    results = json.loads((tmp_path / "mine" / "results.json").read_text())
     assert list(results["scores"]) == ["relaxed", "exact"]
-    finished(begin(url, questions, undisturbed.parent))
-    assert (undisturbed / "items.jsonl").read_bytes() == before
+    finished(begin(url, questions, tmp_path, "--limit", "20"))
+    assert (tmp_path / "mine" / "items.jsonl").read_bytes() == before
 
 
 def test_an_endpoint_that_is_down_ends_it(questions: Path, tmp_path: Path) -> None:

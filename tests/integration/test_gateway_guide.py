@@ -20,6 +20,7 @@ from tests.support.models.endpoint import completion, serve  # noqa: E402
 
 GUIDE = (ROOT / "docs" / "guides" / "gateway.md").read_text()
 CALL = '<tool_call>\n{"name": "Crop", "arguments": {"image": "img_1", "box": [0, 0, 50, 100]}}\n</tool_call>'
+OWN_CALL = '<tool_call>\n{"name": "units_in_stock", "arguments": {"product": "bolts"}}\n</tool_call>'
 
 
 def blocks(kind: str) -> list[str]:
@@ -58,7 +59,8 @@ class Guide:
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guide]:
     """Everything up, a key in the environment."""
-    with serve(completion(f"I look at the left half.\n{CALL}"), completion("The blue one.")) as model:
+    said = (f"I look at the left half.\n{CALL}", "The blue one.", OWN_CALL, "Forty bolts are left.")
+    with serve(*map(completion, said)) as model:
         guide = Guide(tmp_path_factory.mktemp("gateway-guide"), model.url)
         (tools,) = blocks(r"file: tools\.yaml")
         (guide.folder / "tools.yaml").write_text(guide.here(tools))
@@ -84,7 +86,8 @@ def guide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guide]:
 
 
 def test_the_guide_has_an_example_for_each_face() -> None:
-    for word, example in zip(("ToolClient", "openai", "ClientSession", "worker_generate"), PYTHON, strict=True):
+    words = ("ToolClient", "openai", "tool_calls", "ClientSession", "worker_generate")
+    for word, example in zip(words, PYTHON, strict=True):
         assert word in example
 
 
@@ -99,14 +102,20 @@ def test_an_openai_client_gets_the_answer_and_the_trace(guide: Guide) -> None:
     assert "Crop" in trace[0]
 
 
+def test_the_callers_own_tool_is_called_and_its_result_read(guide: Guide) -> None:
+    called, answer = guide.python(PYTHON[2]).splitlines()
+    assert called == "called: units_in_stock {'product': 'bolts'}"
+    assert answer == "answer: Forty bolts are left."
+
+
 def test_an_mcp_client_gets_pictures(guide: Guide) -> None:
-    tools, content = guide.python(PYTHON[2]).splitlines()
+    tools, content = guide.python(PYTHON[3]).splitlines()
     assert {"Crop", "DrawHorizontalLineByY"} <= set(re.findall(r"\w+", tools))
-    assert content == "['text', 'image']"
+    assert content == "['text', 'text', 'image']"
 
 
 def test_openthinkimgs_client(guide: Guide) -> None:
-    listed, called = guide.python(PYTHON[3]).splitlines()
+    listed, called = guide.python(PYTHON[4]).splitlines()
     assert "crop" in listed
     assert re.fullmatch(r"0 .+ \d+ bytes of JPEG", called)
 

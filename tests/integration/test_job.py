@@ -54,6 +54,11 @@ class Journey:
         done = sorted(self.run.path.glob("stages/*/done.json"))
         self.finished[event] = {path.parent.name: path.stat().st_mtime_ns for path in done}
 
+    def in_cold_start(self) -> bool:
+        """Whether the first stage has a process; processes are counted."""
+        self.processes |= stage_processes(self.run.path)
+        return self.processes["cold-start"] > 0
+
     def in_rl(self) -> bool:
         """Whether V-ToolRL has made a step; on the way there processes are counted."""
         self.processes |= stage_processes(self.run.path)
@@ -70,12 +75,12 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Journey:
     make_base(trip)
     started = Started(log, *arguments)
     try:
-        started.wait_until((trip.run.path / "stages" / "cold-start").exists)
-        second = thinkimg(*arguments)
+        started.wait_until(trip.in_cold_start)
+        second = Started(folder / "second", *arguments)
         started.wait_until(trip.in_rl)
         code = started.signal_group(signal.SIGINT)
         trip.note("Ctrl-C", code, log.read_text())
-        trip.codes["second"], trip.output["second"] = second.returncode, " ".join(second.stderr.split())
+        trip.codes["second"], trip.output["second"] = second.finish(), " ".join(second.log.read_text().split())
 
         shutil.rmtree(trip.run.stage("v-toolrl"))  # so that a step can only be one of the next attempt
         started = Started(log, *arguments)
@@ -154,13 +159,13 @@ def test_a_finished_run_says_so_and_does_nothing(journey: Journey) -> None:
     assert times == journey.finished["end"]
 
 
-def test_another_manifest_is_refused_in_the_same_folder(journey: Journey, tmp_path: Path) -> None:
+def test_another_job_is_refused_in_the_same_folder(journey: Journey, tmp_path: Path) -> None:
     documents = small_documents()
-    documents[-1]["spec"]["seed"] = 7
+    documents[-1]["metadata"]["name"] = "other"
     other = write_manifest(tmp_path / "other.yaml", documents)
     refused = thinkimg("run", other, "--run", journey.run.path)
     assert refused.returncode == 2
-    assert "this folder holds a run of another manifest, job or seed" in refused.stderr
+    assert "this folder holds a run of another job, demo" in refused.stderr
     assert (journey.run.path / "results.json").exists()
 
 
@@ -245,10 +250,12 @@ SPOILT: list[tuple[str, Change, str]] = [
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs the command in this process, which must end with 2 and start nothing; what it said."""
+    """Runs the command in this process, which must end with 2 and start nothing but its own checks; what it said."""
+    start = subprocess.Popen.__init__
 
-    def no_process(*_: object, **__: object) -> None:
-        raise AssertionError("a process was started")
+    def no_process(process: Any, command: Any, *options: Any, **named: Any) -> None:
+        assert "thinkimg.jobs.preflight" in command, "a process was started"
+        start(process, command, *options, **named)
 
     def run(*arguments: object) -> str:
         monkeypatch.setattr(subprocess.Popen, "__init__", no_process)
@@ -300,7 +307,7 @@ def test_a_bad_manifest_is_refused_before_anything_starts(
     (tmp_path / "run" / "mine.txt").write_text("still here")
     assert field in refused("run", manifest, "--run", tmp_path / "run")
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left - {"lock"} == {"mine.txt"}
+    assert left - {"lock", "stages.lock"} == {"mine.txt"}
 
 
 def test_a_missing_manifest_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:

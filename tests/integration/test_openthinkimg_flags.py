@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from generate_openthinkimg_flags import TARGET, page
 
 from tests.support.serving.sample_servers import spec
-from tests.support.training.scripted_agent import World, picture
+from tests.support.training.scripted_agent import WORDS, picture
 from thinkimg.api.v1alpha1 import parse_manifest
 from thinkimg.errors import UserError
+from thinkimg.models import tiny
 from thinkimg.openthinkimg.train_flags import FLAGS, prepare
 from thinkimg.serving import Supervisor
 
@@ -75,10 +77,22 @@ def tiny_data(folder: Path, count: int) -> Path:
     return folder / "rl.json"
 
 
+ANSWERS = [
+    f'{{"thought": "", "actions": [{{"name": "Terminate", "arguments": {{"ans": "{number}"}}}}]}}' for number in (6, 7)
+]
+
+
 def tiny_model(folder: Path) -> Path:
-    world = World()
-    world.model.save_pretrained(folder / "model")
-    world.processor.save_pretrained(folder / "model")
+    """A model that guesses: each of its tokens is a right answer, a wrong one or the end of the turn. The answers of an
+    untrained one would all be wrong, and a training in which nothing is learned is refused."""
+    tokenizer = tiny.build_tokenizer(WORDS, ANSWERS)
+    model = tiny.build_model(tokenizer, 0)
+    with torch.no_grad():
+        hidden = model.model(**tokenizer("what is the value of bar 7", return_tensors="pt")).last_hidden_state[0]
+        likely = hidden.mean(0) / hidden.mean(0).norm()
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids([*ANSWERS, tokenizer.eos_token])] = 10 * likely
+    model.save_pretrained(folder / "model")
+    tiny.build_processor(tokenizer).save_pretrained(folder / "model")
     return folder / "model"
 
 
@@ -92,7 +106,7 @@ def test_the_readmes_command_runs(tmp_path: Path) -> None:
             data_path=str(data), DS_CONFIG=str(CONFIGS / "deepspeed-zero1.json"), RUN_NAME="Chart-Tool_RL",
             controller=tools.endpoints[0],
         )  # fmt: skip
-        # The untrained model ends no turn: 24 rollouts of six turns of 2,048 tokens would take an hour here.
+        # A guess is a few tokens long, and the longest of all would take an hour here.
         words = ["32" if word == "2048" else word for word in words]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "WANDB_MODE": "offline"}
         environment |= {"WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
@@ -102,6 +116,8 @@ def test_the_readmes_command_runs(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (stage / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1]
     assert lines[0]["masked"] == 0, "all rollouts are trained on"
+    assert 0 < lines[0]["reward"] < 1
+    assert lines[0]["grad_norm"] > 0
     assert (stage / "model" / "model.safetensors").exists()
     assert "--max_prompt_length has no effect" in done.stderr
     assert list(tmp_path.glob("**/wandb/offline-run-*")), "the curves went where --report_to says"

@@ -3,6 +3,7 @@
 Heavy imports (torch, servers) happen inside the commands that need them: help and completion must not wait for them.
 """
 
+import contextlib
 import signal
 import sys
 from typing import Annotated, Any, NoReturn
@@ -14,7 +15,7 @@ from thinkimg import __version__
 from thinkimg.cli import cluster, evaluate, gateway, models, replay, run, synthesize, tools, view
 from thinkimg.cli.command import Command
 from thinkimg.cli.screen import notes
-from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.errors import InfrastructureError, UserError, full_disk
 
 COMMANDS: tuple[Command, ...] = (
     *run.COMMANDS,
@@ -85,8 +86,10 @@ def main() -> NoReturn:
 
 
 def _complain(family: str, error: BaseException) -> None:
-    """Never wrapped: who looks for a field's path in a log finds it whole."""
-    notes.print(f"[red]{family}[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    """Never wrapped: who looks for a field's path in a log finds it whole. Where even this cannot be written, the exit
+    code says it."""
+    with contextlib.suppress(OSError):
+        notes.print(f"[red]{family}[/] {escape(str(error))}", highlight=False, soft_wrap=True)
 
 
 def _exit_code_of(error: BaseException) -> int:
@@ -101,6 +104,9 @@ def _exit_code_of(error: BaseException) -> int:
         return ExitCode.USER
     if isinstance(error, InfrastructureError):
         _complain("infrastructure", error)
+        return ExitCode.INFRASTRUCTURE
+    if full := full_disk(error):
+        _complain("infrastructure", full)
         return ExitCode.INFRASTRUCTURE
     if isinstance(error, typer.Abort):
         return ExitCode.BUG

@@ -74,5 +74,10 @@ def results_table(results: Sequence[Result]) -> RenderableType:
         table.add_column(title, justify="left" if title == "Model" else "right")
     for row in results:
         bounds = [float(figure) for figure in row.ci95]
-        table.add_row(row.model, percent(float(row.accuracy)), interval(bounds or None), row.tool_calls_per_answer)
+        table.add_row(
+            row.model,
+            percent(float(row.accuracy)) if row.accuracy else "incomplete",
+            interval(bounds or None),
+            row.tool_calls_per_answer,
+        )
     return table

@@ -21,10 +21,11 @@ def tasks(incomplete: str) -> list[str]:
 
 
 def scorers(incomplete: str) -> list[str]:
-    """Names of the rules, and of the judge."""
+    """Names of the rules, of the judge, and of a benchmark's two."""
     from thinkimg.evaluation.scorers import JUDGE, RULES
+    from thinkimg.results import ROLES
 
-    return _beginning(incomplete, [*RULES, JUDGE])
+    return _beginning(incomplete, [*ROLES, *RULES, JUDGE])
 
 
 def formats(incomplete: str) -> list[str]:

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,11 +29,27 @@ from thinkimg.cli.screen import print_json, stdout_kept
 from thinkimg.errors import UserError
 
 
+def _list(wanted: bool) -> None:
+    if not wanted:
+        return
+    from thinkimg.evaluation.tasks.listing import cached_rows, lines, lmms_evals, ours
+
+    rows = cached_rows()
+    found = list(ours(rows))
+    try:
+        found += lmms_evals(rows)
+    except UserError as error:
+        print(f"without lmms-eval's tasks: {error}", file=sys.stderr)
+    print("\n".join(lines(found)))
+    raise typer.Exit
+
+
 def evaluate(
     tasks: Annotated[
         list[str],
         typer.Argument(
-            help="Benchmarks (chartqa, charxiv, vstar …) or files of your own.", autocompletion=completion.tasks
+            help="Benchmarks (chartqa, charxiv, vstar …), lmms:NAME of lmms-eval's, or files of your own.",
+            autocompletion=completion.tasks,
         ),
     ],
     model: Annotated[
@@ -55,7 +71,10 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many questions.")] = None,
     scorer: Annotated[
         list[str] | None,
-        typer.Option(help="Instead of the task's; several: the first decides.", autocompletion=completion.scorers),
+        typer.Option(
+            help="Instead of the task's two; official, normalised or a name; several: the first decides.",
+            autocompletion=completion.scorers,
+        ),
     ] = None,
     judge: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE: model=… as of --model, base_url=…, api_key_variable=…")
@@ -66,12 +85,27 @@ def evaluate(
     max_tokens: MaxTokens = None,
     max_seconds: MaxSeconds = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Answers to each question, which --temperature must make differ: avg@k, pass@k.")
+    ] = 1,
+    control: Annotated[
+        Literal["grey", "other", "none"] | None,
+        typer.Option(help="Ask again with changed pictures: grey, other (another question's) or none. Does it look?"),
+    ] = None,
+    control_scope: Annotated[
+        Literal["question", "tools", "all"],
+        typer.Option(help="Who has the changed ones: the model of the question, its tools, or all."),
+    ] = "question",
     seed: Annotated[int, typer.Option(help="Of sampling, and of synthetic charts.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions under way at once.")] = 64,
     price: Price = (0.0, 0.0),
     shard: Annotated[str, typer.Option(help="I/N: this process is number I of N, counted from 0.")] = "0/1",
     secrets_dir: Secrets = None,
     as_json: AsJson = False,
+    list_: Annotated[
+        bool,
+        typer.Option("--list", is_eager=True, callback=_list, help="Show the benchmarks: metric, size, source; end."),
+    ] = False,
 ) -> None:
     """Evaluate a model on benchmarks, with tools or without.
 
@@ -98,6 +132,9 @@ def evaluate(
         max_tokens=max_tokens,
         max_seconds=max_seconds,
         temperature=temperature,
+        samples=samples,
+        control=control,
+        control_scope=control_scope,
         seed=seed,
         concurrency=concurrency,
         data=data,
@@ -123,7 +160,8 @@ def compare(
     folders: Annotated[list[Path], typer.Argument(help="Outputs of `thinkimg eval`; the first is the baseline.")],
     baseline: Annotated[str | None, typer.Option(help="Name of the model to compare with.")] = None,
     scorer: Annotated[
-        str | None, typer.Option(help="Compare this score instead of the share of right answers.")
+        str | None,
+        typer.Option(help="Compare this score (official, normalised or a name) instead of the share of right answers."),
     ] = None,
     format: Annotated[str, typer.Option(help="md, csv, tex or json.")] = "md",
     out: Annotated[Path | None, typer.Option(help="Write the table here, in the format of its ending.")] = None,
@@ -152,6 +190,8 @@ COMMANDS = (
             "thinkimg eval chartqa --model Qwen/Qwen2.5-VL-3B-Instruct --out evals/plain --limit 100",
             "thinkimg eval charts --backend openai --model m --model-args base_url=http://127.0.0.1:8000/v1 "
             "--server http://127.0.0.1:8700 --out evals/tools",
+            "thinkimg eval lmms:chartqa --model https://host/v1#NAME --out evals/harness",
+            "thinkimg eval --list",
         ),
         extras=("train", "evaluation"),
     ),

@@ -51,7 +51,10 @@ MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", min=1, help="New tokens of a turn. Default: as trained, else 512.")
 ]
 MaxSeconds = Annotated[
-    float | None, typer.Option("--max-seconds", help="Of one question. Default: as trained, else 600.")
+    float | None,
+    typer.Option(
+        "--max-seconds", help="Without any sign of life: then a question is hung. Default: as trained, else 600."
+    ),
 ]
 ToolServers = Annotated[
     list[str] | None,

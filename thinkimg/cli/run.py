@@ -4,16 +4,21 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from thinkimg.cli import completion
 from thinkimg.cli.command import TRAIN, Command
 from thinkimg.cli.options import AsJson, JobName, Manifest, RunFolder, Secrets, Seed, ToolCache
 from thinkimg.cli.screen import notes, print_json, stdout_kept
 from thinkimg.errors import UserError
+
+if TYPE_CHECKING:
+    from thinkimg.jobs.runner.plan import Planned
 
 
 def run(
@@ -23,22 +28,37 @@ def run(
     seed: Seed = None,
     tool_cache: ToolCache = True,
     secrets_dir: Secrets = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which stages would run, and why.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run every stage of a ToolRLJob on this machine.
 
     Its table and page are written into the run's folder. Run the same command again to go on after an interruption.
+    After a correction of the manifest, only those stages run again that depend on it.
     """
     from thinkimg.evaluation.report import read_results
     from thinkimg.jobs.runner.run import prepare
 
     job_run = prepare(manifest, folder, job, seed, tool_cache, secrets_dir)
+    if dry_run:
+        show_plan(job_run.plan(), as_json)
+        return
     with stdout_kept(as_json):
         worked = job_run.execute()
     if not worked:
         notes.print(f"this run is finished: see {job_run.run.path}/report.html (delete the folder to run it again)")
     if as_json:
         print_json(read_results(job_run.run.path).model_dump(mode="json"))
+
+
+def show_plan(planned: "Sequence[Planned]", as_json: bool) -> None:
+    """A line per stage: what would happen with it, and why."""
+    from thinkimg.jobs.runner.plan import table_of
+
+    if as_json:
+        print_json([one.as_json() for one in planned])
+    else:
+        Console().print(table_of(planned))
 
 
 def stage(
@@ -141,6 +161,7 @@ COMMANDS = (
         "run", run, TRAIN,
         (
             "thinkimg run manifests/toolrljob-cpu.yaml --run runs/demo",
+            "thinkimg run job.yaml --dry-run",
             "thinkimg run job.yaml --seed 1 --json > results.json",
         ),
         extras=("train", "tools"), needs=("torch", "transformers"),

@@ -196,6 +196,7 @@ def _options(entry: Entry) -> Options:
         stop=model.stop_token,
         shard=f"{os.environ.get('RANK', '0')}/{os.environ.get('WORLD_SIZE', '1')}",
         stores=tasks.save_to_ckpt,
+        adopts=True,
     )
 
 

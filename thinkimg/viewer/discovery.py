@@ -7,6 +7,7 @@ from pathlib import Path
 
 from thinkimg import jsonl
 from thinkimg.errors import UserError
+from thinkimg.models.runs import REPLACED
 
 _STEP = re.compile(r"step-(\d+)(\.rank\d+)?")
 _MODES = ("greedy", "sampled")
@@ -54,7 +55,8 @@ class RunFolder:
         Args:
             known: paths that need not be looked into to see that they hold trajectories.
         """
-        paths = [self.path] if self.path.is_file() else sorted(self.path.rglob("*.jsonl"))
+        inside = (path for path in self.path.rglob("*.jsonl") if self.path / REPLACED not in path.parents)
+        paths = [self.path] if self.path.is_file() else sorted(inside)
         found = [self._describe(path) for path in paths if str(path) in known or looks_right(path)]
         return sorted(found, key=lambda file: (_MODE_ORDER.index(file.mode), file.stage, file.step or 0, file.path))
 

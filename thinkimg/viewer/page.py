@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from thinkimg.evaluation.report import Report
-from thinkimg.figures import duration, interval, milliseconds, percent, rate
+from thinkimg.figures import accuracy, duration, interval, milliseconds, rate
 from thinkimg.trajectory import Trajectory
 from thinkimg.viewer.curves import learning_charts
 from thinkimg.viewer.pictures import data_uri
@@ -140,7 +140,7 @@ def _render(report: Report, sources: list[Source], content: _Content, decode: Ca
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {one.__name__: one for one in (percent, interval, rate, milliseconds, duration)}
+    environment.filters |= {one.__name__: one for one in (accuracy, interval, rate, milliseconds, duration)}
     return environment.get_template("report.html.j2").render(
         report=report,
         charts=learning_charts(report.curves),

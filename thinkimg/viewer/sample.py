@@ -204,9 +204,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else str(value.get("text", "")) if isinstance(value, dict) else str(value)
 
 
-def _finite(value: float) -> float | None:
+def _finite(value: float | None) -> float | None:
     """Rounded for the page, and None for what JSON has no word for."""
-    return round(float(value), 5) if abs(value) < float("inf") else None
+    return round(float(value), 5) if value is not None and abs(value) < float("inf") else None
 
 
 def _short(value: Any, most: int = 4000) -> Any:

@@ -303,7 +303,7 @@ def _environment(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[T
 def _ranks(job: ToolRLJob, stage: str, attempt: int) -> list[Body]:
     """What torchrun reads: the pod's index is the node's rank, and pod 0 is the master."""
     settings = stage_of(job, stage)
-    if settings is None or settings.type not in ("SFT", "GRPO") or settings.world_size == 1:
+    if settings is None or settings.world_size == 1:
         return []
     values = {
         Variable.NODES: str(settings.nodes),

@@ -45,10 +45,20 @@ class Scripted:
         self.seeds.append(seed)
         self.sampling.append(sampling)
         await asyncio.sleep(self.seconds)
-        said = self.script[min(trajectory.rounds, len(self.script) - 1)]
+        said = self.script[min(self.place(trajectory), len(self.script) - 1)]
         if isinstance(said, Exception):
             raise said
         return said if isinstance(said, Reply) else Reply(said, "stop")
+
+    def place(self, trajectory: Trajectory) -> int:
+        return trajectory.rounds
+
+
+class InTurn(Scripted):
+    """One entry per time that it is asked, answered or not."""
+
+    def place(self, trajectory: Trajectory) -> int:
+        return len(self.seeds) - 1
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ JOB_REFUSALS: list[tuple[str, Change, str]] = [
     (
         "a field like no other",
         setting("spec.model.zzz", 1),
-        'spec.model.zzz: there is no field "zzz". Known are: uri, revision, minPixels, maxPixels, trustRemoteCode, ',
+        'spec.model.zzz: there is no field "zzz". Known are: uri, revision, minPixels, maxPixels, imageCacheSize, ',
     ),
     ("a missing field", without("spec.model"), "spec.model: it is missing. Add it. The model to start from."),
     ("no metadata", without("metadata"), "metadata: it is missing. Add it."),
@@ -145,12 +145,19 @@ JOB_REFUSALS: list[tuple[str, Change, str]] = [
     (
         "two lengths",
         setting("spec.stages.1.sft.epochs", 1),
-        "spec.stages[1].sft: more than one of epochs, maxSteps and maxSeconds is given. Keep the one that is meant.",
+        "spec.stages[1].sft: more than one of epochs, maxSteps, maxTokens and maxSeconds is given. Keep the one "
+        "that is meant.",
     ),
     (
         "a length from a later stage",
         setting("spec.stages.1.sft", {"maxSeconds": {"fromStage": "rl"}}),
         'spec.stages[1].sft.maxSeconds.fromStage: "rl" is a later stage. Name an earlier stage: cold.',
+    ),
+    (
+        "as many tokens as a stage that trains nothing",
+        setting("spec.stages.1.sft", {"maxTokens": {"fromStage": "cold"}}),
+        'spec.stages[1].sft.maxTokens.fromStage: "cold" is of type Synthesize. '
+        "There is no earlier stage of type SFT or GRPO yet.",
     ),
     (
         "trajectories from a training stage",

@@ -30,5 +30,7 @@ def parse(line: str) -> tuple[Any, dict[str, Any]]:
         if not rest:
             break
         name, command, rest = command.resolve_command(context, rest)
+        if any(option.is_eager and set(option.opts) & set(rest) for option in command.params):
+            return command, {}  # it would run, and end, while it is parsed
         context = command.make_context(name, list(rest), parent=context)
     return command, context.params

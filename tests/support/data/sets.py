@@ -19,7 +19,7 @@ def write_questions(tasks: Iterable[Task], folder: Path) -> Path:
         (image,) = task.images
         name = f"images/{hashlib.sha256(image.data).hexdigest()[:16]}{image.suffix}"
         (folder / name).write_bytes(image.data)
-        meta = {key: task.meta[key] for key in ("panel", "label") if key in task.meta}
+        meta = {key: value for key, value in task.meta.items() if key not in ("answer", "kind", "question_id")}
         lines.append(
             {
                 "id": task.id,

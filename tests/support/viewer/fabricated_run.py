@@ -141,7 +141,7 @@ def observe(one: Trajectory, result: ToolResultBlock, *images: Image) -> None:
 
 
 def rows(answers: list[Trajectory]) -> list[AnswerRow]:
-    return [row_of(one.model_dump(exclude={"images": True})) for one in answers]
+    return [row_of(one.model_dump()) for one in answers]
 
 
 def write_run(

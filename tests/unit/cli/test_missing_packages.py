@@ -220,8 +220,10 @@ def test_the_table_names_extras_that_bring_the_package() -> None:
 
 
 def imported() -> Iterator[tuple[str, Path]]:
-    """Top-level packages that the code imports."""
+    """Top-level packages that the code imports in our environment; lmms-eval's worker runs in one of its own."""
     for file in (ROOT / "thinkimg").rglob("*.py"):
+        if "worker" in file.parts:
+            continue
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 yield from ((alias.name.partition(".")[0], file) for alias in node.names)

@@ -459,3 +459,28 @@ def test_something_else_than_a_tool_server_is_the_users_fault() -> None:
         using(lambda client: asyncio.sleep(0), f"http://127.0.0.1:{server.server_address[1]}")
     server.shutdown()
     server.server_close()
+
+
+# ---- queues ----------------------------------------------------------------------------------------------------------
+
+
+def sleeps(client: ToolClient, count: int, seconds: float) -> Awaitable[list[Any]]:
+    calls = [client.call("Sleep", {"seconds": seconds}, {}) for _ in range(count)]
+    return asyncio.gather(*calls, return_exceptions=True)
+
+
+@pytest.mark.slow
+def test_a_call_that_stands_in_a_queue_waits_as_long_as_the_tool_answers_others(start: Start) -> None:
+    """One worker; all calls together take several times as long as one may."""
+    url = start(spec("narrow", "sleep", workers=1)).endpoints[0]
+    hurried = using(lambda client: sleeps(client, 8, 0.4), url, timeout_seconds=1.2, retries=0)
+    assert {type(one) for one in hurried if isinstance(one, Exception)} == {InfrastructureError}
+    patient = using(lambda client: sleeps(client, 8, 0.4), url, timeout_seconds=1.2, retries=0, patience=20)
+    assert [one for one in patient if isinstance(one, Exception)] == []
+
+
+@pytest.mark.slow
+def test_a_call_that_hangs_is_given_up_however_patient_the_client_is(start: Start) -> None:
+    url = start(spec("narrow", "sleep", workers=1)).endpoints[0]
+    (lost,) = using(lambda client: sleeps(client, 1, 20.0), url, timeout_seconds=0.5, retries=0, patience=20)
+    assert isinstance(lost, InfrastructureError)

@@ -18,6 +18,11 @@ ALLOWED = {
     ("thinkimg/client/connections.py", "lru_cache _tls"): "one context",
     ("thinkimg/data/chart_drawing.py", "lru_cache _font"): "at most 64 fonts; six files in a few sizes",
     ("thinkimg/data/chart_drawing.py", "lru_cache _matplotlib_fonts"): "one path",
+    (
+        "thinkimg/evaluation/lmms/worker/questions.py",
+        "dict self.scored",
+    ): "the answers of one evaluation, in its process",
+    ("thinkimg/evaluation/intervals.py", "lru_cache t_quantile"): "at most 1024 numbers",
     ("thinkimg/evaluation/openthinkimg_fuzzy.py", "cache _math_verify"): "two functions of one package",
     ("thinkimg/gateway/core.py", "lru_cache _spelling"): "at most 1024 names of at most 100 characters",
     ("thinkimg/models/families/chatml.py", "dict self._counts"): "a number per size of picture",

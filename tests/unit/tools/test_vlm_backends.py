@@ -137,6 +137,14 @@ def test_trouble_of_the_endpoint_is_the_infrastructures(endpoint, answer):
         point.run({"image": "img_1", "description": "a bar"}, {"img_1": plain()})
 
 
+def test_a_picture_that_the_endpoint_does_not_take_is_an_error_that_the_model_reads(endpoint):
+    point = load("Point", endpoint)
+    endpoint.answer = 413
+    with pytest.raises(ModelError, match="does not take this picture") as caught:
+        point.run({"image": "img_1", "description": "a bar"}, {"img_1": plain()})
+    assert caught.value.kind == "refused"
+
+
 def test_an_endpoint_that_is_gone_is_the_infrastructures():
     with serve_vlm() as endpoint:
         point = load("Point", endpoint)

@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tests.support.viewer.fabricated_run import HOSTILE
-from thinkimg.evaluation.report import collect
+from thinkimg.evaluation.report import collect, terminal_table, write_report
 from thinkimg.viewer.curves import axis_ticks, learning_charts
 from thinkimg.viewer.page import embed_json, write_page
 from thinkimg.viewer.sample import find_sources, overlay
@@ -193,3 +194,25 @@ def test_curves_say_their_values_to_those_who_do_not_see_them(run):
 
 def test_nothing_logged_draws_nothing():
     assert learning_charts([]) == []
+
+
+def test_what_was_lost_or_refused_stands_beside_the_accuracy_in_file_terminal_and_page(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    results = json.loads((copy / "results.json").read_text())
+    lost = {"accuracy": None, "ci95": None, "bounds": [0.4, 0.6], "n": 80, "infrastructure": 20}
+    kinds = {kind: {"accuracy": None, "n": 8, "bounds": [0.25, 0.5]} for kind in results["models"]["sft"]["by_kind"]}
+    results["models"]["sft"] |= {**lost, "by_kind": kinds}
+    results["models"]["base"] |= {"refused": 3, "context_full": 1, "refused_sampled": 2}
+    (copy / "results.json").write_text(json.dumps(results))
+    report = write_report(copy)
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(terminal_table(report))
+    page = write_page(copy, report, tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in ((copy / "results.md").read_text(), console.export_text(), page):
+        assert "incomplete, 40.0 – 60.0 %" in text
+        assert "%, 3 refused, 1 context full" in text
+        assert "%, 2 refused" in text
+        assert "Lost to the infrastructure, so neither right nor wrong: answers of SFT 20." in text
+    assert "incomplete, 25.0 – 50.0" in page
+    assert "incomplete, 25.0 – 50.0 %" in (copy / "results.md").read_text()
