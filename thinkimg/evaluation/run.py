@@ -138,8 +138,8 @@ def run_evaluation(options: Options) -> list[EvaluationResults]:
         raise UserError(
             "says for whom pictures are changed, and nothing changes them: give --control", "--control-scope"
         )
-    scorers = {task.name: _scorers(options, task) for task in tasks}
     shard = Shard.parse(options.shard)
+    scorers = {task.name: _scorers(options, task, shard) for task in tasks}
     chosen = _chosen(options)
     loaded = make_model(chosen.model, options.backend, options.model_args)
     model = Metered(loaded if options.stop is None else Stopped(loaded, options.stop), Prices(*options.price))
@@ -300,29 +300,14 @@ def _agent(asking: "Asking", model: "ChatModel", tools: "Tools") -> "Agent":
     return Agent(model, tools, limits, get_format(asking.format), asking.prompt, asking.system_prompt)
 
 
-def _scorers(options: Options, task: Any) -> "list[Scorer]":
-    """Those that were asked for, or the benchmark's two; what one of these lacks is said."""
+def _scorers(options: Options, task: "EvaluationTask | LmmsTask", shard: "Shard") -> "Sequence[Scorer]":
     from thinkimg.evaluation.lmms import LmmsTask
-    from thinkimg.evaluation.roles import named_scorers, usual_scorers, why_not
-    from thinkimg.evaluation.scorers import JUDGE, find_rule
+    from thinkimg.evaluation.make_scorers import make_scorers
 
     if isinstance(task, LmmsTask):
         folder = options.out / task.name
         return [task.scorer(options.judge, options.scorers, folder, options.limit, options.seed)]
-    names = named_scorers(task, options.scorers) or usual_scorers(task, bool(options.judge))
-    if not options.scorers and task.official and task.official not in names:
-        lacking = why_not(task.official, bool(options.judge))
-        print(f"{task.name}: the official score is left out: {lacking}", file=sys.stderr)
-    return [_judge(options) if name == JUDGE else find_rule(name) for name in names]
-
-
-def _judge(options: Options) -> "Scorer":
-    from thinkimg.evaluation.identity import named
-    from thinkimg.evaluation.judge import JudgeScorer
-    from thinkimg.models.backends import model_of
-
-    model, judge = model_of(options.judge, None, "--judge")
-    return JudgeScorer(judge, named=" ".join(named(model, options.judge)))
+    return make_scorers(task, options.scorers, options.judge, shared=shard.count > 1)
 
 
 class _connected:
@@ -374,7 +359,8 @@ def show(results: EvaluationResults) -> None:
     print(f"{results.task}: {results.model}, {asked} questions")
     for number, (scorer, score) in enumerate(results.scores.items()):
         said = accuracy(score.mean, score.bounds, results.refused, results.context_full)
-        kind = ", ".join(word for word in (score.role, "" if number else "decides") if word)
+        by = f"by {score.judged_by}" if score.judged_by else ""
+        kind = ", ".join(word for word in (score.role, by, "" if number else "decides") if word)
         print(f"  {scorer}{f' ({kind})' if kind else ''}: {said} (95 %: {interval(score.ci95)})")
     for name, score in measures(samples) if samples else ():
         print(f"  {name}: {accuracy(score.mean, score.bounds)} (95 %: {interval(score.ci95)})")

@@ -12,8 +12,8 @@ from thinkimg.results import StageIdentity
 
 
 def set_aside(run: Run, planned: Planned) -> None:
-    """Make room for a stage that is done again. One that was never finished takes no finished one's place. Of an
-    evaluation, answers of models that have not changed are kept."""
+    """Make room for a stage that is done again. One that was never finished takes no finished one's place. What has not
+    to be made again is kept."""
     folder, aside = run.stage(planned.name), run.replaced(planned.name)
     if (folder / "done.json").exists() or not aside.exists():
         _move(folder, aside)
@@ -21,9 +21,9 @@ def set_aside(run: Run, planned: Planned) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     note_identity(run, planned)
-    for model in _unchanged_models(planned):
-        if (aside / model).is_dir():
-            shutil.copytree(aside / model, folder / model, copy_function=_linked)
+    for kept in planned.keeps:
+        if (aside / kept).is_dir():
+            shutil.copytree(aside / kept, folder / kept, copy_function=_linked)
 
 
 def note_identity(run: Run, planned: Planned) -> None:
@@ -65,14 +65,6 @@ def _move(folder: Path, to: Path) -> None:
     shutil.rmtree(to, ignore_errors=True)
     to.parent.mkdir(exist_ok=True)
     folder.rename(to)
-
-
-def _unchanged_models(planned: Planned) -> list[str]:
-    prefix = "evaluate.models["
-    if not all(name.startswith(prefix) for name in planned.changes):
-        return []
-    models = [name for name in planned.identity if name.startswith(prefix) and name not in planned.changes]
-    return [name.removeprefix(prefix).removesuffix("]") for name in models]
 
 
 def _linked(source: str, target: str) -> None:
