@@ -66,7 +66,9 @@ def _out_of_range(numbers: Sequence[float], axes: str, size: Size | None) -> str
             readings.append(f"if these are pixels of this {size[0]}x{size[1]} picture, write {shown}")
     if all(number <= 1000 for number in numbers):
         readings.append(f"if these are thousandths (0 to 1000), write {_listed([number / 10 for number in group])}")
-    nowhere = "thousandths (0 to 1000) end below it" + (f", and so does this {size[0]}x{size[1]} picture" if size else "")
+    nowhere = "thousandths (0 to 1000) end below it"
+    if size is not None:
+        nowhere += f", and so does this {size[0]}x{size[1]} picture"
     said = "; ".join(readings) or nowhere
     return f"is out of range: {numbers[worst]:g} is above 100 percent; {said}"
 

@@ -153,7 +153,11 @@ def test_crop_takes_pixels(client: OriginalClient) -> None:
 
 @pytest.mark.parametrize(
     ("param", "said"),
-    [("[0.1, 0.2, 0.5, 0.6]", "looks like shares of 1"), ("[0, 0, 1200, 250]", "of this 1000x500 picture"), ("[]", "box")],
+    [
+        ("[0.1, 0.2, 0.5, 0.6]", "looks like shares of 1"),
+        ("[0, 0, 1200, 250]", "of this 1000x500 picture"),
+        ("[]", "box"),
+    ],
 )
 def test_crop_says_what_is_no_pixels_of_the_picture(client: OriginalClient, param: str, said: str) -> None:
     answer = client.call("crop", image=CHART, param=param)
