@@ -117,7 +117,7 @@ def test_a_service_that_is_refused_stops_nothing_else_and_the_gateway_goes_on_wi
     (tmp_path / "tools.yaml").write_text(yaml.safe_dump({"services": [GOOD, BAD], "gateway": {"port": 0}}))
     up = run("up", "tools.yaml")
     whole = "2 of 3 ready; without bad"
-    said = []
+    said: list[str] = []
     while whole not in (said or [""])[-1]:
         said.append(up.until("bad: refused|gateway: ready|good: ready|of 3 ready").string)
     refusal = rf"bad: refused, and not started again: tools\[0\].entry_point: {SAMPLE_TOOLS}:absent cannot be imported"

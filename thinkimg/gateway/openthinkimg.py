@@ -18,10 +18,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from thinkimg import wire
+from thinkimg.errors import ModelError
 from thinkimg.gateway.core import CallerGone, Core, while_connected
 from thinkimg.gateway.gate import CONTROLLER_PATHS
 from thinkimg.gateway.refusals import Refusal, error_code, problem_of, refuse
-from thinkimg.errors import ModelError
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.tools import markup
 from thinkimg.tools.coordinates import within_one
