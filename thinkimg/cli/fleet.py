@@ -17,7 +17,9 @@ from thinkimg.serving.supervisor import ServerSpec, ServerStatus, Supervisor
 
 _LOOK_SECONDS = 0.25
 _COLORS = {
-    "starting": "yellow", "ready": "green", "stopped": "dim",
+    "starting": "yellow",
+    "ready": "green",
+    "stopped": "dim",
     **dict.fromkeys(("waiting", "refused", "failed"), "red"),
 }
 _GATEWAY = "thinkimg.gateway"
