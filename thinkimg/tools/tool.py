@@ -201,7 +201,7 @@ class ToolDeclaration:
         """Of the first picture that the call names."""
         handles = [given.get(name) for name in self.schema.image_parameters]
         found = next((images[handle] for handle in handles if isinstance(handle, str) and handle in images), None)
-        return found and (found.width, found.height)
+        return None if found is None else (found.width, found.height)
 
     def _without_param(self, given: dict[str, Any]) -> dict[str, Any]:
         if "param" not in given or self.read_param is None or not isinstance(given["param"], str):
