@@ -2,7 +2,8 @@
 
 It is the stage's block, the agent's, the seed, the data and the tools that it uses, what says whether an answer is
 right, the user's rewards, and the stages that it comes from; of files it is what they hold. A field that nobody has
-written is not part of it, so that a release with new fields makes nothing out of date. Fields that change no result are left out (`CHANGES_NO_RESULT`).
+written is not part of it, so that a release with new fields makes nothing out of date. Fields that change no result are
+left out (`CHANGES_NO_RESULT`).
 """
 
 import re
