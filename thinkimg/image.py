@@ -8,7 +8,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,8 @@ class Image:
         sha256: hex digest of `data`; the image's identity everywhere.
         width, height: pixels, after the EXIF rotation is applied.
         media_type: such as `image/png`.
+        holder: for whom it is held, where several callers must not learn of each other's pictures, also not by how soon
+            an answer comes. No part of the identity.
     """
 
     data: bytes = field(repr=False)
@@ -58,6 +60,16 @@ class Image:
     width: int
     height: int
     media_type: str
+    holder: str = field(default="", repr=False, compare=False)
+
+    def held_for(self, holder: str) -> "Image":
+        """The same picture of another holder; the bytes are not copied."""
+        return self if holder == self.holder else replace(self, holder=holder)
+
+    @property
+    def kept_as(self) -> tuple[str, str]:
+        """The key of whatever is kept of it to save work: pixels, texts, embeddings."""
+        return self.holder, self.sha256
 
     @classmethod
     def from_bytes(cls, data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> "Image":
@@ -130,7 +142,7 @@ class Image:
         Raises:
             ImageDecodeError: the data is broken behind a good header.
         """
-        return _decoded.get_or_make(self.sha256, self._decode, _size).copy()
+        return _decoded.get_or_make(self.kept_as, self._decode, _size, self.holder).copy()
 
     def _decode(self) -> Pillow.Image:
         try:
@@ -150,7 +162,7 @@ class Image:
         Raises:
             ImageDecodeError: the data is broken behind a good header.
         """
-        return _sent.get_or_make(self.sha256, self._encode_for_sending, lambda image: len(image.data))
+        return _sent.get_or_make(self.kept_as, self._encode_for_sending, lambda image: len(image.data), self.holder)
 
     def _encode_for_sending(self) -> "Image":
         try:
@@ -263,8 +275,10 @@ _MOST_SENT = 3_700_000
 """Bytes of a picture that is encoded anew: base64 adds a third, and some endpoints take at most 5 MB."""
 _LARGEST_SHARE = 0.25
 """Of the bound, that one decoded picture may take."""
-_sent: "BoundedCache[str, Image]" = BoundedCache(128 * 1024 * 1024, largest=_LARGEST_SHARE)
-_decoded: BoundedCache[str, Pillow.Image] = BoundedCache(0, largest=_LARGEST_SHARE)
+_sent: "BoundedCache[tuple[str, str], Image]" = BoundedCache(
+    128 * 1024 * 1024, largest=_LARGEST_SHARE, fair=True
+)
+_decoded: BoundedCache[tuple[str, str], Pillow.Image] = BoundedCache(0, largest=_LARGEST_SHARE, fair=True)
 
 
 def keep_decoded_pictures(max_bytes: int) -> None:

@@ -37,7 +37,11 @@ MISSING_IMAGES = "missing_images"
 TIMEOUT_HEADER = "thinkimg-timeout-seconds"
 """How long the caller still waits, in seconds from the arrival of the request: clocks of machines differ."""
 
+CALLER_HEADER = "thinkimg-caller"
+"""On whose behalf a gateway calls: what a server holds, it holds for that caller alone. Without it, for all who name none."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_CALLER = re.compile(r"[\w.\-]{1,64}", re.ASCII)
 
 
 class WireError(ValueError):
@@ -205,6 +209,11 @@ def read_image(data: bytes, max_bytes: int, max_pixels: int) -> Image | Problem:
 def is_sha256(text: Any) -> bool:
     """64 hex digits, lower case."""
     return isinstance(text, str) and _SHA256.fullmatch(text) is not None
+
+
+def is_caller(text: str) -> bool:
+    """A name that `CALLER_HEADER` can carry: at most 64 letters, digits, `.`, `_` and `-`."""
+    return _CALLER.fullmatch(text) is not None
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ class Core:
         outcome = "cancelled"
         try:
             async with asyncio.timeout(min(seconds, limit) if seconds else limit):
-                called = await self.client.call(name, arguments, images)
+                called = await self.client.call(name, arguments, images, caller=caller.id)
             outcome = "ok"
         except Exception as error:
             outcome = "failed"  # unless it is nobody's bug

@@ -60,7 +60,7 @@ class McpFace:
             on_list_resource_templates=self._list_templates,
             on_read_resource=self._read_resource,
         )
-        self._numbers: BoundedCache[tuple[str, str], str] = BoundedCache(_HELD_NUMBERS)
+        self._numbers: BoundedCache[tuple[str, str], str] = BoundedCache(_HELD_NUMBERS, fair=True)
         self._sessions: StreamableHTTPSessionManager | None = None
         self.routes = [Route("/mcp", _Endpoint(self), methods=["POST", "DELETE"])]
 

@@ -118,7 +118,7 @@ class _Face:
         try:
             tool = self._service.find(request.path_params["name"])
             name = tool.name
-            deadline = self._deadline(request)
+            deadline, caller = self._deadline(request), _caller(request)
             body_type, reply_type = _body_type(request), _reply_type(request)
             with self._bodies.share() as share:
                 body = await self._read(request, share)
@@ -127,6 +127,7 @@ class _Face:
                     lambda: _decoded(lambda: wire.decode_request(body, body_type)),
                     lambda result: _encoded(wire.result_document(result), reply_type),
                     deadline,
+                    caller,
                 )
                 answer = await _unless_left(request, work)
             self._account(request, name, started, None)
@@ -142,26 +143,28 @@ class _Face:
         """Calls run side by side; each has its own result or problem, in the order asked."""
 
         async def answer() -> Response:
-            deadline = self._deadline(request)
+            deadline, caller = self._deadline(request), _caller(request)
             with self._bodies.share() as share:
                 body = await self._read(request, share)
                 calls = await asyncio.to_thread(_decoded, lambda: wire.decode_batch(body, _body_type(request)))
                 if len(calls) > MAX_CALLS:
                     raise ProblemError(_malformed(f"{len(calls)} calls in one batch; at most {MAX_CALLS} are accepted"))
-                work = asyncio.gather(*(self._one_of_batch(request, call, deadline) for call in calls))
+                work = asyncio.gather(*(self._one_of_batch(request, call, deadline, caller) for call in calls))
                 results = await _unless_left(request, work)
             reply_type = _reply_type(request)
             return Response(await asyncio.to_thread(_encoded, {"results": results}, reply_type), media_type=reply_type)
 
         return await self._answered(request, answer)
 
-    async def _one_of_batch(self, request: Request, call: wire.CallRequest, deadline: float) -> dict[str, Any]:
+    async def _one_of_batch(
+        self, request: Request, call: wire.CallRequest, deadline: float, caller: str
+    ) -> dict[str, Any]:
         started = time.perf_counter()
         name = "(unknown)"
         try:
             tool = self._service.find(call.tool)
             name = tool.name
-            document = await self._service.execute(tool, lambda: call, wire.result_document, deadline)
+            document = await self._service.execute(tool, lambda: call, wire.result_document, deadline, caller)
         except ProblemError as error:
             self._account(request, name, started, error.problem)
             return {"problem": error.problem.as_document()}
@@ -170,10 +173,10 @@ class _Face:
 
     async def put_image(self, request: Request) -> Response:
         async def answer() -> Response:
-            sha256 = _sha256(request)
+            sha256, caller = _sha256(request), _caller(request)
             with self._bodies.share() as share:
                 body = await self._read(request, share, self._service.config.max_image_bytes)
-                await asyncio.to_thread(self._service.keep, sha256, body)
+                await asyncio.to_thread(self._service.keep, sha256, body, caller)
             return Response(status_code=204)
 
         return await self._answered(request, answer)
@@ -191,8 +194,11 @@ class _Face:
             return Response(status_code=499)
 
     async def has_image(self, request: Request) -> Response:
-        known = self._service.images.get(request.path_params["sha256"]) is not None
-        return Response(status_code=200 if known else 404)
+        async def answer() -> Response:
+            known = self._service.held(request.path_params["sha256"], _caller(request)) is not None
+            return Response(status_code=200 if known else 404)
+
+        return await self._answered(request, answer)
 
     # ---- parts ------------------------------------------------------------------------------------------------------
 
@@ -352,6 +358,14 @@ def _reply_type(request: Request) -> str:
     """As the caller accepts; without a wish, as it wrote."""
     accept = request.headers.get("accept", "*/*")
     return wire.media_type_of(accept) if accept != "*/*" else _body_type(request)
+
+
+def _caller(request: Request) -> str:
+    """On whose behalf it is sent; empty if it names nobody. Who has the key is believed."""
+    name = request.headers.get(wire.CALLER_HEADER, "")
+    if name and not wire.is_caller(name):
+        raise ProblemError(_malformed(f"{wire.CALLER_HEADER} must be 1 to 64 letters, digits, dots, dashes"))
+    return name
 
 
 def _sha256(request: Request) -> str:

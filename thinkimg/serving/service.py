@@ -39,6 +39,7 @@ class ToolService:
 
     Attributes:
         schemas: of the tools, with what computes them here.
+        images: by caller and hash. A caller gets what it sent, or what tools made for it; who has most loses first.
         ready: the tools are loaded and the process is not draining.
     """
 
@@ -46,7 +47,7 @@ class ToolService:
         self.config = config
         self.tools: dict[str, Tool] = {}
         self.schemas: list[ToolSchema] = []
-        self.images: BoundedCache[str, Image] = BoundedCache(config.image_store_bytes)
+        self.images: BoundedCache[tuple[str, str], Image] = BoundedCache(config.image_store_bytes, fair=True)
         self.metrics = ServerMetrics()
         self.draining = False
         self._loaded = False
@@ -115,7 +116,12 @@ class ToolService:
     # ---- on the loop ------------------------------------------------------------------------------------------------
 
     async def execute(
-        self, tool: Tool, read: Callable[[], wire.CallRequest], write: Callable[[ToolResult], T], deadline: float
+        self,
+        tool: Tool,
+        read: Callable[[], wire.CallRequest],
+        write: Callable[[ToolResult], T],
+        deadline: float,
+        caller: str = "",
     ) -> T:
         """Run one call in a thread, or in a batch if the tool computes in batches.
 
@@ -126,6 +132,7 @@ class ToolService:
             read: gives the request; runs in a thread.
             write: makes the answer of the result; runs in a thread.
             deadline: on `time.monotonic`'s clock.
+            caller: on whose behalf, see `wire.CALLER_HEADER`.
 
         Raises:
             ProblemError: whatever went wrong, by family: 429 when the queue is full, 504 after the deadline. Internals
@@ -136,10 +143,10 @@ class ToolService:
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 if batcher is None:
-                    return await self._in_thread(place, tool, lambda: write(self._run(tool, read())), deadline)
-                bound = await self._in_thread(place, tool, lambda: self._bind(tool, read()), deadline)
+                    return await self._in_thread(place, tool, lambda: write(self._run(tool, read(), caller)), deadline)
+                bound = await self._in_thread(place, tool, lambda: self._bind(tool, read(), caller), deadline)
                 outcome = await batcher.submit(bound, deadline)
-                return await self._in_thread(place, tool, lambda: write(self._outcome(tool, outcome)), deadline)
+                return await self._in_thread(place, tool, lambda: write(self._outcome(tool, outcome, caller)), deadline)
         except TimeoutError as error:
             self.metrics.abandoned.labels(tool.name, "deadline").inc()
             problem = wire.Problem(504, "infrastructure", "deadline", "the deadline passed before there was a result")
@@ -187,24 +194,24 @@ class ToolService:
 
     # ---- in a thread ------------------------------------------------------------------------------------------------
 
-    def _run(self, tool: Tool, request: wire.CallRequest) -> ToolResult:
-        images = self._gather(request.images)
+    def _run(self, tool: Tool, request: wire.CallRequest, caller: str) -> ToolResult:
+        images = self._gather(request.images, caller)
         try:
             result = tool.run(request.arguments, images)
         except Exception as error:
             raise self._problem(tool, error) from error
-        return self._kept(result)
+        return self._kept(result, caller)
 
-    def _bind(self, tool: Tool, request: wire.CallRequest) -> Mapping[str, Any]:
-        images = self._gather(request.images)
+    def _bind(self, tool: Tool, request: wire.CallRequest, caller: str) -> Mapping[str, Any]:
+        images = self._gather(request.images, caller)
         try:
             return tool.bind(request.arguments, images)
         except Exception as error:
             raise self._problem(tool, error) from error
 
-    def _outcome(self, tool: Tool, outcome: ToolResult | Exception) -> ToolResult:
+    def _outcome(self, tool: Tool, outcome: ToolResult | Exception, caller: str) -> ToolResult:
         if isinstance(outcome, ToolResult):
-            return self._kept(outcome)
+            return self._kept(outcome, caller)
         raise self._problem(tool, outcome) from outcome
 
     def _problem(self, tool: Tool, error: Exception) -> ProblemError:
@@ -216,23 +223,31 @@ class ToolService:
         detail = f"{tool.name} failed; the server's log says why"
         return ProblemError(wire.Problem(500, "infrastructure", "tool_failed", detail))
 
-    def _kept(self, result: ToolResult) -> ToolResult:
+    def _kept(self, result: ToolResult, caller: str) -> ToolResult:
         for image in result.images:
-            self.images.put(image.sha256, image, len(image.data))
+            self._hold(image, caller)
         return result
 
-    def keep(self, sha256: str, data: bytes) -> Image:
-        """Check a picture and hold it. Raises `ProblemError`: too large, unreadable, or not of this hash."""
+    def _hold(self, image: Image, caller: str) -> Image:
+        image = image.held_for(caller)
+        self.images.put((caller, image.sha256), image, len(image.data), caller)
+        return image
+
+    def keep(self, sha256: str, data: bytes, caller: str = "") -> Image:
+        """Check a picture and hold it for a caller. Raises `ProblemError`: too large, unreadable, or not of this hash."""
         image = self._decode(data)
         if image.sha256 != sha256:
             detail = f"the data has sha256 {image.sha256}, not {sha256}"
             raise ProblemError(wire.Problem(422, "user", "wrong_hash", detail))
-        self.images.put(sha256, image, len(data))
-        return image
+        return self._hold(image, caller)
 
-    def _gather(self, refs: dict[str, wire.ImageRef]) -> dict[str, Image]:
+    def held(self, sha256: str, caller: str = "") -> Image | None:
+        """A picture that this caller sent, or that was made for it."""
+        return self.images.get((caller, sha256))
+
+    def _gather(self, refs: dict[str, wire.ImageRef], caller: str) -> dict[str, Image]:
         found = {
-            name: self.images.get(ref.sha256) if ref.data is None else self.keep(ref.sha256, ref.data)
+            name: self.held(ref.sha256, caller) if ref.data is None else self.keep(ref.sha256, ref.data, caller)
             for name, ref in refs.items()
         }
         missing = [refs[name].sha256 for name, image in found.items() if image is None]
