@@ -275,9 +275,7 @@ _MOST_SENT = 3_700_000
 """Bytes of a picture that is encoded anew: base64 adds a third, and some endpoints take at most 5 MB."""
 _LARGEST_SHARE = 0.25
 """Of the bound, that one decoded picture may take."""
-_sent: "BoundedCache[tuple[str, str], Image]" = BoundedCache(
-    128 * 1024 * 1024, largest=_LARGEST_SHARE, fair=True
-)
+_sent: "BoundedCache[tuple[str, str], Image]" = BoundedCache(128 * 1024 * 1024, largest=_LARGEST_SHARE, fair=True)
 _decoded: BoundedCache[tuple[str, str], Pillow.Image] = BoundedCache(0, largest=_LARGEST_SHARE, fair=True)
 
 

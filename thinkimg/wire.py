@@ -38,7 +38,7 @@ TIMEOUT_HEADER = "thinkimg-timeout-seconds"
 """How long the caller still waits, in seconds from the arrival of the request: clocks of machines differ."""
 
 CALLER_HEADER = "thinkimg-caller"
-"""On whose behalf a gateway calls: what a server holds, it holds for that caller alone. Without it, for all who name none."""
+"""On whose behalf a gateway calls: what a server holds, it holds for that caller alone, or for all who name none."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CALLER = re.compile(r"[\w.\-]{1,64}", re.ASCII)

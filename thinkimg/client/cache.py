@@ -37,9 +37,7 @@ class CachedError:
 Entry = ToolResult | CachedError
 
 
-def cache_key(
-    schema: ToolSchema, arguments: Mapping[str, Any], hashes: Mapping[str, str], caller: str = ""
-) -> str:
+def cache_key(schema: ToolSchema, arguments: Mapping[str, Any], hashes: Mapping[str, str], caller: str = "") -> str:
     """Hex digest of caller, tool, version, what computes it, and arguments, in which handles are replaced by the hashes
     of their images. Values of image parameters are marked as pictures or as written, so that no argument can be written
     which looks like a picture.

@@ -267,8 +267,8 @@ def _result_of(replica: Replica, answer: httpx.Response, caller: str) -> ToolRes
 
 
 def _error_of(replica: Replica, problem: wire.Problem, answer: httpx.Response) -> CachedError:
-    """The model's error, to be read and perhaps kept; others are raised, also those of the model's that other settings of the
-    server would change (404, 413, 415)."""
+    """The model's error, to be read and perhaps kept; others are raised, also those of the model's that other settings
+    of the server would change (404, 413, 415)."""
     if problem.family == "model":
         error = CachedError(problem.detail, problem.kind)
         if problem.status != 422:

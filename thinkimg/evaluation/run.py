@@ -1,7 +1,6 @@
 """Evaluates one model on one or several tasks: what `thinkimg eval` runs. What is heavy is imported then."""
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.results import EvaluationResults, EvaluationSettings
 
@@ -46,6 +44,7 @@ class Options:
         model: see `thinkimg.models.reference`; of `openai` with `base_url`, the endpoint's own name of it.
         backend: None: `openai` for an endpoint, else `transformers`.
         servers: of tools; none at all evaluates without tools. None is right for a model that was trained without.
+        server_keys: address -> key; None: each is sent the environment's `THINKIMG_TOOL_API_KEY`.
         tools: offered of those that the servers have; none named: those that the model was trained with, else all.
         source: what `model` means, if that has been found already.
         stores, data_of, stop: OpenThinkIMG's: task -> file of its trajectories; task -> data; a text that ends a reply.
@@ -59,6 +58,7 @@ class Options:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
     servers: Sequence[str] | None = None
+    server_keys: Mapping[str, str] | None = None
     tools: Sequence[str] = ()
     format: str | None = None
     prompt: Literal["full", "compact"] | None = None
@@ -336,16 +336,16 @@ class _connected:
     async def __aenter__(self) -> "Tools":
         from thinkimg.agent.tools import NoTools, only
         from thinkimg.client import PATIENCE, ResultCache, ToolClient
+        from thinkimg.client.discovery import keyed
 
         servers = self.options.servers or ()
         if not servers:
             if self.options.tools:
                 raise UserError("tools need a server: start one with `thinkimg serve`, and give --server URL", "--tool")
             return NoTools()
-        key = os.environ.get(Variable.API_KEY)
         self.client = ToolClient(
             servers,
-            dict.fromkeys(servers, key) if key else None,
+            self.options.server_keys or keyed(servers),
             timeout_seconds=self.trained.call_seconds if self.trained else 30,
             cache=ResultCache(),
             patience=PATIENCE,

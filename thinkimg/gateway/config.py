@@ -1,6 +1,5 @@
 """Configuration of a gateway."""
 
-import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
 from thinkimg.models.reference import absolute
 from thinkimg.serving.config import ProcessConfig, first_fault, read_document
+from thinkimg.serving.doors import open_door
 
 
 class ToolServer(BaseModel):
@@ -103,7 +103,6 @@ class GatewayConfig(ProcessConfig):
         servers: of tools.
         models: for chat completions; none: the endpoint says that there are none.
         keys_file: the file that `thinkimg gateway keys` writes. With it, every call needs one of its keys.
-        allow_anonymous: serve a public interface without keys. Otherwise that is refused.
         public_url: how callers reach this gateway, if a proxy stands before it; addresses in replies start with it.
         image_hosts: hosts (`host` or `host:port`) from which pictures may be fetched for callers. None are by default.
         cors_origins: origins (`https://host`) whose web pages may call. None may by default.
@@ -114,7 +113,6 @@ class GatewayConfig(ProcessConfig):
     models: tuple[Upstream, ...] = ()
     port: int = Field(default=8700, ge=0, le=65535)
     keys_file: Path | None = None
-    allow_anonymous: bool = False
     public_url: str | None = None
     image_hosts: tuple[str, ...] = ()
     cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*]+$")], ...] = ()
@@ -131,21 +129,13 @@ class GatewayConfig(ProcessConfig):
 
     @model_validator(mode="after")
     def _public_needs_keys(self) -> "GatewayConfig":
-        if not is_loopback(self.host) and self.keys_file is None and not self.allow_anonymous:
-            raise ValueError(
-                f"{self.host} can be reached from other machines, and no keys are set: set keys_file "
-                "(`thinkimg gateway keys add NAME --file FILE`), or allow_anonymous (`--allow-anonymous`) to let "
-                "everybody call"
-            )
+        remedy = (
+            "set keys_file (`thinkimg gateway keys add NAME --file FILE`), or allow_anonymous (`--allow-anonymous`) to "
+            "let everybody call"
+        )
+        if problem := open_door(self.host, self.keys_file is not None or self.allow_anonymous, remedy):
+            raise ValueError(problem)
         return self
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address. A name other than `localhost` counts as public."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def read_config(path: Path, **overrides: Any) -> GatewayConfig:

@@ -11,10 +11,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thinkimg import wire
-from thinkimg.gateway.config import GatewayConfig, Limits, is_loopback
+from thinkimg.gateway.config import GatewayConfig, Limits
 from thinkimg.gateway.keys import Caller, Callers, LimitError, redacted
 from thinkimg.gateway.metrics import GatewayMetrics
 from thinkimg.gateway.refusals import Refusal, problem_response, refuse
+from thinkimg.serving.doors import is_loopback, page_refusal
 
 OPEN_PATHS = ("/livez", "/readyz")
 """Probes carry no key; these say one word."""
@@ -116,23 +117,14 @@ class Gate:
         """The caller; None for a probe. Raises `Refusal`."""
         if scope["path"] in OPEN_PATHS:
             return None
-        self._refuse_web_pages(headers)
+        if refusal := page_refusal(headers, self._local_only, self._config.cors_origins):
+            kind, detail = refusal
+            hint = "; cors_origins lists those that may" if kind == "wrong_origin" else ""
+            raise refuse(403, kind, detail + hint)
         caller = self._callers.identify(headers)
         if caller is None:
             raise refuse(401, "unauthorised", "the key is missing or wrong")
         return caller
-
-    def _refuse_web_pages(self, headers: Mapping[bytes, bytes]) -> None:
-        """A page in somebody's browser must not use what only that browser can reach. Its requests name its origin, or,
-        after its name was pointed at this machine, a host that is not ours."""
-        host, origin = headers.get(b"host", b"").decode("latin-1"), headers.get(b"origin", b"").decode("latin-1")
-        if self._local_only and not is_loopback(_host_name(host)):
-            raise refuse(403, "wrong_host", f"this gateway serves its own machine only, not {host[:100]!r}")
-        own = (f"http://{host}", f"https://{host}")
-        if origin and origin not in own and origin not in self._config.cors_origins:
-            raise refuse(
-                403, "wrong_origin", f"pages of {origin[:100]!r} may not call; cors_origins lists those that may"
-            )
 
     def _refuse_declared_size(self, headers: Mapping[bytes, bytes]) -> None:
         declared = headers.get(b"content-length", b"0")
@@ -234,13 +226,6 @@ def _too_large(limit: int) -> Refusal:
     return Refusal(
         wire.Problem(413, "model", "refused", f"The request is too large: at most {limit:,} bytes are accepted.")
     )
-
-
-def _host_name(header: str) -> str:
-    """Without the port."""
-    if header.startswith("["):
-        return header.partition("]")[0].removeprefix("[")
-    return header.rpartition(":")[0] if ":" in header else header
 
 
 def _request_id(given: bytes | None) -> str:

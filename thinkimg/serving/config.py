@@ -1,6 +1,7 @@
 """Configuration of one tool server process."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,6 +69,7 @@ class ProcessConfig(BaseModel):
 
     Attributes:
         port: 0 takes a free one.
+        allow_anonymous: serve an address that other machines reach without a key. Otherwise that is refused.
         drain_seconds: how long calls may still take after SIGTERM.
     """
 
@@ -75,6 +77,7 @@ class ProcessConfig(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65535)
+    allow_anonymous: bool = False
     drain_seconds: int = Field(default=30, ge=0)
 
     @property
@@ -115,6 +118,11 @@ class ServerConfig(ProcessConfig):
     @property
     def secrets(self) -> dict[str, str]:
         return {Variable.API_KEY: self.api_key.get_secret_value()} if self.api_key else {}
+
+    def key(self, environment: Mapping[str, str]) -> str:
+        """What callers have to send to a server with this environment; empty: nothing."""
+        given = self.api_key.get_secret_value() if self.api_key else environment.get(Variable.API_KEY, "")
+        return given.strip()
 
     @property
     def max_body_bytes(self) -> int:

@@ -18,8 +18,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thinkimg import wire
-from thinkimg.api.server_contract import HttpPath, Variable
+from thinkimg.api.server_contract import HttpPath
 from thinkimg.serving.config import ServerConfig
+from thinkimg.serving.doors import is_loopback, page_refusal
 from thinkimg.serving.service import ProblemError, ToolService
 
 MAX_CALLS = 256
@@ -46,16 +47,16 @@ def create_app(config: ServerConfig, service: ToolService | None = None) -> Fast
         ("HEAD", "/v1/images/{sha256}", face.has_image),
     ):
         app.router.add_route(path, handler, methods=[method], include_in_schema=False)
-    key = config.api_key.get_secret_value() if config.api_key else os.environ.get(Variable.API_KEY)
-    app.add_middleware(_Gate, api_key=(key or "").strip() or None)
+    app.add_middleware(_Gate, api_key=config.key(os.environ), local_only=is_loopback(config.host))
     return app
 
 
 class _Gate:
-    """Refuses calls without the key, and gives every request an id."""
+    """Refuses calls without the key and of pages in a browser, and gives every request an id."""
 
-    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+    def __init__(self, app: ASGIApp, api_key: str, local_only: bool) -> None:
         self._app = app
+        self._local_only = local_only
         self._expected = f"Bearer {api_key}".encode() if api_key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,16 +72,21 @@ class _Gate:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
-        if self._may_pass(scope["path"], headers):
+        problem = self._refusal(scope["path"], headers)
+        if problem is None:
             await self._app(scope, receive, send_with_id)
         else:
-            problem = wire.Problem(401, "user", "unauthorised", "the key is missing or wrong")
             await _problem_response(problem)(scope, receive, send_with_id)
 
-    def _may_pass(self, path: str, headers: dict[bytes, bytes]) -> bool:
-        if self._expected is None or path in _OPEN_PATHS:
-            return True
-        return hmac.compare_digest(headers.get(b"authorization", b""), self._expected)
+    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> wire.Problem | None:
+        if path in _OPEN_PATHS:
+            return None
+        if refusal := page_refusal(headers, self._local_only):
+            return wire.Problem(403, "user", *refusal)
+        given = headers.get(b"authorization", b"")
+        if self._expected is None or hmac.compare_digest(given, self._expected):
+            return None
+        return wire.Problem(401, "user", "unauthorised", "the key is missing or wrong")
 
 
 class _Face:

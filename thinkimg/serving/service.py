@@ -234,7 +234,11 @@ class ToolService:
         return image
 
     def keep(self, sha256: str, data: bytes, caller: str = "") -> Image:
-        """Check a picture and hold it for a caller. Raises `ProblemError`: too large, unreadable, or not of this hash."""
+        """Check a picture and hold it for a caller.
+
+        Raises:
+            ProblemError: too large, unreadable, or not of this hash.
+        """
         image = self._decode(data)
         if image.sha256 != sha256:
             detail = f"the data has sha256 {image.sha256}, not {sha256}"

@@ -61,6 +61,8 @@ _REMEDIES = {
     "ConfigurationMissing": "Create it, or correct the reference.",
     "Crashing": "See the log of the pod.",
 }
+_VALID = "The spec is valid."
+_ANONYMOUS = "The tool has no spec.auth: whoever reaches its servers may call them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def status_of(
     """
     state = state or DeploymentState(observed=False, desired=tool.spec.replicas)
     conditions = [
-        Condition("Accepted", "True", "Valid", "The spec is valid."),
+        Condition("Accepted", "True", "Valid", _VALID if tool.spec.auth else f"{_VALID} {_ANONYMOUS}"),
         _available(tool, state),
         _progressing(state, problem),
     ]

@@ -21,7 +21,9 @@ def test_nothing_that_is_written_looks_like_a_picture() -> None:
     schema = SCHEMA.model_copy(update={"image_parameters": ("image", "others")})
     of_picture = cache_key(schema, {"image": "img_1", "others": ["img_1"]}, {"img_1": "aa"})
     written = ("aa", {"sha256": "aa"}, ["picture", "aa"], [["picture", "aa"]], {"picture": "aa"}, ["several", "aa"])
-    forged = {cache_key(schema, {"image": one, "others": many}, {}) for one in written for many in (*written, ["img_1"])}
+    forged = {
+        cache_key(schema, {"image": one, "others": many}, {}) for one in written for many in (*written, ["img_1"])
+    }
     assert of_picture not in forged
     assert len(forged) == len(written) * (len(written) + 1), "and no two of them are one"
 

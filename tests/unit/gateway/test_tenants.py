@@ -1,4 +1,4 @@
-"""Two keys of one gateway, that do not trust each other: neither reads, counts, evicts or poisons what is the other's."""
+"""Two keys of one gateway: neither reads, counts, evicts or poisons what is the other's."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,14 +36,18 @@ class Tenant:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["without cache", "with cache"])
-def tenants(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tenant, Tenant]]:
+def tenants(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Tenant, Tenant]]:
     folder = tmp_path_factory.mktemp("tenants")
     keys = [add_key(folder / "keys.json", name) for name in ("alice", "bob")]
     limits = {"held_bytes": 400_000}
     with Supervisor([spec("tools", "count", "size", "Crop", workers=4)], folder, ready_seconds=240) as supervisor:
         servers = [{"url": url} for url in supervisor.endpoints]
         settings: dict[str, Any] = {"servers": servers, "keys_file": "keys.json", "cache": request.param}
-        with run_gateway(folder / "gateway", **{**settings, "keys_file": str(folder / "keys.json")}, limits=limits) as up:
+        with run_gateway(
+            folder / "gateway", **{**settings, "keys_file": str(folder / "keys.json")}, limits=limits
+        ) as up:
             yield Tenant(up, keys[0]), Tenant(up, keys[1])
 
 
@@ -125,19 +129,21 @@ def test_pictures_of_one_do_not_drive_out_anothers(tenants: tuple[Tenant, Tenant
 def test_a_server_holds_pictures_for_the_caller_that_is_named(tmp_path: Path) -> None:
     image = secret_picture(240)
     path = f"/v1/images/{image.sha256}"
-    with Supervisor([spec("tools", "size")], tmp_path, ready_seconds=240) as supervisor:
-        with httpx.Client(base_url=supervisor.endpoints[0], timeout=60) as http:
+    with (
+        Supervisor([spec("tools", "size")], tmp_path, ready_seconds=240) as supervisor,
+        httpx.Client(base_url=supervisor.endpoints[0], timeout=60) as http,
+    ):
 
-            def asked(caller: str | None) -> list[int]:
-                headers = {wire.CALLER_HEADER: caller} if caller else {}
-                by_hash = {"arguments": {"image": "p"}, "images": {"p": {"sha256": image.sha256}}}
-                call = http.post("/v1/tools/Size", json=by_hash, headers=headers)
-                batch = http.post("/v1/batch", json={"calls": [{"tool": "Size", **by_hash}]}, headers=headers)
-                of_batch = batch.json()["results"][0].get("problem", {"status": 200})["status"]
-                return [http.head(path, headers=headers).status_code, call.status_code, of_batch]
+        def asked(caller: str | None) -> list[int]:
+            headers = {wire.CALLER_HEADER: caller} if caller else {}
+            by_hash = {"arguments": {"image": "p"}, "images": {"p": {"sha256": image.sha256}}}
+            call = http.post("/v1/tools/Size", json=by_hash, headers=headers)
+            batch = http.post("/v1/batch", json={"calls": [{"tool": "Size", **by_hash}]}, headers=headers)
+            of_batch = batch.json()["results"][0].get("problem", {"status": 200})["status"]
+            return [http.head(path, headers=headers).status_code, call.status_code, of_batch]
 
-            http.put(path, content=image.data, headers={wire.CALLER_HEADER: "alice"})
-            assert asked("alice") == [200, 200, 200]
-            for other in ("bob", None, "alice2", "ALICE"):
-                assert asked(other) == [404, 409, 409]
-            assert http.head(path, headers={wire.CALLER_HEADER: "a b"}).status_code == 422
+        http.put(path, content=image.data, headers={wire.CALLER_HEADER: "alice"})
+        assert asked("alice") == [200, 200, 200]
+        for other in ("bob", None, "alice2", "ALICE"):
+            assert asked(other) == [404, 409, 409]
+        assert http.head(path, headers={wire.CALLER_HEADER: "a b"}).status_code == 422

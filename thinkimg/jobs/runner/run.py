@@ -42,6 +42,7 @@ from thinkimg.results import (
     SynthesizeDone,
 )
 from thinkimg.serving import ServerSpec, Supervisor
+from thinkimg.serving.supervisor import with_group_key
 from thinkimg.serving.vision_tools import server_of
 from thinkimg.synthesis.planner import CHAINS
 from thinkimg.tools.registry import backends_here, own_tools
@@ -140,7 +141,9 @@ class JobRun:
             environment[Variable.ATTEMPT] = str(next_attempt(folder))
             if self._needs_tools(name):
                 progress.update(task, note="starting tools")
-                environment[Variable.TOOL_ENDPOINTS] = ",".join(self.start_tools(name, folder / "servers", stack))
+                servers = self.start_tools(name, folder / "servers", stack)
+                environment[Variable.TOOL_ENDPOINTS] = ",".join(servers)
+                environment |= {Variable.tool_key(number): key for number, key in enumerate(servers.values())}
             world = 1 if name == BASE else self.job.spec.stage(name).world_size
             log = folder / "output.log"
             code = run_processes(
@@ -151,10 +154,10 @@ class JobRun:
             raise StageFailed(name, code or 1, log)
         progress.update(task, total=1, completed=1, note=f"[green]done[/] {_summary(done)}")
 
-    def start_tools(self, name: str, folder: Path, stack: ExitStack) -> list[str]:
-        """Start a stage's tool servers; their addresses. Experiments put something before them here."""
-        entries = servers_of(self.manifest, self.job, self.secrets)
-        return stack.enter_context(Supervisor(entries, folder)).endpoints
+    def start_tools(self, name: str, folder: Path, stack: ExitStack) -> dict[str, str]:
+        """Start a stage's tool servers; their addresses with their keys. Experiments put something before them here."""
+        entries = with_group_key(servers_of(self.manifest, self.job, self.secrets))
+        return stack.enter_context(Supervisor(entries, folder)).keys
 
     def _command(self, name: str) -> list[str]:
         # The run's own copy: whoever edits the manifest meanwhile does not change the stages to come.
