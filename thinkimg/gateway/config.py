@@ -74,8 +74,11 @@ class Limits(BaseModel):
         image_bytes, image_pixels: of one picture.
         images: pictures in one request.
         tool_seconds, chat_seconds: until a tool call, or a whole chat completion with its tools, is given up.
-        in_flight: requests under way, of all callers together; more are answered 429.
-        held_bytes: memory for pictures that callers have sent or tools have made, least recently used out first.
+        in_flight: requests under way, of all callers together; more are answered 429. Of these and of `pending_bytes` a
+            key has a share: all, where it is the only one, down to a quarter, where there are four keys or more.
+        requests_per_minute: of one key, unless the key says another number; a batch of twelve counts as twelve.
+        sessions: of MCP, open at once, of one key; without keys, of all callers together.
+        held_bytes: memory for pictures that callers have sent or tools have made; who holds most loses first.
         rounds: how often the model may speak in one chat completion.
         tokens_per_turn: new tokens of one turn of the model.
     """
@@ -91,6 +94,8 @@ class Limits(BaseModel):
     tool_seconds: float = Field(default=60, gt=0)
     chat_seconds: float = Field(default=600, gt=0)
     in_flight: int = Field(default=256, ge=1)
+    requests_per_minute: int = Field(default=60_000, ge=1)
+    sessions: int = Field(default=250, ge=1)
     held_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
     rounds: int = Field(default=6, ge=1)
     tokens_per_turn: int = Field(default=2048, ge=1)

@@ -19,6 +19,7 @@ from thinkimg.gateway.keys import Caller, Callers, LimitError
 from thinkimg.gateway.metrics import GatewayMetrics
 from thinkimg.gateway.pictures import Pictures
 from thinkimg.gateway.refusals import log_cause, problem_of, refuse
+from thinkimg.gateway.slots import Slots
 from thinkimg.image import Image
 from thinkimg.tools.tool import ToolSchema, normalise_name
 
@@ -37,6 +38,7 @@ class Core:
 
     Attributes:
         client: the tools.
+        slots: places of requests, which the gate gives out, and faces where one request is many calls.
         draining: the process is ending; the gate takes no new requests.
 
     Raises:
@@ -45,7 +47,8 @@ class Core:
 
     def __init__(self, config: GatewayConfig) -> None:
         self.config = config
-        self.callers = Callers(config.keys_file)
+        self.callers = Callers(config.keys_file, config.limits.requests_per_minute)
+        self.slots = Slots(config.limits, self.callers)
         self.metrics = GatewayMetrics()
         self.pictures = Pictures(config.limits, config.image_hosts)
         keys = {server.url: key for server in config.servers if (key := secret(server.api_key_variable))}
@@ -134,6 +137,14 @@ def spend(caller: Caller, calls: int = 1) -> None:
     """Raises `Refusal` 429 when the caller's calls of the day are used up."""
     try:
         caller.spend(calls)
+    except LimitError as error:
+        raise limit_refusal(error) from error
+
+
+def check_tokens(caller: Caller) -> None:
+    """Raises `Refusal` 429 when the caller's tokens of the day are used up."""
+    try:
+        caller.check_tokens()
     except LimitError as error:
         raise limit_refusal(error) from error
 

@@ -15,6 +15,7 @@ from thinkimg.gateway.config import GatewayConfig, Limits
 from thinkimg.gateway.keys import Caller, Callers, LimitError, redacted
 from thinkimg.gateway.metrics import GatewayMetrics
 from thinkimg.gateway.refusals import Refusal, problem_response, refuse
+from thinkimg.gateway.slots import Slots
 from thinkimg.serving.doors import is_loopback, page_refusal
 
 OPEN_PATHS = ("/livez", "/readyz")
@@ -53,6 +54,7 @@ class Gate:
         app: ASGIApp,
         config: GatewayConfig,
         callers: Callers,
+        slots: Slots,
         metrics: GatewayMetrics,
         is_draining: Callable[[], bool],
     ) -> None:
@@ -60,12 +62,11 @@ class Gate:
         self._is_draining = is_draining
         self._config = config
         self._limits = config.limits
-        self._pending = _Pending(config.limits.pending_bytes)
         self._callers = callers
+        self._slots = slots
         self._metrics = metrics
-        self._in_flight = 0
         self._local_only = callers.open and is_loopback(config.host)
-        metrics.in_flight.set_function(lambda: self._in_flight)
+        metrics.in_flight.set_function(lambda: slots.taken)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -89,11 +90,11 @@ class Gate:
             await send(message)
 
         key = "none"
-        body = _Body(receive, self._limits, self._pending)
+        body = _Body(receive, self._limits, self._slots)
         try:
             caller = self._admit(scope, headers)
             key = caller.id if caller else "probe"
-            state["caller"] = caller
+            state["caller"] = body.caller = caller
             self._refuse_declared_size(headers)
             await self._pass(scope, body, send_with_id, caller)
         except Refusal as refusal:
@@ -137,23 +138,19 @@ class Gate:
             return
         if self._is_draining():
             raise refuse(503, "draining", "the gateway is draining")
-        if self._in_flight >= self._limits.in_flight:
-            raise refuse(429, "overloaded", f"{self._in_flight} requests are under way", retry_after_seconds=0.1)
+        self._slots.enter(caller)
         try:
-            caller.enter()
+            caller.admit()
+            await self._app(scope, body.receive, send)
         except LimitError as error:
             raise limit_refusal(error) from error
-        self._in_flight += 1
-        try:
-            await self._app(scope, body.receive, send)
         finally:
-            self._in_flight -= 1
-            caller.leave()
+            self._slots.leave(caller)
 
     def _account(self, scope: Scope, face: str, status: int, key: str, seconds: float, request_id: str) -> None:
         if key == "probe":
             return
-        self._metrics.requests.labels(face, str(status or 499), key).inc()
+        self._metrics.requests.labels(face, str(status or 499)).inc()
         self._metrics.seconds.labels(face).observe(seconds)
         log.info(
             "request",
@@ -168,35 +165,22 @@ class Gate:
         )
 
 
-class _Pending:
-    """Bytes of all bodies that are under way. To be used from one event loop."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.bytes = 0
-
-    def take(self, size: int) -> None:
-        if self.bytes + size > self._limit:
-            detail = f"requests of {self.bytes:,} bytes are under way; at most {self._limit:,} are held at one time"
-            raise refuse(429, "overloaded", detail, retry_after_seconds=0.1)
-        self.bytes += size
-
-
 class _Body:
     """A request's body, whose size and time of arrival are bounded for every face alike."""
 
-    def __init__(self, receive: Receive, limits: Limits, pending: _Pending) -> None:
+    def __init__(self, receive: Receive, limits: Limits, slots: Slots) -> None:
+        self.caller: Caller | None = None
         self._receive = receive
         self._limit = limits.body_bytes
         self._seconds = limits.client_seconds
-        self._pending = pending
+        self._slots = slots
         self._bytes = 0
         self._whole = False
         self._deadline = time.monotonic() + limits.client_seconds
 
     def give_back(self) -> None:
         """The request has ended."""
-        self._pending.bytes -= self._bytes
+        self._slots.hold(self.caller, -self._bytes)
         self._bytes = 0
 
     async def receive(self) -> Message:
@@ -211,7 +195,7 @@ class _Body:
             size = len(message.get("body", b""))
             if self._bytes + size > self._limit:
                 raise _too_large(self._limit)
-            self._pending.take(size)
+            self._slots.hold(self.caller, size)
             self._bytes += size
             self._whole = not message.get("more_body", False)
         return message

@@ -28,6 +28,7 @@ from thinkimg.errors import UserError
 _KEY = re.compile(r"ti-([0-9a-f]{8})-[A-Za-z0-9_\-]{43}")
 _CHECK_SECONDS = 1.0
 _DAY_SECONDS = 86_400
+_MOST_SHARES = 4
 log = logging.getLogger(__name__)
 
 
@@ -39,9 +40,12 @@ class ApiKey(BaseModel):
         name: whose it is.
         sha256: hex digest of the whole key.
         created, expires: UTC; an expired key counts as none.
-        requests_per_minute: HTTP requests; a minute's worth may come at once.
+        requests_per_minute: HTTP requests, and the calls of a batch one by one; a minute's worth may come at once. None:
+            `limits.requests_per_minute`.
         calls_per_day: tool calls and chat completions of a UTC day.
-        in_flight: requests under way at once.
+        tokens_per_day: of models, read and written, of a UTC day. The completion during which they run out is finished.
+        in_flight: requests under way at once, and the calls of a batch one by one. None: a share, see `Callers.share`.
+        metrics: it may read `/metrics`, from which can be told how much others do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +57,9 @@ class ApiKey(BaseModel):
     expires: AwareDatetime | None = None
     requests_per_minute: int | None = Field(default=None, ge=1)
     calls_per_day: int | None = Field(default=None, ge=1)
+    tokens_per_day: int | None = Field(default=None, ge=1)
     in_flight: int | None = Field(default=None, ge=1)
+    metrics: bool = False
 
 
 class _Document(BaseModel):
@@ -81,7 +87,8 @@ def add_key(path: Path, name: str, **limits: object) -> str:
     """Make a key, write its hash to the file (which is made if it is missing), and return it: nobody can read it again.
 
     Args:
-        limits: fields of `ApiKey`: `expires`, `requests_per_minute`, `calls_per_day`, `in_flight`.
+        limits: fields of `ApiKey`: `expires`, `requests_per_minute`, `calls_per_day`, `tokens_per_day`, `in_flight`,
+            `metrics`.
 
     Raises:
         UserError: the name is taken, a limit is wrong, the file cannot be read or written.
@@ -131,7 +138,7 @@ def _write(path: Path, keys: list[ApiKey]) -> None:
     """Whole or not at all, and readable by its owner only."""
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(json.dumps(_Document(keys=keys).model_dump(mode="json", exclude_none=True), indent=2) + "\n")
+        file.write(json.dumps(_Document(keys=keys).model_dump(mode="json", exclude_defaults=True), indent=2) + "\n")
     os.replace(partial, path)
 
 
@@ -151,7 +158,7 @@ class LimitError(Exception):
     """A caller asks for more than it may.
 
     Attributes:
-        kind: `rate_limited`, `quota_exceeded` or `overloaded`.
+        kind: `rate_limited` or `quota_exceeded`.
         retry_after: seconds.
     """
 
@@ -162,53 +169,84 @@ class LimitError(Exception):
 
 
 class Caller:
-    """Who sends requests, and what it has used. Counted by this process, since its start."""
+    """Who sends requests, and what it has used. Counted by this process, since its start.
 
-    def __init__(self, key: ApiKey | None) -> None:
+    Args:
+        key: None where there are no keys: then all are one caller, which has no limits but the gateway's.
+        requests_per_minute: of a key that says nothing of it; None: as many as it likes.
+
+    Attributes:
+        in_flight, body_bytes: places that its requests take, and bytes of their bodies; `Slots` counts them.
+    """
+
+    def __init__(self, key: ApiKey | None, requests_per_minute: int | None = None) -> None:
         self.key = key
-        self.in_flight = 0
-        self._tokens = float(key.requests_per_minute or 0) if key else 0.0
+        self.in_flight = self.body_bytes = 0
+        self._usual_rate = requests_per_minute
+        self._allowance = float(self._rate or 0)
         self._filled = time.monotonic()
-        self._day = 0
-        self._calls = 0
+        self._day = self._calls = self._tokens = 0
 
     @property
     def id(self) -> str:
         """For logs, metrics and what is held for this caller."""
         return self.key.id if self.key else "anonymous"
 
-    def enter(self) -> None:
-        """A request begins; `leave` must follow. Raises `LimitError`."""
-        if self.key and self.key.in_flight is not None and self.in_flight >= self.key.in_flight:
-            raise LimitError("overloaded", f"{self.in_flight} requests of this key are under way", 0.1)
-        if self.key and self.key.requests_per_minute is not None:
-            self._take(self.key.requests_per_minute)
-        self.in_flight += 1
+    @property
+    def may_read_metrics(self) -> bool:
+        return self.key is None or self.key.metrics
 
-    def leave(self) -> None:
-        self.in_flight -= 1
+    def admit(self) -> None:
+        """A request comes: one from an allowance that grows to a minute's worth. Raises `LimitError`."""
+        if self._rate is None:
+            return
+        now = time.monotonic()
+        self._allowance = min(float(self._rate), self._allowance + (now - self._filled) * self._rate / 60)
+        self._filled = now
+        if self._allowance < 1:
+            detail = f"this key may send {self._rate} requests a minute"
+            raise LimitError("rate_limited", detail, (1 - self._allowance) * 60 / self._rate)
+        self._allowance -= 1
+
+    def charge(self, requests: int) -> None:
+        """Requests that came as one: whoever sends many waits the longer before the next."""
+        self._allowance -= requests
 
     def spend(self, calls: int = 1) -> None:
         """Tool calls or chat completions are about to be made. Raises `LimitError` when the day's are used up."""
         if self.key is None or self.key.calls_per_day is None:
             return
-        now = time.time()
-        if self._day != now // _DAY_SECONDS:
-            self._day, self._calls = int(now // _DAY_SECONDS), 0
+        self._look_at_the_day()
         if self._calls + calls > self.key.calls_per_day:
-            detail = f"this key may make {self.key.calls_per_day} calls a day"
-            raise LimitError("quota_exceeded", detail, _DAY_SECONDS - now % _DAY_SECONDS)
+            raise self._used_up(f"this key may make {self.key.calls_per_day} calls a day")
         self._calls += calls
 
-    def _take(self, per_minute: int) -> None:
-        """One token of a bucket that holds a minute's worth."""
-        now = time.monotonic()
-        self._tokens = min(float(per_minute), self._tokens + (now - self._filled) * per_minute / 60)
-        self._filled = now
-        if self._tokens < 1:
-            detail = f"this key may send {per_minute} requests a minute"
-            raise LimitError("rate_limited", detail, (1 - self._tokens) * 60 / per_minute)
-        self._tokens -= 1
+    def check_tokens(self) -> None:
+        """A model is about to be asked. Raises `LimitError` when the day's tokens are used up."""
+        if self.key is None or self.key.tokens_per_day is None:
+            return
+        self._look_at_the_day()
+        if self._tokens >= self.key.tokens_per_day:
+            raise self._used_up(f"this key may use {self.key.tokens_per_day} tokens of models a day")
+
+    def spend_tokens(self, tokens: int) -> None:
+        """A model has read and written so many."""
+        self._look_at_the_day()
+        self._tokens += tokens
+
+    @property
+    def _rate(self) -> int | None:
+        own = self.key.requests_per_minute if self.key else None
+        return self._usual_rate if own is None else own
+
+    def _look_at_the_day(self) -> None:
+        today = int(time.time() // _DAY_SECONDS)
+        if self._day != today:
+            self._day, self._calls, self._tokens = today, 0, 0
+
+    @staticmethod
+    def _used_up(detail: str) -> LimitError:
+        return LimitError("quota_exceeded", detail, _DAY_SECONDS - time.time() % _DAY_SECONDS)
 
 
 class Callers:
@@ -216,13 +254,15 @@ class Callers:
 
     Args:
         path: file of keys; None: everybody may call, and all are one caller.
+        requests_per_minute: of each key that says nothing of it.
 
     Raises:
         UserError: the file cannot be read. Later on, the keys that were last read stay in force.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, requests_per_minute: int | None = None) -> None:
         self._path = path
+        self._rate = requests_per_minute
         self._anonymous = Caller(None)
         self._callers: dict[str, Caller] = {}
         self._checked = time.monotonic()
@@ -234,6 +274,11 @@ class Callers:
     def open(self) -> bool:
         """Whether calls need no key."""
         return self._path is None
+
+    def share(self, total: int) -> int:
+        """What one caller may have of something that there is so much of: all, if there is one key; half of it with two,
+        a third with three, a quarter with more, so that no key takes it all from the others."""
+        return max(1, total // min(max(len(self._callers), 1), _MOST_SHARES))
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Caller | None:
         """None: the key is missing, wrong or expired.
@@ -271,7 +316,7 @@ class Callers:
         """A key that is known keeps its counters."""
         callers = {}
         for key in keys:
-            caller = self._callers.get(key.id) or Caller(key)
+            caller = self._callers.get(key.id) or Caller(key, self._rate)
             caller.key = key
             callers[key.id] = caller
         self._callers = callers

@@ -57,7 +57,8 @@ class ToolsFace:
             return problem_response(problem_of(error))
 
     async def batch(self, request: Request) -> Response:
-        """Calls run side by side; each has its own result or problem, in the order asked."""
+        """Calls run side by side, as many as the caller has places for. Each counts as a request, and has its own result
+        or problem, in the order asked."""
         try:
             body = await request.body()
             return await while_connected(request, self._answer_batch(request, body))
@@ -68,9 +69,24 @@ class ToolsFace:
         calls = await _decoded(wire.decode_batch, body, _body_type(request))
         if len(calls) > MOST_CALLS:
             raise refuse(422, "malformed_request", f"`calls` has {len(calls)} members; at most {MOST_CALLS} are run")
-        seconds = _seconds(request)
-        results = await asyncio.gather(*(self._one_of_batch(request.state.caller, call, seconds) for call in calls))
+        caller: Caller = request.state.caller
+        further = max(0, len(calls) - 1)
+        caller.charge(further)
+        with self._core.slots.more(caller, further) as further:
+            results = await self._side_by_side(caller, calls, _seconds(request), 1 + further)
         return await _reply({"results": results}, _reply_type(request))
+
+    async def _side_by_side(
+        self, caller: Caller, calls: list[wire.CallRequest], seconds: float | None, places: int
+    ) -> list[dict[str, Any]]:
+        """Each call takes a place."""
+        free = asyncio.Semaphore(places)
+
+        async def one(call: wire.CallRequest) -> dict[str, Any]:
+            async with free:
+                return await self._one_of_batch(caller, call, seconds)
+
+        return await asyncio.gather(*(one(call) for call in calls))
 
     async def _one_of_batch(self, caller: Caller, call: wire.CallRequest, seconds: float | None) -> dict[str, Any]:
         try:

@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -55,6 +56,7 @@ class ToolService:
         self._batchers: dict[str, Batcher] = {}
         self._pool = ThreadPoolExecutor(config.workers, thread_name_prefix="tool")
         self._admitted = 0
+        self._admitted_of: Counter[str] = Counter()
         self._queued = 0
         self._lock = threading.Lock()
 
@@ -138,7 +140,7 @@ class ToolService:
             ProblemError: whatever went wrong, by family: 429 when the queue is full, 504 after the deadline. Internals
                 of an unexpected error go to the log, not to the caller.
         """
-        place = self._admit()
+        place = self._admit(caller)
         batcher = self._batchers.get(tool.name)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
@@ -157,18 +159,25 @@ class ToolService:
         finally:
             place.leave()
 
-    def _admit(self) -> "_Place":
+    def _admit(self, caller: str) -> "_Place":
+        """A caller that is named by whoever calls for many gets no more than the workers and half of the queue."""
         with self._lock:
-            if self._admitted >= self.config.workers + self.config.max_queue:
-                detail = f"{self._admitted} calls are under way"
+            most = self.config.workers + self.config.max_queue
+            own = most - self.config.max_queue // 2 if caller else most
+            if self._admitted >= most or self._admitted_of[caller] >= own:
+                detail = f"{self._admitted} calls are under way, {self._admitted_of[caller]} of them of this caller"
                 extra = {"retry_after_seconds": _RETRY_AFTER_SECONDS}  # the header has whole seconds only
                 raise ProblemError(wire.Problem(429, "infrastructure", "overloaded", detail, extra))
             self._admitted += 1
-        return _Place(self._release)
+            self._admitted_of[caller] += 1
+        return _Place(lambda: self._release(caller))
 
-    def _release(self) -> None:
+    def _release(self, caller: str) -> None:
         with self._lock:
             self._admitted -= 1
+            self._admitted_of[caller] -= 1
+            if not self._admitted_of[caller]:
+                del self._admitted_of[caller]
 
     async def _in_thread(self, place: "_Place", tool: Tool, work: Callable[[], T], deadline: float) -> T:
         asked = time.monotonic()

@@ -1,5 +1,6 @@
 """Two keys of one gateway: neither reads, counts, evicts or poisons what is the other's."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from tests.support.serving.sample_servers import spec
 from thinkimg import wire
 from thinkimg.gateway.keys import add_key
 from thinkimg.image import Image
-from thinkimg.serving import Supervisor
+from thinkimg.serving import ServerConfig, Supervisor
+from thinkimg.serving.config import ToolEntry
+from thinkimg.serving.service import ProblemError, ToolService
 
 
 class Tenant:
@@ -31,8 +34,11 @@ class Tenant:
         """As an honest caller does it: with the picture's bytes."""
         return self.call("Crop", {"image": "p", "box": box}, p={"sha256": image.sha256, "data": image.data})
 
-    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
-        return httpx.request(method, self._url + path, headers=self._headers, timeout=60, **more)
+    def request(
+        self, method: str, path: str, json: Any = None, content: bytes | None = None, **headers: str
+    ) -> httpx.Response:
+        given = {**self._headers, **headers}
+        return httpx.request(method, self._url + path, headers=given, json=json, content=content, timeout=60)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["without cache", "with cache"])
@@ -41,7 +47,7 @@ def tenants(
 ) -> Iterator[tuple[Tenant, Tenant]]:
     folder = tmp_path_factory.mktemp("tenants")
     keys = [add_key(folder / "keys.json", name) for name in ("alice", "bob")]
-    limits = {"held_bytes": 400_000}
+    limits = {"held_bytes": 400_000, "sessions": 4}
     with Supervisor([spec("tools", "count", "size", "Crop", workers=4)], folder, ready_seconds=240) as supervisor:
         servers = [{"url": url} for url in supervisor.endpoints]
         settings: dict[str, Any] = {"servers": servers, "keys_file": "keys.json", "cache": request.param}
@@ -124,6 +130,70 @@ def test_pictures_of_one_do_not_drive_out_anothers(tenants: tuple[Tenant, Tenant
         assert put.status_code == 204
     assert alice.request("HEAD", f"/v1/images/{image.sha256}").status_code == 200
     assert bob.request("HEAD", f"/v1/images/{large.sha256}").status_code == 200
+
+
+def initialize(tenant: Tenant) -> httpx.Response:
+    params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+    return tenant.request("POST", "/mcp", json=body, accept="application/json, text/event-stream")
+
+
+def test_sessions_of_one_take_no_place_of_anothers(tenants: tuple[Tenant, Tenant]) -> None:
+    alice, bob = tenants
+    opened = [initialize(bob) for _ in range(6)]
+    assert [answer.status_code for answer in opened] == [200] * 4 + [503] * 2
+    assert initialize(alice).status_code == 200
+    session = {"mcp-session-id": opened[0].headers["mcp-session-id"], "mcp-protocol-version": "2025-06-18"}
+    listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+    assert alice.request("POST", "/mcp", json=listing, **session).status_code == 404
+    assert alice.request("DELETE", "/mcp", **session).status_code == 404
+    accepted = {"accept": "application/json, text/event-stream"}
+    assert bob.request("POST", "/mcp", json=listing, **session, **accepted).status_code == 200
+
+
+def test_nobody_counts_what_others_do(tenants: tuple[Tenant, Tenant]) -> None:
+    for tenant in tenants:
+        answer = tenant.request("GET", "/metrics")
+        assert (answer.status_code, answer.json()["kind"]) == (403, "not_allowed")
+        assert "keys add NAME --metrics" in answer.json()["detail"]
+
+
+def test_a_batch_is_run_in_the_places_of_its_key_and_counts_one_by_one(tmp_path: Path) -> None:
+    """Twelve calls of half a second by a key of two places take three seconds at least."""
+    narrow = add_key(tmp_path / "keys.json", "narrow", in_flight=2, requests_per_minute=13)
+    with Supervisor([spec("tools", "sleep", workers=12)], tmp_path, ready_seconds=240) as supervisor:
+        settings: dict[str, Any] = {"servers": [{"url": supervisor.endpoints[0]}]}
+        with run_gateway(tmp_path / "gateway", **settings, keys_file=str(tmp_path / "keys.json")) as gateway:
+            tenant = Tenant(gateway, narrow)
+            calls = [{"tool": "Sleep", "arguments": {"seconds": 0.5}}] * 12
+            began = time.monotonic()
+            answer = tenant.request("POST", "/v1/batch", json={"calls": calls})
+            assert [sorted(one) for one in answer.json()["results"]] == [["result"]] * 12
+            assert time.monotonic() - began >= 3, "never more than two at once"
+            assert tenant.request("GET", "/v1/tools").status_code in (200, 429)
+            refused = tenant.request("GET", "/v1/tools")
+            assert (refused.status_code, refused.json()["kind"]) == (429, "rate_limited")
+
+
+def test_a_server_leaves_half_of_its_queue_to_others() -> None:
+    service = ToolService(ServerConfig(tools=[ToolEntry(name="Crop")], workers=2, max_queue=4))
+    taken = [service._admit("bob") for _ in range(4)]
+    with pytest.raises(ProblemError, match="4 calls are under way, 4 of them of this caller"):
+        service._admit("bob")
+    service._admit("alice")
+    taken[0].leave()
+    service._admit("bob")
+    service._admit("")
+    with pytest.raises(ProblemError):
+        service._admit("alice")
+
+
+def test_a_server_that_is_called_for_nobody_gives_all_its_places() -> None:
+    service = ToolService(ServerConfig(tools=[ToolEntry(name="Crop")], workers=2, max_queue=4))
+    for _ in range(6):
+        service._admit("")
+    with pytest.raises(ProblemError):
+        service._admit("")
 
 
 def test_a_server_holds_pictures_for_the_caller_that_is_named(tmp_path: Path) -> None:

@@ -110,6 +110,13 @@ class Completion:
         """None where the model's endpoint counts nothing: a zero would be a lie."""
         return self.usage if self.usage["completion_tokens"] else None
 
+    @property
+    def spent_tokens(self) -> int:
+        """What counts against the caller's quota: `usage`; where the model's endpoint counts nothing, as many as its
+        turns may have had at most."""
+        spoken = len(self.trajectory.turns) - self._given
+        return self.usage["total_tokens"] or spoken * self._agent.limits.tokens_per_turn
+
     def document(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": self.answer, "refusal": None}
         if handed := self.handed:
