@@ -13,9 +13,9 @@ from starlette.requests import Request
 from thinkimg.client.cache import ResultCache
 from thinkimg.client.tool_client import CallOutcome, ToolClient
 from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.gateway.callers import Caller, Callers, LimitError
 from thinkimg.gateway.config import GatewayConfig
 from thinkimg.gateway.gate import limit_refusal
-from thinkimg.gateway.keys import Caller, Callers, LimitError
 from thinkimg.gateway.metrics import GatewayMetrics
 from thinkimg.gateway.pictures import Pictures
 from thinkimg.gateway.refusals import log_cause, problem_of, refuse

@@ -11,8 +11,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thinkimg import wire
+from thinkimg.gateway.callers import Caller, Callers, LimitError
 from thinkimg.gateway.config import GatewayConfig, Limits
-from thinkimg.gateway.keys import Caller, Callers, LimitError, redacted
+from thinkimg.gateway.keys import redacted
 from thinkimg.gateway.metrics import GatewayMetrics
 from thinkimg.gateway.refusals import Refusal, problem_response, refuse
 from thinkimg.gateway.slots import Slots

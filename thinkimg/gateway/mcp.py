@@ -24,8 +24,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from thinkimg import __version__
 from thinkimg.cache import BoundedCache
+from thinkimg.gateway.callers import Caller
 from thinkimg.gateway.core import CallerGone, Core, while_connected
-from thinkimg.gateway.keys import Caller
 from thinkimg.gateway.mcp_results import JSON, NUMBERS, PICTURES, content_of, picture_contents
 from thinkimg.gateway.refusals import Refusal, problem_of
 from thinkimg.image import Image
@@ -167,7 +167,7 @@ class McpFace:
 
 
 class _Sessions:
-    """A manager of sessions for each caller: nobody's sessions take another's places, or can be asked for by another."""
+    """A manager of sessions for each caller: nobody's sessions take another's places, or are known to another."""
 
     def __init__(self, make: Callable[[], StreamableHTTPSessionManager]) -> None:
         self._make = make

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from thinkimg.gateway.callers import Caller, Callers
 from thinkimg.gateway.config import Limits
-from thinkimg.gateway.keys import Caller, Callers
 from thinkimg.gateway.refusals import refuse
 
 _RETRY_SECONDS = 0.1

@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from thinkimg import wire
+from thinkimg.gateway.callers import Caller
 from thinkimg.gateway.core import CallerGone, Core, while_connected
-from thinkimg.gateway.keys import Caller
 from thinkimg.gateway.pictures import LARGE_BYTES
 from thinkimg.gateway.refusals import problem_of, problem_response, refuse
 from thinkimg.image import Image
@@ -57,8 +57,8 @@ class ToolsFace:
             return problem_response(problem_of(error))
 
     async def batch(self, request: Request) -> Response:
-        """Calls run side by side, as many as the caller has places for. Each counts as a request, and has its own result
-        or problem, in the order asked."""
+        """Calls run side by side, as many as the caller has places for. Each counts as a request, and has its own
+        result or problem, in the order asked."""
         try:
             body = await request.body()
             return await while_connected(request, self._answer_batch(request, body))

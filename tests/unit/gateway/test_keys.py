@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from thinkimg.errors import UserError
-from thinkimg.gateway import keys
+from thinkimg.gateway import callers as callers_module
+from thinkimg.gateway.callers import Caller, Callers, LimitError
 from thinkimg.gateway.config import Limits
-from thinkimg.gateway.keys import Caller, Callers, LimitError, add_key, read_keys, redacted, remove_key
+from thinkimg.gateway.keys import add_key, read_keys, redacted, remove_key
 from thinkimg.gateway.refusals import Refusal
 from thinkimg.gateway.slots import Slots
 
@@ -81,7 +82,7 @@ def test_a_key_expires(tmp_path: Path) -> None:
 
 
 def test_the_file_is_read_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(callers_module, "_CHECK_SECONDS", 0.0)
     file = tmp_path / "keys.json"
     alice = add_key(file, "alice")
     callers = Callers(file)
@@ -283,6 +284,28 @@ def test_one_body_of_the_largest_size_is_always_taken(tmp_path: Path) -> None:
     slots, (alice, *_) = places(tmp_path, "abcd", pending_bytes=10_000, body_bytes=4000)
     slots.hold(alice, 4000)
     assert alice.body_bytes == 4000
+
+
+def test_a_key_is_revoked_through_a_link_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    file, link = tmp_path / "real" / "keys.json", tmp_path / "keys.json"
+    key = add_key(file, "mallory")
+    link.symlink_to(file)
+    bob = add_key(link, "bob")
+    remove_key(link, "mallory")
+    assert link.is_symlink()
+    for path in (file, link):
+        callers = Callers(path)
+        assert callers.identify(bearer(key)) is None
+        assert callers.identify(bearer(bob)) is not None
+    assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".keys.json.partial-abc"
+    left.write_text("half")
+    add_key(tmp_path / "keys.json", "alice")
+    assert not left.exists()
 
 
 def test_a_key_in_a_text_is_not_logged(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from thinkimg.agent.agent import Agent
 from thinkimg.errors import InfrastructureError
+from thinkimg.gateway.callers import Caller
 from thinkimg.gateway.core import Core
-from thinkimg.gateway.keys import Caller
 from thinkimg.gateway.openai.conversation import Conversation
 from thinkimg.gateway.openai.functions import Functions, HandedBack
 from thinkimg.gateway.openai.models import ServedModel

@@ -14,8 +14,8 @@ from thinkimg import wire
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.tools import OfferedTools, Outcome
 from thinkimg.errors import UserError
+from thinkimg.gateway.callers import Caller
 from thinkimg.gateway.core import CallerGone, Core, check_tokens, spend, while_connected
-from thinkimg.gateway.keys import Caller
 from thinkimg.gateway.openai.completion import Completion
 from thinkimg.gateway.openai.functions import Functions, WithFunctions
 from thinkimg.gateway.openai.models import Asked, ServedModel
