@@ -158,7 +158,7 @@ class Callers:
         match = KEY.fullmatch(presented)
         caller = self._callers.get(match.group(1)) if match else None
         expected = caller.key.sha256 if caller and caller.key else "0" * 64
-        if not hmac.comparedigest(digest(presented), expected) or caller is None or caller.key is None:
+        if not hmac.compare_digest(digest(presented), expected) or caller is None or caller.key is None:
             return None
         return None if caller.key.expires and caller.key.expires <= datetime.now(UTC) else caller
 
