@@ -5,11 +5,13 @@ Decoding is where untrusted bytes meet a C library, so it happens in one place, 
 
 import hashlib
 import io
+import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
@@ -36,6 +38,15 @@ _TURNS = {
 """What undoes each EXIF orientation."""
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, Pillow.DecompressionBombError)
 """What Pillow raises for data that is not what it says."""
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MEDIA_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}")
+
+
+def is_sha256(text: Any) -> bool:
+    """64 hex digits, lower case."""
+    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
 
 
 class ImageDecodeError(ValueError):
@@ -97,6 +108,24 @@ class Image:
             reason = "" if isinstance(error, Pillow.UnidentifiedImageError) else f": {error}"  # it names our buffer
             raise ImageDecodeError(f"not a readable image ({', '.join(FORMATS)} are accepted){reason}") from error
         return cls(data, hashlib.sha256(data).hexdigest(), width, height, media_type)
+
+    @classmethod
+    def from_reference(cls, reference: Mapping[str, Any], data: bytes = b"") -> "Image":
+        """What a record says of a picture, without its bytes unless they are given. The record may be somebody else's,
+        and names of files are made of it.
+
+        Raises:
+            ValueError: its `sha256` is not 64 hex digits, or another member is not what it must be.
+        """
+        sha256, media_type = reference.get("sha256"), reference.get("media_type")
+        width, height = reference.get("width"), reference.get("height")
+        if not isinstance(sha256, str) or not is_sha256(sha256):
+            raise ValueError(f"a picture's sha256 must be 64 hex digits, not {str(sha256)[:80]!r}")
+        if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
+            raise ValueError(f"a picture's media_type must be such as image/png, not {str(media_type)[:80]!r}")
+        if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+            raise ValueError(f"a picture's width and height must be pixels, not {str((width, height))[:80]}")
+        return cls(data, sha256, width, height, media_type)
 
     @classmethod
     def from_pixels(cls, pixels: Pillow.Image) -> "Image":

@@ -25,7 +25,7 @@ from typing import Any
 import msgpack
 
 from thinkimg.errors import Family
-from thinkimg.image import Image, ImageDecodeError
+from thinkimg.image import Image, ImageDecodeError, is_sha256
 from thinkimg.tools.tool import ToolResult
 
 VERSION = 1
@@ -40,7 +40,6 @@ TIMEOUT_HEADER = "thinkimg-timeout-seconds"
 CALLER_HEADER = "thinkimg-caller"
 """On whose behalf a gateway calls: what a server holds, it holds for that caller alone, or for all who name none."""
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _CALLER = re.compile(r"[\w.\-]{1,64}", re.ASCII)
 
 
@@ -204,11 +203,6 @@ def read_image(data: bytes, max_bytes: int, max_pixels: int) -> Image | Problem:
         return Image.from_bytes(data, max_bytes, max_pixels)
     except ImageDecodeError as error:
         return Problem(415, "model", "refused", str(error))
-
-
-def is_sha256(text: Any) -> bool:
-    """64 hex digits, lower case."""
-    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
 
 
 def is_caller(text: str) -> bool:

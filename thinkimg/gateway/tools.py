@@ -17,7 +17,7 @@ from thinkimg.gateway.callers import Caller
 from thinkimg.gateway.core import CallerGone, Core, while_connected
 from thinkimg.gateway.pictures import LARGE_BYTES
 from thinkimg.gateway.refusals import problem_of, problem_response, refuse
-from thinkimg.image import Image
+from thinkimg.image import Image, is_sha256
 from thinkimg.tools.tool import ToolResult
 
 MOST_CALLS = 64
@@ -122,7 +122,7 @@ class ToolsFace:
 
     async def put_image(self, request: Request) -> Response:
         sha256 = str(request.path_params["sha256"])
-        if not wire.is_sha256(sha256):
+        if not is_sha256(sha256):
             detail = "an image's address ends with its sha256, 64 hex digits in lower case"
             raise refuse(422, "malformed_request", detail)
         await self._keep(request.state.caller, sha256, await request.body())

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thinkimg import wire
 from thinkimg.api.server_contract import HttpPath
+from thinkimg.image import is_sha256
 from thinkimg.serving.config import ServerConfig
 from thinkimg.serving.doors import is_loopback, page_refusal
 from thinkimg.serving.service import ProblemError, ToolService
@@ -376,7 +377,7 @@ def _caller(request: Request) -> str:
 
 def _sha256(request: Request) -> str:
     text = str(request.path_params["sha256"])
-    if not wire.is_sha256(text):
+    if not is_sha256(text):
         raise ProblemError(_malformed("an image's address ends with its sha256, 64 hex digits in lower case"))
     return text
 
