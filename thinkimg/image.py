@@ -105,7 +105,7 @@ class Image:
         except ImageDecodeError:
             raise
         except _BROKEN as error:
-            reason = "" if isinstance(error, Pillow.UnidentifiedImageError) else f": {error}"  # it names our buffer
+            reason = _reason(error)
             raise ImageDecodeError(f"not a readable image ({', '.join(FORMATS)} are accepted){reason}") from error
         return cls(data, hashlib.sha256(data).hexdigest(), width, height, media_type)
 
@@ -150,7 +150,7 @@ class Image:
         except ImageDecodeError:
             raise
         except _BROKEN as error:
-            raise ImageDecodeError(f"the image data is broken: {error}") from error
+            raise ImageDecodeError(f"the image data is broken{_reason(error)}") from error
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Image":
@@ -180,7 +180,7 @@ class Image:
         except ImageDecodeError:
             raise
         except _BROKEN as error:
-            raise ImageDecodeError(f"the image data is broken: {error}") from error
+            raise ImageDecodeError(f"the image data is broken{_reason(error)}") from error
 
     def as_sent(self) -> "Image":
         """The picture as endpoints take it, and as `pixels` shows it: itself where it is a PNG or JPEG that every
@@ -201,7 +201,7 @@ class Image:
         except ImageDecodeError:
             raise
         except _BROKEN as error:
-            raise ImageDecodeError(f"the image data is broken: {error}") from error
+            raise ImageDecodeError(f"the image data is broken{_reason(error)}") from error
         if plain:
             return self
         if not lossy and len((made := Image.from_pixels(seen)).data) <= _MOST_SENT:
@@ -215,6 +215,11 @@ class Image:
     def suffix(self) -> str:
         """File name ending, with the dot."""
         return "." + self.media_type.rpartition("/")[2].replace("jpeg", "jpg")
+
+
+def _reason(error: Exception) -> str:
+    """What Pillow says, unless it names our buffer and where that lies."""
+    return "" if isinstance(error, Pillow.UnidentifiedImageError) or "object at 0x" in str(error) else f": {error}"
 
 
 def _as_seen(opened: Pillow.Image, bits: int = 8) -> Pillow.Image:

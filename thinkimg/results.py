@@ -231,6 +231,7 @@ class RunMarker(File):
     title = "what a run's folder belongs to"
     path = "RUN/run.json"
     ignores_unknown = False
+    private = True
 
     kind: Literal["run-marker"] = "run-marker"
     manifest: str
@@ -246,6 +247,7 @@ class StageIdentity(File):
 
     title = "what a stage is made of"
     path = "RUN/stages/NAME/identity.json"
+    private = True
 
     kind: Literal["stage-identity"] = "stage-identity"
     made_of: dict[str, Any]

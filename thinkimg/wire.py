@@ -40,6 +40,8 @@ TIMEOUT_HEADER = "thinkimg-timeout-seconds"
 CALLER_HEADER = "thinkimg-caller"
 """On whose behalf a gateway calls: what a server holds, it holds for that caller alone, or for all who name none."""
 
+_MEMORY = re.compile(r" at 0x[0-9a-fA-F]+")
+"""Where an object lies in memory, as Python writes it: of no use to callers, but to attackers."""
 _CALLER = re.compile(r"[\w.\-]{1,64}", re.ASCII)
 
 
@@ -89,7 +91,7 @@ class Problem:
             "type": f"{PROBLEM_ROOT}{self.family}/{self.kind}",
             "title": self.kind.replace("_", " "),
             "status": self.status,
-            "detail": self.detail,
+            "detail": _MEMORY.sub("", self.detail),
             "kind": self.kind,
         }
 

@@ -8,6 +8,8 @@ every server anew with the operator.
 
 from __future__ import annotations
 
+import json
+
 from thinkimg.api import pod_contract
 from thinkimg.api.v1alpha1.meta import GROUP
 
@@ -74,3 +76,19 @@ class Place:
 def server_command(config: str) -> list[str]:
     """The command that serves what the file `config` says."""
     return ["python", "-m", MODULE, "--config", config]
+
+
+_MOST_CHARACTERS = 300
+
+
+def refusal_in(log: str) -> str:
+    """What a server of ours refuses of its settings, from the end of its log; empty if it says nothing of the kind.
+    Other lines may hold what is not for everybody who may read the tool, and are not repeated."""
+    for line in reversed(log.splitlines()):
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(said, dict) and (said.get("event"), said.get("family")) == ("failed", "user"):
+            return ": ".join(str(said[name]) for name in ("field", "message") if said.get(name))[:_MOST_CHARACTERS]
+    return ""

@@ -274,6 +274,11 @@ def _sampled(found: Comparison) -> list[tuple[str, SampleFigures | None]]:
     return [(f"{entry.model} ({entry.task})", entry.samples) for entry in found.entries]
 
 
+def _plain(text: str | None) -> str | None:
+    """A cell that no spreadsheet takes for a formula: names are somebody's to choose."""
+    return f"'{text}" if text and text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def as_csv(found: Comparison) -> str:
     """A row per model and task; the last columns are its difference from the baseline."""
     out = io.StringIO()
@@ -286,12 +291,17 @@ def as_csv(found: Comparison) -> str:
     pairs = {(pair.task, pair.model): pair for pair in found.pairs}
     for entry in found.entries:
         pair = pairs.get((entry.task, entry.model))
-        compared = (pair.baseline, pair.difference.difference, *pair.difference.ci95, pair.difference.p) if pair else ()
+        compared = (
+            (_plain(pair.baseline), pair.difference.difference, *pair.difference.ci95, pair.difference.p)
+            if pair
+            else ()
+        )
+        names = (_plain(entry.task), _plain(entry.model), len(entry.scores), _plain(found.scorer))
         shares = (entry.mean, *(entry.ci95 or ("", "")))
         wrong = (entry.refused, entry.context_full)
         lost = (entry.lost, *(entry.bounds or ("", "")))
         writer.writerow(
-            (entry.task, entry.model, len(entry.scores), found.scorer, *shares, entry.tool_calls, entry.errors,
+            (*names, *shares, entry.tool_calls, entry.errors,
              entry.p50, entry.p95, entry.cost, *wrong, *lost, entry.official, entry.normalised, *compared,
              *[""] * (5 - len(compared)), *_sampled_cells(entry))
         )  # fmt: skip
@@ -309,7 +319,11 @@ def _sampled_cells(entry: Entry) -> tuple[object, ...]:
     return figures.samples, figures.average.mean, passed.mean, figures.majority.mean, figures.ties
 
 
-_LATEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "–": "--", "<": r"$<$"})
+_LATEX = str.maketrans(
+    {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "–": "--", "<": r"$<$", ">": r"$>$",
+     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+     "\n": " ", "\r": " "}
+)  # fmt: skip
 
 
 def as_latex(found: Comparison) -> str:

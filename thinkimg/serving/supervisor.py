@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.extras import require
+from thinkimg.private import append_private, write_private
 from thinkimg.serving.config import ProcessConfig, ServerConfig, dump_config
 
 _POLL_SECONDS = 0.05
@@ -248,10 +249,10 @@ class _Server:
 
     def start(self) -> None:
         self._ready_path.unlink(missing_ok=True)
-        self._config_path.write_text(dump_config(self._config()), encoding="utf-8")
+        write_private(self._config_path, dump_config(self._config()))
         command = [sys.executable, "-m", self.spec.module, "--config", str(self._config_path)]
         command += ["--ready-file", str(self._ready_path), "--supervised-by", str(os.getpid())]
-        with self.log_path.open("ab") as output:
+        with append_private(self.log_path) as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=self._environment()
             )

@@ -14,7 +14,7 @@ import scipy.stats
 from thinkimg.errors import UserError
 from thinkimg.evaluation.compare import Difference, paired_difference
 from thinkimg.evaluation.intervals import Answer
-from thinkimg.evaluation.tables import FORMATS, as_csv, as_json, as_latex, as_markdown, compare
+from thinkimg.evaluation.tables import FORMATS, _plain, _tabular, as_csv, as_json, as_latex, as_markdown, compare
 
 
 def compared(a: np.ndarray, b: np.ndarray, resamples: int = 1000) -> Difference:
@@ -140,6 +140,18 @@ def test_every_format_says_the_same(two: list[Path]) -> None:
     assert re.search(r"(?<!\\)[%_]", latex) is None
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
     assert set(FORMATS) == {"md", "csv", "tex", "json"}
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t"])
+def test_no_spreadsheet_takes_a_name_for_a_formula(start: str) -> None:
+    assert _plain(f"{start}cmd|' /C calc'!A0") == f"'{start}cmd|' /C calc'!A0"
+    assert (_plain("qwen-7b"), _plain(""), _plain(None)) == ("qwen-7b", "", None)
+
+
+def test_no_name_is_a_command_of_latex() -> None:
+    row = _tabular(["a"], [[r"\input{/etc/passwd}^~ {x} 5%_&#$ <b>"]], 1).splitlines()[3]
+    expected = r"\textbackslash{}input\{/etc/passwd\}\textasciicircum{}\textasciitilde{} \{x\} 5\%\_\&\#\$ $<$b$>$ \\"
+    assert row == expected
 
 
 def test_what_was_lost_is_neither_right_nor_wrong_in_every_format(two: list[Path], tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from thinkimg.jobs.runner.processes import StageFailed, locked, run_processes
 from thinkimg.jobs.runner.replacing import forget, note_earlier, note_identity, set_aside, set_others_aside, take_back
 from thinkimg.jsonfile import read, write
 from thinkimg.models.reference import Reader, check_source
+from thinkimg.private import write_private
 from thinkimg.results import (
     AnyDone,
     BaseDone,
@@ -121,7 +122,7 @@ class JobRun:
         for one in planned:
             note_earlier(self.run, one)
         write(self.run.marker, RunMarker(manifest=text, job=self.job.name, seed=self.seed, folder=folder))
-        self.run.manifest.write_text(text)
+        write_private(self.run.manifest, text)
 
     def _check(self, waiting: Sequence[str]) -> None:
         """What would be found out late is looked for before anything runs."""
