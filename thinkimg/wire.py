@@ -24,6 +24,7 @@ from typing import Any
 
 import msgpack
 
+from thinkimg.amounts import TooMuch, check_json, check_msgpack
 from thinkimg.errors import Family
 from thinkimg.image import Image, ImageDecodeError, is_sha256
 from thinkimg.tools.tool import ToolResult
@@ -153,18 +154,27 @@ def media_type_of(header: str | None) -> str:
     return MSGPACK if header and "msgpack" in header else JSON
 
 
+def _decode_of_caller(body: bytes, media_type: str) -> Any:
+    try:
+        (check_msgpack if media_type == MSGPACK else check_json)(body)
+    except TooMuch as error:
+        raise WireError(str(error)) from error
+    return decode(body, media_type)
+
+
 def encode_request(request: CallRequest, media_type: str) -> bytes:
     """Raises `WireError`, see `encode`."""
     return encode(_request_document(request), media_type)
 
 
 def decode_request(body: bytes, media_type: str) -> CallRequest:
-    """Raises `WireError` that names the member which is wrong."""
-    return _request_of(decode(body, media_type), "")
+    """Raises `WireError` that names the member which is wrong, or says that there is too much."""
+    return _request_of(_decode_of_caller(body, media_type), "")
 
 
 def decode_batch(body: bytes, media_type: str) -> list[CallRequest]:
-    document = _mapping(decode(body, media_type), "the body", {"calls"})
+    """Raises `WireError`, see `decode_request`."""
+    document = _mapping(_decode_of_caller(body, media_type), "the body", {"calls"})
     calls = document.get("calls")
     if not isinstance(calls, list):
         raise WireError("`calls` must be a list")

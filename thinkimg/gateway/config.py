@@ -11,6 +11,11 @@ from thinkimg.image import MAX_BYTES, MAX_PIXELS
 from thinkimg.models.reference import absolute
 from thinkimg.serving.config import ProcessConfig, first_fault, read_document
 from thinkimg.serving.doors import open_door
+from thinkimg.serving.memory import at_most
+
+_MIB = 1024 * 1024
+_BODY_BYTES = 2 * MAX_BYTES + MAX_BYTES // 2 + _MIB
+"""Room for two of the largest pictures, in base64 for one of them."""
 
 
 class ToolServer(BaseModel):
@@ -68,7 +73,8 @@ class Limits(BaseModel):
     """What a caller may ask for, at most.
 
     Attributes:
-        body_bytes: of one request.
+        body_bytes: of one request. Of these all but the pictures is small: see `thinkimg.amounts`. An eighth of the
+            container's memory at most, where there is a limit; of `pending_bytes` and `held_bytes` a quarter.
         pending_bytes: of the bodies of all requests together that are under way; more are answered 429.
         client_seconds: how long a caller may take to send its headers, to send a body, or to take an answer.
         image_bytes, image_pixels: of one picture.
@@ -85,8 +91,8 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    body_bytes: int = Field(default=2 * MAX_BYTES + MAX_BYTES // 2 + 1024 * 1024, ge=1024)
-    pending_bytes: int = Field(default=1024 * 1024 * 1024, ge=1)
+    body_bytes: int = Field(default_factory=lambda: at_most(_BODY_BYTES, 1 / 8), ge=1024)
+    pending_bytes: int = Field(default_factory=lambda: at_most(1024 * _MIB, 1 / 4), ge=1)
     client_seconds: float = Field(default=60, gt=0)
     image_bytes: int = Field(default=MAX_BYTES, ge=1)
     image_pixels: int = Field(default=MAX_PIXELS, ge=1)
@@ -96,7 +102,7 @@ class Limits(BaseModel):
     in_flight: int = Field(default=256, ge=1)
     requests_per_minute: int = Field(default=60_000, ge=1)
     sessions: int = Field(default=250, ge=1)
-    held_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
+    held_bytes: int = Field(default_factory=lambda: at_most(512 * _MIB, 1 / 4), ge=0)
     rounds: int = Field(default=6, ge=1)
     tokens_per_turn: int = Field(default=2048, ge=1)
 

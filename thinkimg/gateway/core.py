@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from thinkimg.amounts import TooMuch, check_json
 from thinkimg.client.cache import ResultCache
 from thinkimg.client.tool_client import CallOutcome, ToolClient
 from thinkimg.errors import InfrastructureError, UserError
@@ -17,7 +18,7 @@ from thinkimg.gateway.callers import Caller, Callers, LimitError
 from thinkimg.gateway.config import GatewayConfig
 from thinkimg.gateway.gate import limit_refusal
 from thinkimg.gateway.metrics import GatewayMetrics
-from thinkimg.gateway.pictures import Pictures
+from thinkimg.gateway.pictures import LARGE_BYTES, Pictures
 from thinkimg.gateway.refusals import log_cause, problem_of, refuse
 from thinkimg.gateway.slots import Slots
 from thinkimg.image import Image
@@ -156,6 +157,23 @@ def secret(variable: str | None) -> str | None:
     if not os.environ.get(variable):
         raise UserError(f"the environment has no {variable}", "api_key_variable")
     return os.environ[variable]
+
+
+async def json_body(request: Request) -> bytes:
+    """The body of a face that takes JSON, looked at before anybody parses it.
+
+    Raises:
+        Refusal: 413, too much is in it.
+    """
+    body = await request.body()
+    try:
+        if len(body) > LARGE_BYTES:
+            await asyncio.to_thread(check_json, body)
+        else:
+            check_json(body)
+    except TooMuch as error:
+        raise refuse(413, "too_much", str(error)) from error
+    return body
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:

@@ -25,7 +25,7 @@ from starlette.types import Message, Receive, Scope, Send
 from thinkimg import __version__
 from thinkimg.cache import BoundedCache
 from thinkimg.gateway.callers import Caller
-from thinkimg.gateway.core import CallerGone, Core, while_connected
+from thinkimg.gateway.core import CallerGone, Core, json_body, while_connected
 from thinkimg.gateway.mcp_results import JSON, NUMBERS, PICTURES, content_of, picture_contents
 from thinkimg.gateway.refusals import Refusal, problem_of
 from thinkimg.image import Image
@@ -85,7 +85,7 @@ class McpFace:
         """One request. The protocol's newer revision cancels a call by closing its connection."""
         request = Request(scope, receive)
         scope["user"] = _user(request.state.caller)  # a session belongs to the key that opened it
-        body = await request.body()
+        body = await json_body(request)
         try:
             sessions = await self._sessions.of(request.state.caller)
             await while_connected(request, sessions.handle_request(scope, _again(body), send))

@@ -20,6 +20,7 @@ from thinkimg.api import Batching, read_yaml
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
+from thinkimg.serving.memory import at_most
 
 
 def _batching(given: Any) -> Any:
@@ -29,6 +30,9 @@ def _batching(given: Any) -> Any:
             "max_wait_milliseconds": given["max_wait_ms"]
         }
     return given
+
+
+_MIB = 1024 * 1024
 
 
 class ToolEntry(BaseModel):
@@ -96,6 +100,8 @@ class ServerConfig(ProcessConfig):
         max_queue: calls that may wait for a thread; more are answered 429.
         max_image_bytes, max_image_pixels: limits of one picture.
         image_store_bytes: memory for pictures that clients have sent or tools have made, least recently used out first.
+            Where the container's memory has a limit, a quarter of it at most, as of `max_pending_bytes`; of
+            `decoded_bytes` a sixteenth.
         decoded_bytes: memory for decoded pictures, so that several calls decode one only once. It is the process's: of
             several services in one process the largest counts.
         max_pending_bytes: of all requests together that are being read or run; more are answered 429.
@@ -109,9 +115,9 @@ class ServerConfig(ProcessConfig):
     max_queue: int = Field(default=256, ge=0)
     max_image_bytes: int = Field(default=MAX_BYTES, ge=1)
     max_image_pixels: int = Field(default=MAX_PIXELS, ge=1)
-    image_store_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
-    decoded_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
-    max_pending_bytes: int = Field(default=1024 * 1024 * 1024, ge=1)
+    image_store_bytes: int = Field(default_factory=lambda: at_most(512 * _MIB, 1 / 4), ge=0)
+    decoded_bytes: int = Field(default_factory=lambda: at_most(64 * _MIB, 1 / 16), ge=0)
+    max_pending_bytes: int = Field(default_factory=lambda: at_most(1024 * _MIB, 1 / 4), ge=1)
     client_seconds: float = Field(default=60, gt=0)
     default_timeout_seconds: float = Field(default=300, gt=0)
 

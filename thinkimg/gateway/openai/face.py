@@ -15,11 +15,12 @@ from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.tools import OfferedTools, Outcome
 from thinkimg.errors import UserError
 from thinkimg.gateway.callers import Caller
-from thinkimg.gateway.core import CallerGone, Core, check_tokens, spend, while_connected
+from thinkimg.gateway.core import CallerGone, Core, check_tokens, json_body, spend, while_connected
 from thinkimg.gateway.openai.completion import Completion
 from thinkimg.gateway.openai.functions import Functions, WithFunctions
 from thinkimg.gateway.openai.models import Asked, ServedModel
 from thinkimg.gateway.openai.request import ChatRequest, read_request
+from thinkimg.gateway.pictures import LARGE_BYTES
 from thinkimg.gateway.refusals import log_cause, openai_error, problem_of, problem_response, refuse
 from thinkimg.image import Image
 from thinkimg.models.generator import Filters
@@ -58,7 +59,8 @@ class ChatFace:
         return self._models[name]
 
     async def complete(self, request: Request) -> Response:
-        asked = read_request(await request.body())
+        body = await json_body(request)
+        asked = await asyncio.to_thread(read_request, body) if len(body) > LARGE_BYTES else read_request(body)
         served = self._find(asked.model)
         caller: Caller = request.state.caller
         offered = self._offered(served, asked.thinkimg.tools)
