@@ -6,6 +6,7 @@ Pictures pass through as the bytes that they are; nothing is decoded but their h
 
 import asyncio
 import math
+import time
 from typing import Any
 
 from starlette.requests import Request
@@ -79,12 +80,13 @@ class ToolsFace:
     async def _side_by_side(
         self, caller: Caller, calls: list[wire.CallRequest], seconds: float | None, places: int
     ) -> list[dict[str, Any]]:
-        """Each call takes a place."""
-        free = asyncio.Semaphore(places)
+        """Each call takes a place; those that wait for one have the less time left."""
+        free, began = asyncio.Semaphore(places), time.monotonic()
 
         async def one(call: wire.CallRequest) -> dict[str, Any]:
             async with free:
-                return await self._one_of_batch(caller, call, seconds)
+                left = None if seconds is None else max(seconds - (time.monotonic() - began), 0.001)
+                return await self._one_of_batch(caller, call, left)
 
         return await asyncio.gather(*(one(call) for call in calls))
 
