@@ -12,6 +12,8 @@ const TITLES: Record<string, [string, string]> = {
   masked: ["Left out of the loss", "trajectories per step"], resampled: ["Tried again", "trajectories per step"], lost: ["Lost to the infrastructure", "trajectories per step"], refilled: ["Refilled", "groups per step"],
   flat: ["Without a difference in reward", "groups per step"], token_accuracy: ["Token accuracy", "share of tokens foretold"],
   seconds: ["Time", "seconds per step"], seconds_rollout: ["Time of rollouts", "seconds per step"], forked: ["Forked", "groups per step"],
+  groups: ["Groups of rollouts", "per step"], unrewarded: ["Without any reward", "trajectories per step"], fork_attempts: ["Tried to fork", "groups per step"],
+  tokens_generated: ["Tokens generated", "per step"], tokens_trained: ["Tokens trained on", "per step"],
 };
 const NO_CURVE = ["total_steps"];
 const MOST_LINES = 6;

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type Address, changed, type Choices, FILTERS, go } from "./address";
 import type { Count, Facets } from "./data";
-import { ENDED, figure, MODES, spaced, thousands } from "./words";
+import { ENDED, figure, mode, spaced, thousands } from "./words";
 
 const SORTS = {
   written: "As written", reward: "Reward, lowest first", "-reward": "Reward, highest first", "-calls": "Most calls",
@@ -44,7 +44,7 @@ export function Filters({ address, facets }: { address: Address; facets: Facets 
       {select("run", "Run", names("run"))}
       {select("model", "Model", names("model"))}
       {select("stage", "Stage", names("stage"))}
-      {select("mode", "Mode", names("mode"), "All", [], (mode) => MODES[mode] ?? mode)}
+      {select("mode", "Mode", names("mode"), "All", [], mode)}
       {facets.steps.length > 0 && <Typed name="step" label="Step" value={choices.step ?? ""} set={set} pattern="\s*\d+\s*((-|–|\.\.)\s*\d+\s*)?" hint="40 or 10-80" list={facets.steps.map(String)} />}
       {select("outcome", "Outcome", [], "All", [["right", "Right"], ["wrong", "Wrong"], ["open", "Not scored"]])}
       {select("tool", "Tool", facets.tools, "Any or none", [["-", "No tool"]])}

@@ -2,12 +2,17 @@
 import type { Row, Source } from "./data";
 
 export const ENDED: Record<string, string> = {
-  answered: "answered", rounds: "too many rounds", tokens: "too many tokens", time: "out of time",
-  infrastructure: "infrastructure failed", running: "not finished",
+  answered: "answered", rounds: "too many rounds", tokens: "context full", refused: "refused by the endpoint",
+  time: "out of time", infrastructure: "infrastructure failed", running: "not finished",
 };
-export const MODES: Record<string, string> = {
+const MODES: Record<string, string> = {
   greedy: "greedy", sampled: "sampled", training: "while training", examples: "examples",
 };
+/** How answers were asked for; `control-grey-all` with changed pictures: what took their place, and for whom. */
+export function mode(name: string): string {
+  const [control, kind, scope] = name.split("-");
+  return control === "control" && scope ? `pictures changed (${kind}, ${scope})` : (MODES[name] ?? name);
+}
 
 export const figure = (value: number, digits = 3) => String(Number(value.toFixed(digits)));
 export const thousands = (value: number) => value.toLocaleString("en");
@@ -26,9 +31,9 @@ export function duration(seconds: number | null): string {
 /** The model, and where it was: `v-toolrl · greedy`, `v-toolrl · step 40`. */
 export function origin(row: Row | Source, withRun = false): string {
   const parts = [withRun ? row.run : "", row.model];
-  if (row.stage !== row.model && row.mode !== "greedy" && row.mode !== "sampled") parts.push(row.stage);
+  if (row.stage !== row.model && ["training", "examples", ""].includes(row.mode)) parts.push(row.stage);
   const step = "step" in row ? row.step : null;
-  parts.push(step === null ? (MODES[row.mode] ?? row.mode) : `step ${step}`);
+  parts.push(step === null ? mode(row.mode) : `step ${step}`);
   return parts.filter(Boolean).join(" · ");
 }
 

@@ -13,8 +13,8 @@
   const narrow = matchMedia("(max-width: 820px)");
   const ROLES = { system: "System", user: "Question", assistant: "Model", tool: "Tool" };
   const ENDED = {
-    answered: "Answered", rounds: "Stopped: too many rounds", tokens: "Stopped: too many tokens",
-    time: "Stopped: out of time", infrastructure: "Ended by the infrastructure", running: "Not finished",
+    answered: "Answered", rounds: "Stopped: too many rounds", tokens: "Stopped: context full",
+    refused: "Refused by the endpoint", time: "Stopped: out of time", infrastructure: "Ended by the infrastructure", running: "Not finished",
   };
   const NOTHING = { boxes: [], points: [] };
   let shown = [];
