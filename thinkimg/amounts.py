@@ -45,8 +45,12 @@ def _is_plain(text: bytes) -> bool:
     return text.isascii() and b"\\u" not in text
 
 
-_FIXED = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
-"""Type of a msgpack number -> bytes behind it."""
+_FIXED = {
+    **{0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8},
+    **{0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17},
+}
+"""Type of a msgpack number, or of an extension of fixed size -> bytes behind it."""
+_EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4}
 _BYTES, _TEXT = {0xC4: 1, 0xC5: 2, 0xC6: 4}, {0xD9: 1, 0xDA: 2, 0xDB: 4}
 _CONTAINERS = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 """Type -> bytes of the length behind it; of lists and mappings also how many values a member is."""
@@ -70,6 +74,9 @@ def check_msgpack(body: bytes) -> None:
             if kind in _BYTES or (size > LONG_BYTES and body[at : at + size].isascii()):
                 pictures += size
             at += size
+        elif kind in _EXTENSIONS:
+            size, at = _length(body, at, _EXTENSIONS[kind])
+            at += size + 1
         elif kind in _CONTAINERS:
             width, each = _CONTAINERS[kind]
             size, at = _length(body, at, width)
@@ -78,8 +85,6 @@ def check_msgpack(body: bytes) -> None:
             promised += (kind & 0x0F) * (1 if kind & 0x10 else 2)
         elif 0xA0 <= kind <= 0xBF:
             at += kind & 0x1F
-        elif 0xC1 <= kind <= 0xD8 and kind not in (0xC2, 0xC3):
-            return  # an extension, or no type: the parser refuses it
     _check_text(len(body) - pictures)
 
 

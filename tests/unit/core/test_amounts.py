@@ -83,6 +83,20 @@ def test_a_list_that_promises_more_than_it_has_is_refused() -> None:
         check_msgpack(body)
 
 
+@pytest.mark.parametrize(
+    "first", [msgpack.Timestamp(7), msgpack.Timestamp(7, 7), msgpack.ExtType(5, b"x"), msgpack.ExtType(5, b"x" * 300)]
+)
+def test_an_extension_hides_nothing(first: Any) -> None:
+    with pytest.raises(TooMuch, match="100,000 values"):
+        check_msgpack(msgpack.packb([first, *([] for _ in range(200_000))]))
+
+
+def test_what_is_no_type_of_msgpack_hides_nothing() -> None:
+    """The parser stops where it stands, and has made what came before it."""
+    with pytest.raises(TooMuch, match="100,000 values"):
+        check_msgpack(b"\xdc\xff\xff" + b"\x90" * 65_535 + b"\xc1" * 70_000)
+
+
 @pytest.mark.parametrize("escaped", [False, True])
 def test_pictures_of_the_largest_size_pass(escaped: bool) -> None:
     data = os.urandom(20 * MIB)
