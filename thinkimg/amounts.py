@@ -29,7 +29,7 @@ def check_json(body: bytes) -> None:
     for number, (start, end) in enumerate(_strings(body)):
         if number > MOST_VALUES:
             raise _too_many()
-        if end - start > LONG_BYTES and _is_plain(body[start:end]):
+        if end - start > LONG_BYTES and _is_plain(body, start, end, b"\\u"):
             pictures += end - start
     _check_text(len(body) - pictures)
 
@@ -41,8 +41,13 @@ def _strings(body: bytes) -> Iterator[tuple[int, int]]:
         start = body.find(b'"', found.end())
 
 
-def _is_plain(text: bytes) -> bool:
-    return text.isascii() and b"\\u" not in text
+def _is_plain(body: bytes, start: int, end: int, escape: bytes = b"") -> bool:
+    """Whether a part of the body is ASCII, and holds no escape of other letters. Looked at in pieces, not copied."""
+    for at in range(start, end, SMALL_BYTES):
+        piece = body[at : min(at + SMALL_BYTES + 1, end)]  # one more: an escape may lie across the edge
+        if not piece.isascii() or (escape and escape in piece):
+            return False
+    return True
 
 
 _FIXED = {
@@ -84,7 +89,7 @@ def check_msgpack(body: bytes) -> None:
             at += _FIXED[kind]
         elif kind in _BYTES or kind in _TEXT:
             size, at = _length(body, at, _BYTES.get(kind) or _TEXT[kind])
-            if kind in _BYTES or (size > LONG_BYTES and body[at : at + size].isascii()):
+            if kind in _BYTES or (size > LONG_BYTES and _is_plain(body, at, min(at + size, len(body)))):
                 pictures += size
             at += size
         elif kind in _EXTENSIONS:

@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,10 @@ def test_an_endpoints_password_is_in_no_log() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _generous_umask() -> None:
-    os.umask(0o022)
+def _generous_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 def test_what_may_hold_values_of_env_is_for_its_owner(tmp_path: Path) -> None:
