@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, Field, FiniteFloat
 
+from thinkimg.api import ControlKind, ControlScope
 from thinkimg.errors import UserError
 from thinkimg.identity import Identity, differences, flat
 from thinkimg.jsonfile import Figure, File, Part, read_object, validated
@@ -98,8 +99,8 @@ class PairedDifference(Part):
 class ControlFigures(Part):
     """The same questions with changed pictures: what a model owes to its eyes."""
 
-    control: Literal["grey", "other", "none"]
-    scope: Literal["question", "tools", "all"]
+    control: ControlKind
+    scope: ControlScope
     """Who has the changed pictures: the model of the question, its tools, or both."""
     n: int
     """Answers that count."""
@@ -376,8 +377,9 @@ DONE: dict[str, type[AnyDone]] = {
 
 def is_complete(done: AnyDone) -> bool:
     """False for an evaluation some of whose answers the infrastructure lost: run again, it asks those alone."""
-    lost = [one.bounds or one.bounds_sampled for one in done.models.values()] if isinstance(done, EvaluateDone) else []
-    return not any(lost)
+    models = done.models.values() if isinstance(done, EvaluateDone) else ()
+    lost = [(one.bounds, one.bounds_sampled, *(control.bounds for control in one.controls)) for one in models]
+    return not any(any(bounds) for bounds in lost)
 
 
 def read_done(path: Path, base: bool = False) -> AnyDone:
@@ -579,9 +581,9 @@ class EvaluationSettings(AskedSettings):
     temperature: float | None = None
     samples: int = 1
     """Answers to each question."""
-    control: Literal["grey", "other", "none"] | None = None
+    control: ControlKind | None = None
     """How the pictures of the questions were changed."""
-    control_scope: Literal["question", "tools", "all"] | None = None
+    control_scope: ControlScope | None = None
     """For whom."""
     stop: str | None = None
     """A text that ends a reply."""

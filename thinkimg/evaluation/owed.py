@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from thinkimg.api import Control
 from thinkimg.evaluation.compare import paired_difference
-from thinkimg.evaluation.control import Control
 from thinkimg.evaluation.intervals import Answer, mean_of
 from thinkimg.evaluation.summary import answer_of, summary_of
 from thinkimg.figures import UNKNOWN, accuracy, interval, points
@@ -47,7 +47,7 @@ def cells(model: str, true: str, controls: Iterable[ControlFigures]) -> list[tup
     return [
         (
             model,
-            f"{one.control}, {one.scope}",
+            str(Control(one.control, one.scope)),
             true,
             accuracy(one.accuracy, one.bounds),
             interval(one.ci95),

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.table import Table
 
 from thinkimg.api import read_yaml
-from thinkimg.evaluation import samples
+from thinkimg.evaluation import owed, samples
 from thinkimg.evaluation.curves import Curve, read_curve
 from thinkimg.evaluation.markdown import markdown_rows
 from thinkimg.evaluation.origins import display_name, ordered_models, origins_of_run, trained_models
@@ -91,6 +91,15 @@ class Report:
     @property
     def ties(self) -> str:
         return samples.ties((row.label, row.figures.samples) for row in self.rows)
+
+    @property
+    def control_rows(self) -> list[tuple[str, ...]]:
+        """What the same questions with changed pictures say: see `owed.cells`."""
+        return [
+            cells
+            for row in self.rows
+            for cells in owed.cells(row.label, accuracy(row.figures.accuracy, row.figures.bounds), row.figures.controls)
+        ]
 
     @property
     def kinds(self) -> list[str]:
@@ -173,6 +182,8 @@ def _markdown(report: Report) -> str:
         lines += ["", "## Several answers to each question", "", *markdown_rows(samples.HEAD, report.sample_rows)]
     if report.ties:
         lines += ["", report.ties]
+    if report.control_rows:
+        lines += ["", "## The same questions with changed pictures", "", *markdown_rows(owed.HEAD, report.control_rows)]
     if report.tools:
         lines += ["", "## Tools", "", *_tools(report.tools)]
     if report.seconds:
@@ -243,7 +254,11 @@ def terminal_table(report: Report) -> Table:
     for row in report.rows:
         table.add_row(*_headline_cells(row, beside)[: len(titles)], style="bold" if row.stands_out else None)
     sampled = [f"{model}: {name} {score} ({bounds})" for model, name, score, bounds in report.sample_rows]
-    if notes := [note for note in (*sampled, report.ties, report.lost) if note]:
+    changed = [
+        f"{model}: pictures changed ({control}): {after} ({bounds}); owed to seeing the true ones: {difference}"
+        for model, control, _, after, bounds, difference in report.control_rows
+    ]
+    if notes := [note for note in (*sampled, report.ties, *changed, report.lost) if note]:
         table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
 

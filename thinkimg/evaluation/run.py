@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from thinkimg.api import UNUSED_SCOPE, Control, ControlKind, ControlScope
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.results import EvaluationResults, EvaluationSettings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from thinkimg.agent.agent import Agent
     from thinkimg.agent.tools import Tools
     from thinkimg.client import ToolClient
-    from thinkimg.evaluation.control import Controlled, Kind, Scope
+    from thinkimg.evaluation.control import Controlled
     from thinkimg.evaluation.evaluate import Shard
     from thinkimg.evaluation.identity import Asked
     from thinkimg.evaluation.lmms import LmmsTask
@@ -67,8 +68,8 @@ class Options:
     max_seconds: float | None = None
     temperature: float = 0.0
     samples: int = 1
-    control: "Kind | None" = None
-    control_scope: "Scope" = "question"
+    control: ControlKind | None = None
+    control_scope: ControlScope = "question"
     seed: int = 0
     concurrency: int = 64
     data: str | None = None
@@ -135,9 +136,7 @@ def run_evaluation(options: Options) -> list[EvaluationResults]:
     if options.samples > 1:
         _refuse_equal_samples(options, tasks)
     if options.control is None and options.control_scope != "question":
-        raise UserError(
-            "says for whom pictures are changed, and nothing changes them: give --control", "--control-scope"
-        )
+        raise UserError(f"{UNUSED_SCOPE.message}. {UNUSED_SCOPE.remedy}", "--control-scope")
     scorers = {task.name: _scorers(options, task) for task in tasks}
     shard = Shard.parse(options.shard)
     chosen = _chosen(options)
@@ -238,14 +237,14 @@ def _questions(options: Options, task: "EvaluationTask | LmmsTask") -> "Iterator
 
 async def _begin(chosen: Chosen, agent: "Agent", task: "EvaluationTask | LmmsTask", shard: "Shard") -> _Begun:
     """Raises `UserError`: bad rows; the output belongs to another evaluation; a control that cannot be."""
-    from thinkimg.evaluation.control import Control, Controlled
+    from thinkimg.evaluation.control import Controlled, check
     from thinkimg.evaluation.identity import Asked
     from thinkimg.evaluation.output import Output
 
     options = chosen.options
     control = Control(options.control, options.control_scope) if options.control else None
     if control is not None:
-        control.check(tools=bool(agent.tools.schemas))
+        check(control, tools=bool(agent.tools.schemas))
     whole = await asyncio.to_thread(Asked.of, _questions(options, task))
     controlled = await asyncio.to_thread(Controlled, control, _questions(options, task)) if control else None
     settings = chosen.settings(task.name, agent, whole, shard.count)

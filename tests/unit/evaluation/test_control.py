@@ -17,8 +17,9 @@ from tests.support.cli.commands import EVERY_COMMAND, parse
 from tests.support.evaluation.stub_endpoint import Handler, start
 from thinkimg.agent.agent import Agent
 from thinkimg.agent.formats import Call
+from thinkimg.api import Control
 from thinkimg.errors import ModelError, UserError
-from thinkimg.evaluation.control import Control, Controlled
+from thinkimg.evaluation.control import Controlled, check
 from thinkimg.evaluation.evaluate import Settings, evaluate
 from thinkimg.evaluation.scorers import find_rule
 from thinkimg.evaluation.summary import row_of, summary_of
@@ -96,7 +97,7 @@ def ask(model: Any, folder: Path, control: Control | None, tools: Any = None) ->
     agent = Agent(model, tools or InProcess(ocr, crop))
     controlled = control and Controlled(control, TASKS)
     settings = Settings("m", "t", control=controlled)
-    with Store(folder / (control.folder if control else "true") / "t.jsonl") as store:
+    with Store(folder / (control.name if control else "true") / "t.jsonl") as store:
         asyncio.run(evaluate(agent, TASKS, [find_rule("exact")], store, settings))
         return [store.record(task.id) for task in TASKS]
 
@@ -165,15 +166,16 @@ def test_the_other_picture_is_always_the_same_one_of_the_same_kind_size_and_anot
 def test_what_cannot_be_is_refused_before_anything_is_asked() -> None:
     lonely = Task("lonely", "?", (picture(1),), "1", {"kind": "of its own"})
     with pytest.raises(
-        UserError, match=r"question 'lonely' has no other question of its kind .* or use --control grey"
+        UserError, match=r"question 'lonely' has no other question of its kind .* or change pictures to grey ones"
     ):
         Controlled(Control("other"), [*TASKS, lonely])
     with pytest.raises(UserError, match="question 'words' has no picture that could be changed"):
         Controlled(Control("grey"), [*TASKS, Task("words", "?", (), "1")])
-    with pytest.raises(UserError, match="use --no-tools"):
-        Control("none", "tools").check(tools=True)
+    with pytest.raises(UserError, match="evaluate without tools to see what they bring"):
+        check(Control("none", "tools"), tools=True)
     with pytest.raises(UserError, match="the model has no tools"):
-        Control("grey", "tools").check(tools=False)
+        check(Control("grey", "tools"), tools=False)
+    check(Control("grey", "tools"), tools=True)
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------
@@ -273,7 +275,7 @@ def test_a_control_is_resumed_and_shared_by_itself_and_never_mixed(
     [
         ("--control grey --control-scope tools", "the model has no tools"),
         ("--control none --control-scope tools", "tools without a picture can do nothing"),
-        ("--control-scope all", "--control"),
+        ("--control-scope all", "--control-scope: it says for whom pictures are changed, and nothing changes them"),
         ("--control other --limit 1", "question 'q4' has no other question"),
     ],
 )
