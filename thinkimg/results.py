@@ -89,11 +89,14 @@ class SampleFigures(Part):
 
 
 class PairedDifference(Part):
-    """One model minus another on the same questions, seed by seed."""
+    """One model minus another on the same questions, seed by seed. Where answers to these were lost it is null, and
+    only its bounds are known."""
 
-    difference: FiniteFloat
-    ci95: Interval
-    p: FiniteFloat
+    difference: Figure
+    ci95: Interval | None = None
+    p: Figure = None
+    bounds: Interval | None = None
+    """The difference if all lost answers count against the first, and if all count for it; null when none is lost."""
 
 
 class ControlFigures(Part):
@@ -104,12 +107,16 @@ class ControlFigures(Part):
     """Who has the changed pictures: the model of the question, its tools, or both."""
     n: int
     """Answers that count."""
+    true: Figure = None
+    """The accuracy with the true pictures; null where answers are lost."""
+    bounds_true: Interval | None = None
     accuracy: Figure
     """With the changed pictures; null where answers are lost."""
     ci95: Interval | None = None
     bounds: Interval | None = None
+    """As in `AnswerFigures`."""
     owed: PairedDifference | None = None
-    """The accuracy with true pictures minus that; null where answers are lost."""
+    """The accuracy with true pictures minus that; null without a question in common."""
 
 
 class KindFigures(Part):
@@ -454,6 +461,13 @@ class SeedsFigures(Part):
     seconds: Figure = None
     """Mean wall time of the evaluation."""
     training_seconds: Figure = None
+    scores: dict[str, Score] = Field(default_factory=dict)
+    """Scorer to its mean over the greedy answers, of those that scored all of them; the first one decides what is
+    right."""
+    samples: SampleFigures | None = None
+    """Of the sampled answers, where each question was asked several times."""
+    controls: list[ControlFigures] = Field(default_factory=list)
+    """Of those controls under which every seed was asked."""
 
 
 class ComparedModels(Part):
@@ -461,6 +475,8 @@ class ComparedModels(Part):
     other: str
     accuracy: PairedDifference | None = None
     accuracy_sampled: PairedDifference | None = None
+    scores: dict[str, PairedDifference] = Field(default_factory=dict)
+    """Scorer to the difference in it, of the greedy answers, where both models have it."""
 
 
 class SeedsMean(Part):

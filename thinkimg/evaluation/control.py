@@ -12,7 +12,7 @@ the same kind with another answer, in the same size) or `none` (no picture). Its
 import asyncio
 import copy
 from bisect import bisect_right
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,12 +41,23 @@ def check(control: Control, tools: bool) -> None:
         raise UserError(f"{refused.message}. {refused.remedy}", "--control-scope")
 
 
+def with_pictures(tasks: Iterable[Task], field: str = "--control") -> Iterator[Task]:
+    """The tasks as they come. Behind the last one raises `UserError` if any of them has no picture."""
+    blind: dict[str, None] = {}
+    for task in tasks:
+        if not task.images:
+            blind[_question(task)] = None
+        yield task
+    if blind:
+        raise UserError(f"{_named(list(blind))} has no picture that could be changed", field)
+
+
 class Controlled:
     """Runs an agent on questions under a control.
 
     Args:
-        tasks: all of them, told apart by their names, whichever are asked here: others' pictures are taken from them.
-            Of `other` they are kept in memory.
+        tasks: all of them, told apart by their names, whichever are asked here: others' pictures are taken from them
+            and kept in memory. Of `grey` and `none` they are looked at only (`with_pictures`).
         field: what a refusal names.
 
     Raises:
@@ -55,15 +66,12 @@ class Controlled:
 
     def __init__(self, control: Control, tasks: Iterable[Task], field: str = "--control") -> None:
         self.control = control
-        known: dict[str, Task | None] = {}
-        blind = []
-        for task in tasks:
-            name = _question(task)
-            blind += [name] if not task.images and name not in known else []
-            known[name] = task if control.kind == "other" else None
-        if blind:
-            raise UserError(f"{_named(blind)} has no picture that could be changed", field)
-        self._others = _others({name: task for name, task in known.items() if task is not None}, field)
+        self._others: dict[str, Task] = {}
+        found = with_pictures(tasks, field)
+        if control.kind == "other":
+            self._others = _others({_question(task): task for task in found}, field)
+        else:
+            deque(found, maxlen=0)  # looked at, and let go
 
     async def run(self, agent: Agent, task: Task, seed: int, temperature: float) -> Trajectory:
         """As `Agent.run`. The record holds the pictures as the model has them; of those that it has not (`none`), the

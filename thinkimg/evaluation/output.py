@@ -21,6 +21,7 @@ import numpy as np
 from thinkimg import jsonl
 from thinkimg.api import Control
 from thinkimg.evaluation.claim import check_rest, claim
+from thinkimg.evaluation.compare import right_of
 from thinkimg.evaluation.evaluate import WHOLE, Shard
 from thinkimg.evaluation.lmms import LmmsTask
 from thinkimg.evaluation.owed import control_figures
@@ -80,9 +81,9 @@ class Output:
             return None
         with lock(self.folder / "merge.lock", wait=True):
             results = read(self.folder / RESULTS, EvaluationResults)
-            true = _rows(self.folder / ITEMS)
+            true = right_of(_rows(self.folder / ITEMS))
             results.controls = [
-                control_figures(control, true, _rows(folder / ITEMS))
+                control_figures(control, [true], [right_of(_rows(folder / ITEMS))])
                 for folder in sorted(self.folder.glob("control-*"))
                 if (folder / RESULTS).exists() and (control := Control.of(folder.name)) is not None
             ]
@@ -145,8 +146,8 @@ class Output:
         return results
 
 
-def _rows(path: Path) -> list[AnswerRow]:
-    return [AnswerRow.model_validate(row) for row in jsonl.read(path)]
+def _rows(path: Path) -> Iterator[AnswerRow]:
+    return (AnswerRow.model_validate(row) for row in jsonl.read(path))
 
 
 class _Costs:

@@ -16,10 +16,10 @@ from thinkimg.evaluation.curves import Curve, read_curve
 from thinkimg.evaluation.markdown import markdown_rows
 from thinkimg.evaluation.origins import display_name, ordered_models, origins_of_run, trained_models
 from thinkimg.evaluation.plots import write_plots
-from thinkimg.evaluation.roles import score_of
+from thinkimg.evaluation.roles import in_words, roles_beside, score_of, shown_roles
 from thinkimg.figures import UNKNOWN, accuracy, duration, interval, milliseconds, rate
 from thinkimg.jsonfile import read
-from thinkimg.results import ROLES, ModelFigures, RunResults, ToolFigures
+from thinkimg.results import ModelFigures, RunResults, ToolFigures
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,12 @@ class Report:
     @property
     def roles(self) -> list[str]:
         """The kinds of scores that are shown beside the accuracy: both, where answers have both."""
-        shown = [role for role in ROLES if all(score_of(row.figures.scores, role) for row in self.rows)]
-        return shown if len(shown) == len(ROLES) else []
+        return shown_roles(row.figures.scores for row in self.rows)
+
+    @property
+    def scorers(self) -> str:
+        """See `roles.in_words`."""
+        return in_words(row.figures.scores for row in self.rows)
 
     @property
     def sample_rows(self) -> list[tuple[str, ...]]:
@@ -95,11 +99,7 @@ class Report:
     @property
     def control_rows(self) -> list[tuple[str, ...]]:
         """What the same questions with changed pictures say: see `owed.cells`."""
-        return [
-            cells
-            for row in self.rows
-            for cells in owed.cells(row.label, accuracy(row.figures.accuracy, row.figures.bounds), row.figures.controls)
-        ]
+        return owed.cells((row.label, row.figures.controls) for row in self.rows)
 
     @property
     def kinds(self) -> list[str]:
@@ -173,7 +173,8 @@ def _markdown(report: Report) -> str:
     lines = [f"# {report.name}", "", f"{report.n} held-out questions{seed}.", ""]
     head = (*HEADLINE[:3], *map(str.capitalize, report.roles), *HEADLINE[3:])
     lines += markdown_rows(head, [_headline_cells(row, report.roles) for row in report.rows])
-    lines += _scorers(report)
+    if report.scorers:
+        lines += ["", report.scorers]
     if report.lost:
         lines += ["", report.lost]
     if report.kinds:
@@ -211,13 +212,6 @@ def _headline_cells(row: ReportRow, roles: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _scorers(report: Report) -> list[str]:
-    """Which scorer decides, and what the two are called."""
-    scores = next((row.figures.scores for row in report.rows if row.figures.scores), {})
-    kinds = [f"{score.role} is `{name}`" for name, score in scores.items() if score.role]
-    return ["", f"Right is what `{next(iter(scores))}` says; {', '.join(kinds)}."] if len(kinds) > 1 else []
-
-
 def _kinds(report: Report) -> list[str]:
     rows = [(row.label, *(row.accuracy_of(kind) for kind in report.kinds)) for row in report.rows]
     return markdown_rows(("Model", *report.kinds), rows)
@@ -247,21 +241,14 @@ def _tools(tools: Mapping[str, ToolFigures]) -> list[str]:
 def terminal_table(report: Report) -> Table:
     """The headline table, short enough for 80 columns: of the two scores the one that does not decide."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    beside = [role for role in report.roles if not _decides(report, role)]
+    beside = roles_beside(row.figures.scores for row in report.rows)
     titles = ("Model", "Greedy", "95 % interval", *map(str.capitalize, beside), "Sampled", "Calls", "Training")
     for number, title in enumerate(titles):
         table.add_column(title, justify="left" if number == 0 else "right", no_wrap=True)
     for row in report.rows:
         table.add_row(*_headline_cells(row, beside)[: len(titles)], style="bold" if row.stands_out else None)
     sampled = [f"{model}: {name} {score} ({bounds})" for model, name, score, bounds in report.sample_rows]
-    changed = [
-        f"{model}: pictures changed ({control}): {after} ({bounds}); owed to seeing the true ones: {difference}"
-        for model, control, _, after, bounds, difference in report.control_rows
-    ]
+    changed = owed.notes(report.control_rows)
     if notes := [note for note in (*sampled, report.ties, *changed, report.lost) if note]:
         table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
-
-
-def _decides(report: Report, role: str) -> bool:
-    return any(next(iter(row.figures.scores.values())).role == role for row in report.rows)

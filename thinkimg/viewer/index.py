@@ -360,7 +360,7 @@ class _Writer:
 
 
 def subject_of(record: dict[str, Any]) -> str:
-    """What is asked about which picture: equal for all models and attempts on one question, and with changed pictures."""
+    """What is asked about which picture: equal for all models and attempts on one question, under a control too."""
     first: dict[str, Any] = next(iter((record.get("images") or {}).values()), {})
     control = (record.get("meta") or {}).get("control")
     picture = next(iter(control["pictures"]), "") if isinstance(control, dict) else first.get("sha256", "")

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import csv
+import io
 import json
 import re
 import shutil
@@ -21,9 +23,11 @@ from thinkimg.api import Control
 from thinkimg.errors import ModelError, UserError
 from thinkimg.evaluation.control import Controlled, check
 from thinkimg.evaluation.evaluate import Settings, evaluate
+from thinkimg.evaluation.formats import FORMATS
 from thinkimg.evaluation.scorers import find_rule
 from thinkimg.evaluation.summary import row_of, summary_of
-from thinkimg.evaluation.tables import FORMATS, compare
+from thinkimg.evaluation.tables import compare
+from thinkimg.evaluation.tasks import EvaluationTask
 from thinkimg.image import Image
 from thinkimg.jsonfile import read
 from thinkimg.models.chat import Reply, SamplingParameters
@@ -245,7 +249,31 @@ def test_the_command_asks_again_and_shows_what_is_owed(
     found = compare([tmp_path])
     assert "| m (charts) | grey, all | 100.0 % | 0.0 % |" in FORMATS["md"](found)
     assert "grey, all" in FORMATS["tex"](found)
+    (row,) = csv.DictReader(io.StringIO(FORMATS["csv"](found)))
+    assert (row["grey_all"], row["grey_all_owed"], row["none_question_owed_high"]) == ("0.0", "1.0", "1.0")
+    assert 0 < float(row["grey_all_owed_low"]) < 1
     assert json.loads(FORMATS["json"](found))["models"][0]["controls"][0]["owed"]["difference"] == 1.0
+
+
+@pytest.mark.parametrize(("words", "times"), [("", 2), ("--control grey", 3), ("--control other", 1)])
+def test_questions_are_read_no_more_often_than_pictures_can_be_kept(
+    words: str,
+    times: int,
+    endpoint: tuple[str, list[Any]],
+    questions: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`other` keeps all of them; else they are read to be looked at, and whenever they are asked."""
+    read_, tasks_of = [0], EvaluationTask.tasks
+
+    def counted(self: EvaluationTask, *given: Any) -> Iterator[Task]:
+        read_[0] += 1
+        yield from tasks_of(self, *given)
+
+    monkeypatch.setattr(EvaluationTask, "tasks", counted)
+    command(endpoint[0], questions, tmp_path, words)
+    assert read_[0] == times
 
 
 def test_a_control_is_resumed_and_shared_by_itself_and_never_mixed(

@@ -1,5 +1,5 @@
-"""Controls of an evaluation: the same questions with changed pictures. One definition for manifests, the command and the
-files that results stand in."""
+"""Controls of an evaluation: the same questions with changed pictures. One definition for manifests, the command and
+the files that results stand in."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from thinkimg.jobs.runner.plan import Planned
 from thinkimg.jsonfile import write
 from thinkimg.results import StageIdentity
 
-
 _CONTROL = ("evaluate.control", "evaluate.controlScope")
 """What changes no answer to a question with its true pictures."""
 

@@ -3,6 +3,7 @@
 import time
 
 from thinkimg.api import Evaluate as Settings
+from thinkimg.evaluation.compare import right_of
 from thinkimg.evaluation.control import Controlled
 from thinkimg.evaluation.owed import control_figures
 from thinkimg.evaluation.samples import several
@@ -49,5 +50,5 @@ def _figures_of(
         changed = ask(controlled.control.name, tasks, 0.0, controlled) if controlled else []
     figures = summarise(greedy, sampled, round(time.monotonic() - began, 1))
     if controlled is not None:
-        figures.controls = [control_figures(controlled.control, greedy, changed)]
+        figures.controls = [control_figures(controlled.control, [right_of(greedy)], [right_of(changed)])]
     return figures
