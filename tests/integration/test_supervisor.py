@@ -16,7 +16,8 @@ import pytest
 from tests.support import REPOSITORY
 from tests.support.serving.sample_servers import spec
 from thinkimg.errors import InfrastructureError, UserError
-from thinkimg.serving import Supervisor
+from thinkimg.serving import ServerConfig, ServerSpec, Supervisor
+from thinkimg.serving import supervisor as supervisor_module
 
 Start = Callable[..., Supervisor]
 http = httpx.Client(verify=False, trust_env=False, timeout=2)
@@ -93,6 +94,58 @@ def test_one_that_is_not_ready_in_time_is_stopped(tmp_path: Path) -> None:
     assert supervisor.pids == {}
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor_module, "_FIRST_BACKOFF_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_cannot_start_is_given_up_and_touches_nobody_else(tmp_path: Path) -> None:
+    absent = ServerConfig.model_validate({"tools": [{"entry_point": "no.such.module:tool"}]})
+    supervisor = Supervisor([spec("good", "echo"), spec("ill", "broken"), ServerSpec("absent", absent)], tmp_path)
+    supervisor.launch()
+    try:
+        wait_until(lambda: supervisor.statuses()[1].ended and supervisor.statuses()[2].ended, 200)
+        wait_until(lambda: supervisor.statuses()[0].state == "ready")
+        good, ill, wrong = supervisor.statuses()
+        assert answers(good.url)
+        assert (ill.state, ill.restarts) == ("failed", 4)
+        assert ill.message.startswith("the weights are damaged, 5 times before it was ready; see ")
+        assert (wrong.state, wrong.restarts, wrong.field) == ("refused", 0, "tools[0].entry_point")
+        assert list(supervisor.pids) == ["good"]
+    finally:
+        supervisor.stop()
+    assert supervisor.pids == {}
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_may_pass_is_waited_for_as_long_as_it_takes(tmp_path: Path) -> None:
+    supervisor = Supervisor([spec("patient", "waiting")], tmp_path)
+    supervisor.launch()
+    try:
+        wait_until(lambda: supervisor.restarts > 5, 200)
+        assert not supervisor.statuses()[0].ended
+    finally:
+        supervisor.stop()
+
+
+def test_one_that_has_served_is_never_given_up(tmp_path: Path, quick: None) -> None:
+    with Supervisor([spec("phoenix", "echo")], tmp_path) as supervisor:
+        for death in range(1, 7):
+            wait_until(lambda: answers(supervisor.endpoints[0]))
+            os.kill(supervisor.pids["phoenix"], signal.SIGKILL)
+            wait_until(lambda death=death: supervisor.restarts == death)  # type: ignore[misc]
+
+
+def test_a_server_is_replaced_at_once(tmp_path: Path) -> None:
+    with Supervisor([spec("one", "echo")], tmp_path) as supervisor:
+        (pid,) = supervisor.pids.values()
+        supervisor.replace(spec("one", "Crop"))
+        wait_until(lambda: supervisor.statuses()[0].state == "ready" and supervisor.pids.get("one") not in (None, pid))
+        tools = http.get(f"{supervisor.endpoints[0]}/v1/tools").json()["tools"]
+        assert [tool["name"] for tool in tools] == ["Crop"]
+
+
 def test_names_are_unique(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unique"):
         Supervisor([spec("a", "echo"), spec("a", "echo")], tmp_path)
@@ -110,7 +163,8 @@ PROGRAM = """
 import json, time
 from pathlib import Path
 from tests.support.serving.sample_servers import spec
-from thinkimg.serving import Supervisor
+from thinkimg.serving import ServerConfig, ServerSpec, Supervisor
+from thinkimg.serving import supervisor as supervisor_module
 with Supervisor([spec("a", "echo"), spec("b", "echo")], Path({folder!r})) as supervisor:
     print(json.dumps(list(supervisor.pids.values())), flush=True)
     {fork}

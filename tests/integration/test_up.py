@@ -107,14 +107,37 @@ def test_control_c_while_it_starts_leaves_nothing_behind(run: Callable[..., Comm
     assert not any(alive(int(pid)) for pid in children)
 
 
-def test_a_service_that_is_refused_stops_the_others(run: Callable[..., Command], tmp_path: Path) -> None:
-    good = {"name": "good", "tools": [{"entry_point": f"{SAMPLE_TOOLS}:echo"}]}
-    bad = {"name": "bad", "tools": [{"entry_point": f"{SAMPLE_TOOLS}:absent"}]}
-    (tmp_path / "tools.yaml").write_text(yaml.safe_dump({"services": [good, bad]}))
+GOOD = {"name": "good", "tools": [{"entry_point": f"{SAMPLE_TOOLS}:echo"}]}
+BAD = {"name": "bad", "tools": [{"entry_point": f"{SAMPLE_TOOLS}:absent"}]}
+
+
+def test_a_service_that_is_refused_stops_nothing_else_and_the_gateway_goes_on_without_it(
+    run: Callable[..., Command], tmp_path: Path
+) -> None:
+    (tmp_path / "tools.yaml").write_text(yaml.safe_dump({"services": [GOOD, BAD], "gateway": {"port": 0}}))
+    up = run("up", "tools.yaml")
+    whole = "2 of 3 ready; without bad"
+    said: list[str] = []
+    while whole not in (said or [""])[-1]:
+        said.append(up.until("bad: refused|gateway: ready|good: ready|of 3 ready").string)
+    refusal = rf"bad: refused, and not started again: tools\[0\].entry_point: {SAMPLE_TOOLS}:absent cannot be imported"
+    assert re.search(refusal, "".join(said))
+    ready = re.findall(r"gateway: ready at (\S+)", "".join(said))[-1]
+    tools = httpx.get(f"{ready}/v1/tools", trust_env=False).json()["tools"]
+    assert [tool["name"] for tool in tools] == ["Echo"]
+    up.process.send_signal(signal.SIGTERM)
+    assert up.ended() == 0
+
+
+def test_where_no_service_can_start_there_is_nothing_to_wait_for(run: Callable[..., Command], tmp_path: Path) -> None:
+    worse = {**BAD, "name": "worse"}
+    (tmp_path / "tools.yaml").write_text(yaml.safe_dump({"services": [BAD, worse], "gateway": {"port": 0}}))
     up = run("up", "tools.yaml")
     assert up.ended() == 2
     assert up.process.stderr is not None
-    assert f"bad.tools[0].entry_point: {SAMPLE_TOOLS}:absent cannot be imported" in up.process.stderr.read()
+    said = up.process.stderr.read()
+    assert f"bad.tools[0].entry_point: {SAMPLE_TOOLS}:absent cannot be imported" in said
+    assert f"worse: {SAMPLE_TOOLS}:absent cannot be imported" in said
 
 
 def test_serve_runs_until_it_is_told_to_stop(run: Callable[..., Command]) -> None:
@@ -144,17 +167,21 @@ def test_serve_refuses(arguments: tuple[str, ...], said: str, run: Callable[...,
 def test_the_table_fits_a_terminal_and_says_what_is_wrong() -> None:
     config = ServerConfig.model_validate({"tools": [{"name": "Crop"}]})
     specs = [ServerSpec("grounding-dino-1", config, {"CUDA_VISIBLE_DEVICES": "0,1"}), ServerSpec("crop", config)]
+    specs.append(ServerSpec("sam", config))
     log = Path("x.log")
     statuses = [
         ServerStatus("grounding-dino-1", "ready", "http://127.0.0.1:20003", 7, 0, 3700.0, "", "", log),
         ServerStatus("crop", "waiting", "", None, 12, 3.0, "it was ended by SIGKILL; again in 8.0 s", "", log),
+        ServerStatus("sam", "refused", "", None, 0, 9.0, "no weights here", "options.weights", log),
     ]
     console = Console(width=80, record=True, force_terminal=False)
     console.print(table_of(specs, statuses, {"grounding-dino-1": Load(123_456, 78, 9)}))
     lines = console.export_text().rstrip().splitlines()
     assert lines[1].split() == ["grounding-dino-1", "ready", "1.0h", "127.0.0.1:20003", "0,1", "123456", "78", "9", "0"]
     assert lines[2].split() == ["crop", "waiting", "3s", "12"], "nothing is known of its calls"
-    assert lines[3].strip() == "crop: it was ended by SIGKILL; again in 8.0 s"
+    assert lines[3].split() == ["sam", "refused", "9s", "0"]
+    assert lines[4].strip() == "crop: it was ended by SIGKILL; again in 8.0 s"
+    assert lines[5].strip() == "sam: options.weights: no weights here"
     assert all("…" not in line for line in lines)
 
 

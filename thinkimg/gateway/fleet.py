@@ -44,6 +44,15 @@ def with_gateway(plan: Plan, folder: Path, keys_file: Path | None = None, allow_
     return Plan([*servers, ServerSpec(NAME, config, environment, "thinkimg.gateway")], plan.notes)
 
 
+def without(gateway: ServerSpec, missing: Sequence[ServerSpec]) -> ServerSpec:
+    """The same gateway, before fewer servers."""
+    config = gateway.config
+    assert isinstance(config, GatewayConfig)
+    gone = {_address(server) for server in missing}
+    kept = tuple(server for server in config.servers if server.url not in gone)
+    return replace(gateway, config=config.model_copy(update={"servers": kept}))
+
+
 def on_this_machine_unless_guarded(plan: Plan, keys_file: Path | None, allow_anonymous: bool) -> Plan:
     """For an imported file, which knows no keys: its gateway serves this machine, and a note says how to open it."""
     host = str((plan.gateway or {}).get("host", "127.0.0.1"))

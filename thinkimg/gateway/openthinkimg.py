@@ -18,11 +18,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from thinkimg import wire
+from thinkimg.errors import ModelError
 from thinkimg.gateway.core import CallerGone, Core, while_connected
 from thinkimg.gateway.gate import CONTROLLER_PATHS
 from thinkimg.gateway.refusals import Refusal, error_code, problem_of, refuse
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.tools import markup
+from thinkimg.tools.coordinates import within_one
 from thinkimg.tools.tool import ToolResult, ToolSchema
 
 _NAMES = {
@@ -211,10 +213,15 @@ def _hundredfold(value: Any) -> Any:
 
 
 def _percent_box(param: str, image: Image) -> Any:
-    """The original's crop takes pixels."""
+    """The original's crop takes pixels. Raises `ModelError` for what is no box of pixels of this picture."""
     numbers = markup.bare_numbers(param)
     if len(numbers) != 4:
         return param
+    size = f"this {image.width}x{image.height} picture"
+    if within_one(numbers) and not all(number.is_integer() for number in numbers):
+        raise ModelError(f"crop takes pixels [x1, y1, x2, y2] of {size}; {param} looks like shares of 1")
+    if not all(0 <= value <= (image.height if index % 2 else image.width) for index, value in enumerate(numbers)):
+        raise ModelError(f"crop takes pixels [x1, y1, x2, y2] of {size}; {param} leaves it")
     return [100 * value / (image.height if index % 2 else image.width) for index, value in enumerate(numbers)]
 
 
@@ -242,6 +249,8 @@ def _text(schema: ToolSchema, result: ToolResult) -> Any:
         return _molmo(result.data["points"])
     if schema.name == "GroundingDINO":
         return _detections(result)
+    if schema.name == "Crop":  # its box came in pixels: what was said of percent is not for this caller
+        return result.text.removesuffix(f"\n{result.data.get('hint', '')}")
     return result.text
 
 

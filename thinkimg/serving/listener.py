@@ -51,7 +51,8 @@ class Announcer:
         self._say({"event": "ready", "url": url, "pid": os.getpid(), "tools": tools})
 
     def failed(self, error: Exception) -> None:
-        family = getattr(error, "family", "infrastructure")
+        """`family` is that of `thinkimg.errors`, or `bug`."""
+        family = getattr(error, "family", "bug")
         field = getattr(error, "field", "")
         message = str(error).removeprefix(f"{field}: ") if field else str(error)
         self._say({"event": "failed", "family": family, "field": field, "message": message, "pid": os.getpid()})

@@ -24,6 +24,8 @@ _POLL_SECONDS = 0.05
 _FIRST_BACKOFF_SECONDS = 0.5
 _MAX_BACKOFF_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
+_MOST_STARTS = 5
+"""Of a server that has never been ready and says no reason that may pass."""
 _KILL_SECONDS = 2.0
 _TAIL_LINES = 20
 _NEEDS = ("fastapi", "uvicorn", "prometheus_client")
@@ -47,9 +49,9 @@ class ServerSpec:
     module: str = "thinkimg.serving"
 
 
-State = Literal["starting", "ready", "waiting", "refused", "stopped"]
-"""starting: the process loads; waiting: it ended and is started again after a while; refused: its configuration is
-wrong, so that another start would not help."""
+State = Literal["starting", "ready", "waiting", "refused", "failed", "stopped"]
+"""starting: the process loads; waiting: it ended and is started again after a while. Not started again are: refused, by
+its configuration, a package or weights that are missing; failed, which ended again and again before it was ready."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class ServerStatus:
         url: empty until it was ready for the first time; it stays the same afterwards.
         pid: None while no process runs.
         seconds: since the state began.
-        message: why it is waiting or refused.
+        message: why it is waiting, refused or failed.
         field: of a refusal, the configuration's field.
     """
 
@@ -73,6 +75,11 @@ class ServerStatus:
     message: str
     field: str
     log: Path
+
+    @property
+    def ended(self) -> bool:
+        """It is not started again."""
+        return self.state in ("refused", "failed")
 
 
 class Supervisor:
@@ -139,14 +146,19 @@ class Supervisor:
         self._start_monitor()
 
     def launch(self) -> None:
-        """Start every server and return at once: `statuses` tells what becomes of them. One that ends is started again,
-        also if it has never been ready; one whose configuration is wrong is not."""
+        """Start every server and return at once: `statuses` tells what becomes of them. One that ends is started again
+        after a pause that grows to 30 seconds, unless another start would not help (see `State`); the others are not
+        touched by that."""
         try:
             self._start_all()
         except BaseException:
             self.stop()
             raise
         self._start_monitor()
+
+    def replace(self, spec: ServerSpec) -> None:
+        """End the server of that name, and start it with this instead. Raises `KeyError` if there is none."""
+        {server.spec.name: server for server in self._servers}[spec.name].replace(spec)
 
     def statuses(self) -> list[ServerStatus]:
         """In the order of the entries."""
@@ -194,6 +206,8 @@ class _Server:
         self._config_path = folder / f"{spec.name}.config.json"
         self._ready_path = folder / f"{spec.name}.ready.json"
         self._failures = 0
+        self._futile = 0  # starts that ended before it was ever ready
+        self._replaced = False
         self._started = 0.0
         self._restart_at: float | None = None
         self._state: State = "stopped"
@@ -285,7 +299,7 @@ class _Server:
             if now >= self._restart_at:
                 self._restart(now)
             return
-        if self.process is None or self._state == "refused":
+        if self.process is None or self._state in ("refused", "failed"):
             return
         exit_code = self.process.poll()  # before the file: one that failed writes it, then ends
         event = self._event() if self._state == "starting" else None
@@ -295,14 +309,30 @@ class _Server:
             self._close_pipe()
             self._has_ended(now, exit_code, event)
 
+    def replace(self, spec: ServerSpec) -> None:
+        """See `Supervisor.replace`. `look` sees the end, and starts the new one."""
+        self.spec, self._replaced = spec, True
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
     def _has_ended(self, now: float, exit_code: int, event: dict[str, Any] | None) -> None:
-        refused = event is not None and event["event"] == "failed" and event["family"] == "user"
-        if event is not None and refused and not self.url:  # it has served before: then another start may help
-            self._enter("refused", event["message"], event["field"])
+        if self._replaced:
+            self._replaced, self._restart_at = False, now
             return
+        told = event if event is not None and event["event"] == "failed" else None
+        family = told["family"] if told else ""
+        reason = told["message"] if told else _ending(exit_code)
+        if not self.url:  # one that has served may serve again, whatever it says now
+            if told and family == "user":
+                self._enter("refused", reason, told["field"])
+                return
+            self._futile += family != "infrastructure"
+            if self._futile >= _MOST_STARTS:
+                self._enter("failed", f"{reason}, {self._futile} times before it was ready; see {self.log_path}")
+                log.warning("%s is not started again: %s", self.spec.name, reason)
+                return
         self._failures = 0 if now - self._started > _STABLE_SECONDS else self._failures + 1
         backoff = min(_FIRST_BACKOFF_SECONDS * 2.0 ** max(self._failures - 1, 0), _MAX_BACKOFF_SECONDS)
-        reason = event["message"] if event is not None and event["event"] == "failed" else _ending(exit_code)
         self._enter("waiting", f"{reason}; again in {backoff:.1f} s")
         log.warning("%s ended (%s); again in %.1f s", self.spec.name, reason, backoff)
         self._restart_at = now + backoff

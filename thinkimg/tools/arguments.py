@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core.core_schema import ValidationInfo
 
 from thinkimg.tools import markup
+from thinkimg.tools.coordinates import Coordinates, refuse_other_units
 
 Percent = Field(ge=0, le=100, allow_inf_nan=False)
 _PERCENT_SCHEMA = {"type": "number", "minimum": 0, "maximum": 100}
@@ -85,6 +86,7 @@ def _read_points(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(read_number), Percent]
+"""Percent of anything. A place is an `X`, `Y`, `Box` or `Points`: those know what other units look like."""
 Score = Annotated[float, BeforeValidator(read_number), Field(ge=0, le=1, allow_inf_nan=False)]
 """A threshold for scores, 0 to 1."""
 
@@ -92,6 +94,8 @@ Text = Annotated[str, Field(min_length=1, max_length=1000)]
 
 X = Annotated[
     list[Number],
+    Coordinates("x"),
+    BeforeValidator(refuse_other_units("x")),
     BeforeValidator(_read_numbers),
     Field(min_length=1, max_length=50),
     WithJsonSchema({**_PERCENT_SCHEMA, "description": "percent of the width, 0 (left) to 100 (right)"}),
@@ -100,6 +104,8 @@ X = Annotated[
 
 Y = Annotated[
     list[Number],
+    Coordinates("y"),
+    BeforeValidator(refuse_other_units("y")),
     BeforeValidator(_read_numbers),
     Field(min_length=1, max_length=50),
     WithJsonSchema({**_PERCENT_SCHEMA, "description": "percent of the height, 0 (top) to 100 (bottom)"}),
@@ -108,6 +114,8 @@ Y = Annotated[
 
 Box = Annotated[
     tuple[Number, Number, Number, Number],
+    Coordinates("xyxy"),
+    BeforeValidator(refuse_other_units("xyxy")),
     BeforeValidator(_read_box),
     AfterValidator(_check_box),
     WithJsonSchema(
@@ -123,6 +131,8 @@ Box = Annotated[
 
 Boxes = Annotated[
     list[Box],
+    Coordinates("xyxy"),
+    BeforeValidator(refuse_other_units("xyxy")),
     BeforeValidator(_read_boxes),
     Field(min_length=1, max_length=50),
     WithJsonSchema(
@@ -138,6 +148,8 @@ Boxes = Annotated[
 
 Points = Annotated[
     list[tuple[Number, Number]],
+    Coordinates("xy"),
+    BeforeValidator(refuse_other_units("xy")),
     BeforeValidator(_read_points),
     Field(min_length=1, max_length=50),
     WithJsonSchema(

@@ -38,7 +38,7 @@ def _read_param(param: str) -> dict[str, Any]:
     return {"box": param} if markup.bare_numbers(param) else {}
 
 
-@tool(name="Crop", version="1", read_param=_read_param)
+@tool(name="Crop", version="2", read_param=_read_param)
 def crop(image: Image, box: Box) -> ToolResult:
     """Cut a box out of an image. Returns that part as a new image at its original resolution.
 

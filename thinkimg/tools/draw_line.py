@@ -36,7 +36,7 @@ def _reader(axis: str) -> Callable[[str], dict[str, Any]]:
     return read
 
 
-@tool(name="DrawHorizontalLineByY", version="1", read_param=_reader("y"))
+@tool(name="DrawHorizontalLineByY", version="2", read_param=_reader("y"))
 def draw_horizontal_line_by_y(image: Image, y: Y) -> ToolResult:
     """Draw a horizontal line across the whole image at a height. Returns the image with the line.
 
@@ -47,7 +47,7 @@ def draw_horizontal_line_by_y(image: Image, y: Y) -> ToolResult:
     return _draw_lines(image, "y", y)
 
 
-@tool(name="DrawVerticalLineByX", version="1", read_param=_reader("x"))
+@tool(name="DrawVerticalLineByX", version="2", read_param=_reader("x"))
 def draw_vertical_line_by_x(image: Image, x: X) -> ToolResult:
     """Draw a vertical line across the whole image at a position. Returns the image with the line.
 

@@ -48,7 +48,7 @@ class EstimateDepth:
 
 estimate_depth = tool(
     name="EstimateDepth",
-    version="1",
+    version="2",
     backends=("transformers",),
     options=WeightsOptions,
     read_param=lambda param: {"points": found} if (found := markup.points(param)) else {},

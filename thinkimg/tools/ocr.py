@@ -100,7 +100,7 @@ class OCR:
 
 
 ocr = tool(
-    name="OCR", version="1", backends=("rapidocr", "paddleocr"), options=OCROptions, read_param=lambda param: {}
+    name="OCR", version="2", backends=("rapidocr", "paddleocr"), options=OCROptions, read_param=lambda param: {}
 )(OCR)
 
 

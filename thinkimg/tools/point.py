@@ -108,7 +108,9 @@ class Point:
     def _ask(self, image: Image, description: str) -> ToolResult:
         answer = self.model.ask(image, self.options.question.replace(_DESCRIPTION, description))
         label = markup.alternative_text(answer) or description
-        points = [(x, y, label) for x, y in markup.points(answer) if 0 <= x <= 100 and 0 <= y <= 100]
+        named = markup.points(answer)
+        points = [(x, y, label) for x, y in named if 0 <= x <= 100 and 0 <= y <= 100]
+        self.model.refuse_other_units(named)
         if not points:
             raise ModelError(f'Nothing matches "{description}".', kind="refused")
         return _result(points)

@@ -59,7 +59,7 @@ def _read_param(param: str) -> dict[str, Any]:
 
 sam = tool(
     name="SAM",
-    version="1",
+    version="2",
     backends=("segment-anything", "transformers"),
     options=SegmenterOptions,
     read_param=_read_param,

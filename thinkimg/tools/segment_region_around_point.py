@@ -84,7 +84,7 @@ class SegmentRegionAroundPoint:
 
 segment_region_around_point = tool(
     name="SegmentRegionAroundPoint",
-    version="1",
+    version="2",
     backends=("opencv", "segment-anything", "transformers"),
     options=SegmentOptions,
     read_param=lambda param: {"points": markup.points(param) or param},

@@ -5,7 +5,7 @@ import inspect
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from thinkimg.errors import ModelError, UserError
 from thinkimg.image import Image, ImageDecodeError
+from thinkimg.tools.coordinates import Size, axes_of, hint_of
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class ToolOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
-BatchFunction = Callable[[Sequence[Mapping[str, Any]]], list["ToolResult | ModelError"]]
+Outcome = ToolResult | ModelError
+BatchFunction = Callable[[Sequence[Mapping[str, Any]]], list[Outcome]]
 
 
 class ToolImplementation(Protocol):
@@ -120,6 +122,7 @@ class ToolDeclaration:
         options: the pydantic model of the options.
         make: builds and loads the implementation.
         read_param: reads the single free string `param` of OpenThinkIMG's calls into arguments, None if there is none.
+        places: the arguments that are coordinates.
     """
 
     schema: ToolSchema
@@ -128,6 +131,7 @@ class ToolDeclaration:
     options: type[ToolOptions] = field(repr=False)
     make: Callable[[str, ToolOptions], LoadedImplementation] = field(repr=False)
     read_param: Callable[[str], dict[str, Any]] | None = field(repr=False, default=None)
+    places: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -170,7 +174,7 @@ class ToolDeclaration:
         given = self._without_param(dict(arguments))
         self._refuse_unknown(given)
         try:
-            checked = self.arguments.model_validate(given)
+            checked = self.arguments.model_validate(given, context=self._size(given, images))
         except ValidationError as error:
             raise ModelError(self._explain(error)) from error
         bound = {name: getattr(checked, name) for name in self.arguments.model_fields}
@@ -178,6 +182,26 @@ class ToolDeclaration:
             if bound[name] is not None:
                 bound[name] = self._image(name, bound[name], images)
         return bound
+
+    def hinted(self, bound: Mapping[str, Any], outcome: Outcome) -> Outcome:
+        """The outcome, which says so if coordinates look as if another unit was meant: in its text, and in a result's
+        `data["hint"]`.
+
+        Args:
+            bound: as `bind` returns them.
+        """
+        hint = " ".join(said for name in self.places if (said := hint_of(name, bound.get(name))))
+        if not hint:
+            return outcome
+        if isinstance(outcome, ModelError):
+            return ModelError(f"{outcome} {hint}", outcome.kind)
+        return replace(outcome, text=f"{outcome.text}\n{hint}", data={**outcome.data, "hint": hint})
+
+    def _size(self, given: Mapping[str, Any], images: Mapping[str, Image]) -> Size | None:
+        """Of the first picture that the call names."""
+        handles = [given.get(name) for name in self.schema.image_parameters]
+        found = next((images[handle] for handle in handles if isinstance(handle, str) and handle in images), None)
+        return None if found is None else (found.width, found.height)
 
     def _without_param(self, given: dict[str, Any]) -> dict[str, Any]:
         if "param" not in given or self.read_param is None or not isinstance(given["param"], str):
@@ -266,9 +290,9 @@ class Tool:
             return [self._run_or_error(call) for call in bound]
         if len(results) != len(bound):
             raise RuntimeError(f"{self.name}: run_batch gave {len(results)} results for {len(bound)} calls")
-        return results
+        return [self.declaration.hinted(call, result) for call, result in zip(bound, results, strict=True)]
 
-    def _run_or_error(self, bound: Mapping[str, Any]) -> ToolResult | ModelError:
+    def _run_or_error(self, bound: Mapping[str, Any]) -> Outcome:
         try:
             return self._run_bound(bound)
         except ModelError as error:
@@ -276,9 +300,12 @@ class Tool:
 
     def _run_bound(self, bound: Mapping[str, Any]) -> ToolResult:
         try:
-            return self._implementation.run(**bound)
+            outcome: Outcome = self._implementation.run(**bound)
         except ImageDecodeError as error:
             raise ModelError(f"{self.name}: {error}", kind="refused") from error
+        except ModelError as error:
+            outcome = error
+        return only_result([self.declaration.hinted(bound, outcome)])
 
 
 def only_result(results: Sequence[ToolResult | ModelError]) -> ToolResult:
@@ -318,7 +345,9 @@ def tool(
             aliases=aliases,
             image_affinity=image_affinity,
         )
-        return ToolDeclaration(schema, arguments, backends, options, _maker(implementation), read_param)
+        hints = get_type_hints(function, include_extras=True)
+        places = tuple(argument for argument in arguments.model_fields if axes_of(hints[argument]))
+        return ToolDeclaration(schema, arguments, backends, options, _maker(implementation), read_param, places)
 
     return declare
 

@@ -100,7 +100,9 @@ class ZoominSubplot:
         if len(panels) > 1:
             answer = self.model.ask(_numbered(picture, panels), _WHICH.format(description))
             return panels, [n - 1 for n in _integers(answer) if 1 <= n <= len(panels)]
-        outlined = _outlined(self.model.ask(image, _WHERE.format(description)), image, items)
+        answer = self.model.ask(image, _WHERE.format(description))
+        self.model.refuse_other_units(_boxes_in(answer)[-1:])
+        outlined = _outlined(answer, image, items)
         return ([outlined], [0]) if outlined else (panels, [])
 
     def _enlarge(self, picture: Pillow.Image, panel: Panel) -> Image:
@@ -147,12 +149,15 @@ def _integers(answer: str) -> list[int]:
 
 def _outlined(answer: str, image: Image, items: Sequence[TextItem]) -> Panel | None:
     """The last box [x1, y1, x2, y2] in percent that an answer names."""
-    for written in reversed(re.findall(r"\[[^\[\]]*\]", answer)):
-        numbers = markup.bare_numbers(written)
-        if len(numbers) == 4 and all(0 <= n <= 100 for n in numbers):
-            x1, y1, x2, y2 = numbers
-            if x1 < x2 and y1 < y2:
-                left, top, right, bottom = box_to_pixels((x1, y1, x2, y2), image.width, image.height)
-                box = (float(left), float(top), float(right), float(bottom))
-                return Panel(box, title_of(box, items))
+    for x1, y1, x2, y2 in reversed(_boxes_in(answer)):
+        if 0 <= x1 < x2 <= 100 and 0 <= y1 < y2 <= 100:
+            left, top, right, bottom = box_to_pixels((x1, y1, x2, y2), image.width, image.height)
+            box = (float(left), float(top), float(right), float(bottom))
+            return Panel(box, title_of(box, items))
     return None
+
+
+def _boxes_in(answer: str) -> list[list[float]]:
+    """Every [x1, y1, x2, y2] of an answer, whatever its unit."""
+    lists = [markup.bare_numbers(written) for written in re.findall(r"\[[^\[\]]*\]", answer)]
+    return [numbers for numbers in lists if len(numbers) == 4]

@@ -150,3 +150,23 @@ class Broken:
 
 broken = tool(name="Broken", version="1")(Broken)
 not_a_tool = 7
+
+
+class Waiting:
+    """Needs something that is not there yet."""
+
+    def __init__(self, backend: str, options: object) -> None: ...
+
+    def load(self) -> None:
+        raise InfrastructureError("the endpoint does not answer")
+
+    def run(self, text: str) -> ToolResult:
+        """Never runs.
+
+        Args:
+            text: Anything.
+        """
+        return ToolResult(text)
+
+
+waiting = tool(name="Waiting", version="1")(Waiting)

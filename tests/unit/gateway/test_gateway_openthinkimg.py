@@ -146,6 +146,23 @@ def test_a_region_is_segmented_around_a_point(client: OriginalClient) -> None:
 
 def test_crop_takes_pixels(client: OriginalClient) -> None:
     assert edited(client.call("crop", image=CHART, param="[500, 0, 1000, 250]")).size == (500, 250)
+    small = client.call("crop", image=CHART, param="[0, 0, 8, 4]")
+    assert edited(small).size == (8, 4)
+    assert "Note" not in small["text"], "what is less than a hundredth of a side is no share of 1 for this caller"
+
+
+@pytest.mark.parametrize(
+    ("param", "said"),
+    [
+        ("[0.1, 0.2, 0.5, 0.6]", "looks like shares of 1"),
+        ("[0, 0, 1200, 250]", "of this 1000x500 picture"),
+        ("[]", "box"),
+    ],
+)
+def test_crop_says_what_is_no_pixels_of_the_picture(client: OriginalClient, param: str, said: str) -> None:
+    answer = client.call("crop", image=CHART, param=param)
+    assert answer["error_code"] == 40302
+    assert said in answer["text"]
 
 
 def test_what_the_model_did_wrong_is_an_answer_with_an_error_code(client: OriginalClient) -> None:

@@ -5,6 +5,7 @@ Pictures leave this machine for the address that the options name, and for no ot
 
 import base64
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image
 from thinkimg.refusals import Complaint
 from thinkimg.tools.backends.options import EndpointOptions
+from thinkimg.tools.coordinates import other_units
 
 
 class VisionLanguageModel:
@@ -68,6 +70,21 @@ class VisionLanguageModel:
             return text if isinstance(text, str) else "".join(part.get("text", "") for part in text)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise InfrastructureError(f"{self._url} sent no chat completion: {response.text[:200]!r}") from error
+
+    def refuse_other_units(self, places: Sequence[Sequence[float]]) -> None:
+        """For an answer's points or boxes, where percent was asked for.
+
+        Raises:
+            InfrastructureError: none of them is percent: a place that is given as if it were right would be wrong, and
+                whoever called the tool has no part in it.
+        """
+        units = [other_units(place) for place in places]
+        if units and all(units):
+            raise InfrastructureError(
+                f"{self._url}: the model {self._options.model} answers {list(places[0])}, which looks like {units[0]}, "
+                "where percent of width and height is asked for (0 to 100); ask it in its own wording, "
+                "or take a model that answers in percent"
+            )
 
     def _refuse_unknown_model(self) -> None:
         """Not every endpoint lists its models; one that does is believed."""
