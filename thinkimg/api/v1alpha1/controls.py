@@ -4,7 +4,7 @@ the files that results stand in."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 ControlKind = Literal["grey", "other", "none"]
 ControlScope = Literal["question", "tools", "all"]
@@ -43,7 +43,7 @@ class Control:
         """Of a file's or folder's name; None where it is no control's."""
         match name.split("-"):
             case ["control", ("grey" | "other" | "none") as kind, ("question" | "tools" | "all") as scope]:
-                return cls(cast(ControlKind, kind), cast(ControlScope, scope))
+                return cls(kind, scope)
         return None
 
     def __str__(self) -> str:
