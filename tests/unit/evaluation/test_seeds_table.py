@@ -114,7 +114,8 @@ def test_several_answers_are_summed_over_the_seeds(tmp_path: Path) -> None:
     found = table.mean.models["rl"].samples
     assert found is not None
     assert (found.samples, found.questions) == (4, 40)
-    assert found.average.mean == pytest.approx(table.mean.models["rl"].accuracy_sampled) == pytest.approx(0.125)
+    assert found.average.mean == pytest.approx(0.125)
+    assert table.mean.models["rl"].accuracy_sampled == pytest.approx(0.125)
     assert found.pass_at[4].mean == pytest.approx(0.5)
     assert found.pass_at[2].mean == pytest.approx(0.25)
     seeds: list[SampleFigures] = [run.models["rl"].samples for run in table.seeds.values()]  # type: ignore[misc]
@@ -159,7 +160,7 @@ def test_with_lost_answers_there_is_no_difference_but_its_bounds(tmp_path: Path)
     assert compared.accuracy is not None
     assert (compared.accuracy.difference, compared.accuracy.ci95, compared.accuracy.p) == (None, None, None)
     assert compared.accuracy.bounds == pytest.approx((0.5, 0.6))
-    assert "| rl minus sft | incomplete, +50.0 to +60.0 |" in text
+    assert "| rl minus SFT | incomplete, +50.0 to +60.0 |" in text
     rl = table.mean.models["rl"]
     assert (rl.accuracy, rl.n, rl.bounds) == (None, 18, pytest.approx((0.8, 0.9)))
     assert rl.scores["relaxed"].bounds == pytest.approx((0.8, 0.9))
