@@ -8,8 +8,6 @@ every server anew with the operator.
 
 from __future__ import annotations
 
-import json
-
 from thinkimg.api import pod_contract
 from thinkimg.api.v1alpha1.meta import GROUP
 
@@ -84,11 +82,7 @@ _MOST_CHARACTERS = 300
 def refusal_in(log: str) -> str:
     """What a server of ours refuses of its settings, from the end of its log; empty if it says nothing of the kind.
     Other lines may hold what is not for everybody who may read the tool, and are not repeated."""
-    for line in reversed(log.splitlines()):
-        try:
-            said = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(said, dict) and (said.get("event"), said.get("family")) == ("failed", "user"):
-            return ": ".join(str(said[name]) for name in ("field", "message") if said.get(name))[:_MOST_CHARACTERS]
-    return ""
+    said = pod_contract.object_of(pod_contract.last_line(log))
+    if (said.get("event"), said.get("family")) != ("failed", "user"):
+        return ""
+    return ": ".join(str(said[name]) for name in ("field", "message") if said.get(name))[:_MOST_CHARACTERS]

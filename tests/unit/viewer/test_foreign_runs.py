@@ -132,10 +132,10 @@ def test_links_to_pictures_are_not_followed(tmp_path: Path, private: Path) -> No
 def test_a_link_in_place_of_the_folder_of_pictures_is_not_followed(tmp_path: Path, private: Path) -> None:
     run = run_with(tmp_path)
     folder = next(run.rglob("images"))
-    folder.rename(private / "images")
-    (picture,) = (private / "images").iterdir()
+    folder.rename(private / "theirs")
+    (picture,) = (private / "theirs").iterdir()
     picture.write_bytes(SECRET.data)
-    folder.symlink_to(private / "images", target_is_directory=True)
+    folder.symlink_to(private / "theirs", target_is_directory=True)
     assert base64.b64encode(SECRET.data).decode() not in seen(run, tmp_path)
 
 
