@@ -17,9 +17,11 @@ from tests.support.models.endpoint import Answer, Endpoint, completion, serve, s
 from thinkimg import jsonl
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.evaluation import official, published
+from thinkimg.evaluation.options import Options
 from thinkimg.evaluation.published_judges import CharxivJudge, CharxivWords, ReachqaJudge
 from thinkimg.evaluation.roles import role_of
-from thinkimg.evaluation.run import Options, run_evaluation, show
+from thinkimg.evaluation.run import run_evaluation
+from thinkimg.evaluation.shown import show
 from thinkimg.models.api import ApiModel, to_messages
 from thinkimg.models.chat import Reply, SamplingParameters
 from thinkimg.results import EvaluationResults

@@ -21,6 +21,8 @@ from thinkimg.training.checkpoints import check_processes, mark_of, newest_check
 Action = Literal["done", "run", "go on", "again", "take back"]
 _MODELS = "evaluate.models["
 _SCORER = ("scorer.", "code.")
+CONTROL = ("evaluate.control", "evaluate.controlScope")
+"""What changes no answer to a question with its true pictures."""
 _LONGEST = 60
 """Characters of a value that are shown."""
 
@@ -65,7 +67,7 @@ class Planned:
         synthesis all trajectories. Both are judged anew."""
         if self.identity.get("type") == "Synthesize":
             return ["trajectories"] if self.judged_anew else []
-        if not all(name.startswith((_MODELS, *_SCORER)) for name in self.changes):
+        if not all(name.startswith((_MODELS, *_SCORER)) or name in CONTROL for name in self.changes):
             return []
         models = [name for name in self.identity if name.startswith(_MODELS) and name not in self.changes]
         return [name.removeprefix(_MODELS).removesuffix("]") for name in models]

@@ -6,14 +6,15 @@ from collections.abc import Collection
 from pathlib import Path
 
 from thinkimg.jobs.layout import IDENTITY, Run
-from thinkimg.jobs.runner.plan import Planned
+from thinkimg.jobs.runner.plan import CONTROL, Planned
 from thinkimg.jsonfile import write
 from thinkimg.results import StageIdentity
 
 
 def set_aside(run: Run, planned: Planned) -> None:
-    """Make room for a stage that is done again. One that was never finished takes no finished one's place. What has not
-    to be made again is kept."""
+    """Make room for a stage that is done again. One that was never finished takes no finished one's place. Of an
+    evaluation, answers that would be the same are kept: of models that have not changed, and under another control; of
+    a synthesis, trajectories that are only judged otherwise."""
     folder, aside = run.stage(planned.name), run.replaced(planned.name)
     if (folder / "done.json").exists() or not aside.exists():
         _move(folder, aside)
@@ -21,9 +22,11 @@ def set_aside(run: Run, planned: Planned) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     note_identity(run, planned)
+    others = ("control-*",) if any(name in planned.changes for name in CONTROL) else ()
     for kept in planned.keeps:
         if (aside / kept).is_dir():
-            shutil.copytree(aside / kept, folder / kept, copy_function=_linked)
+            left_out = shutil.ignore_patterns(*others)
+            shutil.copytree(aside / kept, folder / kept, ignore=left_out, copy_function=_linked)
 
 
 def note_identity(run: Run, planned: Planned) -> None:
