@@ -112,7 +112,9 @@ def evaluate(
     Run the same command again to go on after an interruption. The key of the servers is read from
     THINKIMG_TOOL_API_KEY.
     """
-    from thinkimg.evaluation.run import Options, run_evaluation, show
+    from thinkimg.evaluation.options import Options
+    from thinkimg.evaluation.run import run_evaluation
+    from thinkimg.evaluation.shown import show
     from thinkimg.jobs.model_tools import ready
     from thinkimg.models.backends import find_model
     from thinkimg.pairs import read_pairs
@@ -148,7 +150,7 @@ def evaluate(
     found = find_model(model, backend, options.model_args)
     print(found, file=sys.stderr)
     with stdout_kept(as_json), ready(found, options.servers, secrets_dir) as (made, servers):
-        results = run_evaluation(replace(options, source=made, servers=servers))
+        results = run_evaluation(replace(options, source=made, servers=list(servers), server_keys=servers))
     if as_json:
         print_json([one.model_dump(mode="json") for one in results])
         return
@@ -168,7 +170,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Put several models into one table, with paired differences."""
-    from thinkimg.evaluation.tables import FORMATS, compare
+    from thinkimg.evaluation.formats import FORMATS
+    from thinkimg.evaluation.tables import compare
 
     if as_json and out is not None:
         raise UserError("prints the table, and --out writes it: leave one of them away", "--json")

@@ -63,7 +63,7 @@ class Planner:
 
     model: Any
     asking: Any
-    servers: Sequence[str]
+    servers: Mapping[str, str]
     trained: Any = None
     found: "Model | None" = None
     chains: Mapping[str, float] = field(default_factory=dict)
@@ -173,6 +173,7 @@ def _settings(options: Options, task: "EvaluationTask", planner: Planner, agent:
 @contextmanager
 def _planner(options: Options) -> Iterator[Planner]:
     from thinkimg.agent.formats import get_format
+    from thinkimg.client.discovery import keyed
     from thinkimg.jobs.model_tools import ready
     from thinkimg.models.backends import find_model, make_model
     from thinkimg.models.trained import asking
@@ -185,7 +186,9 @@ def _planner(options: Options) -> Iterator[Planner]:
             raise UserError(f"there is no chain {min(unknown)!r}; there are {', '.join(CHAINS)}", "--chain")
         asked = asking(None, **given)
         chains = options.chains or dict.fromkeys(CHAINS, 1.0)
-        yield Planner(ScriptedPlanner(get_format(asked.format), chains), asked, options.servers or (), chains=chains)
+        yield Planner(
+            ScriptedPlanner(get_format(asked.format), chains), asked, keyed(options.servers or ()), chains=chains
+        )
         return
     written = str(arguments.pop("model", "") or "")
     if not written:

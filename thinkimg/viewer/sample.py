@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from thinkimg import jsonl
+from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.message import Content
 from thinkimg.trajectory import Trajectory, Turn
-from thinkimg.viewer.discovery import step_of
+from thinkimg.trajectory.files import own_file
+from thinkimg.viewer.discovery import is_evaluated, own_files, step_of
 
 Mode = Literal["greedy", "sampled", "training", "examples"]
+"""Of a source; beside these a control's name."""
 MOST_STEPS = 24  # per training stage: enough to see it learn, few enough to read quickly
 
 
@@ -26,13 +29,20 @@ class Candidate:
     step: int | None
 
     def load(self) -> Trajectory:
-        """The record; pictures are references without bytes (`picture_path` finds those)."""
-        record = jsonl.parse(self.line)
-        record["images"] = {name: Image(b"", **reference) for name, reference in record["images"].items()}
-        return Trajectory.model_validate(record)
+        """The record; pictures are references without bytes (`picture_path` finds those).
 
-    def picture_path(self, image: Image) -> Path:
-        return self.folder / (image.sha256 + image.suffix)
+        Raises:
+            UserError: it is no trajectory of this version.
+        """
+        record = jsonl.parse(self.line)
+        try:
+            images = {name: Image.from_reference(reference) for name, reference in record["images"].items()}
+            return Trajectory.model_validate(record | {"images": images})
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"it cannot be shown: {error}", f"{self.folder.parent}: a trajectory") from error
+
+    def picture_path(self, image: Image) -> Path | None:
+        return own_file(self.folder, image.sha256 + image.suffix)
 
 
 @dataclass
@@ -47,7 +57,7 @@ class Source:
 
     stage: str
     model: str
-    mode: Mode
+    mode: Mode | str
     total: int = 0
     candidates: list[Candidate] = field(default_factory=list)
 
@@ -56,13 +66,15 @@ def find_sources(run: Path) -> list[Source]:
     """Everything below `RUN/stages`: evaluated models first, then training, then examples."""
     evaluated = [
         _read_source(path.parent.parent.name, path.parent.name, mode, [path])
-        for mode in ("greedy", "sampled")
-        for path in sorted(run.glob(f"stages/*/*/{mode}.jsonl"))
-        if path.parent.name != "trajectories"
+        for mode, path in sorted((path.stem, path) for path in own_files(run, "stages/*/*/*.jsonl"))
+        if is_evaluated(mode) and path.parent.name != "trajectories"
     ]
     trained, examples = [], []
-    for folder in sorted(run.glob("stages/*/trajectories")):
-        paths = sorted(folder.glob("*.jsonl"), key=lambda path: (step_of(path) or 0, path.name))
+    kept: dict[Path, list[Path]] = {}
+    for path in own_files(run, "stages/*/trajectories/*.jsonl"):
+        kept.setdefault(path.parent, []).append(path)
+    for folder, unordered in kept.items():
+        paths = sorted(unordered, key=lambda path: (step_of(path) or 0, path.name))
         steps = [path for path in paths if step_of(path) is not None]
         others = [path for path in paths if step_of(path) is None]
         if steps:
@@ -81,7 +93,7 @@ def interleave(sources: list[Source]) -> Iterator[tuple[Source, Candidate]]:
                 yield source, source.candidates[number]
 
 
-def _read_source(stage: str, model: str, mode: Mode, paths: list[Path]) -> Source:
+def _read_source(stage: str, model: str, mode: str, paths: list[Path]) -> Source:
     """Same questions first in every source of the run, so that models can be compared; steps in turn."""
     source = Source(stage, model, mode)
     columns: list[list[Candidate]] = []

@@ -93,7 +93,8 @@ def places(tmp_path_factory: pytest.TempPathFactory, sample_url: str) -> dict[st
 def evaluation(folder: Path) -> Path:
     """As `thinkimg eval` leaves it."""
     from tests.support.evaluation.stub_endpoint import start
-    from thinkimg.evaluation.run import Options, run_evaluation
+    from thinkimg.evaluation.options import Options
+    from thinkimg.evaluation.run import run_evaluation
 
     server, address = start()
     run_evaluation(Options(["charts"], "m", folder, "openai", {"base_url": address}, data="charts://?questions=20"))
