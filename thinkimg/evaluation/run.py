@@ -1,12 +1,11 @@
 """Evaluates one model on one or several tasks: what `thinkimg eval` runs. What is heavy is imported then."""
 
 import asyncio
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -175,31 +174,6 @@ def _agent(asking: "Asking", model: "ChatModel", tools: "Tools") -> "Agent":
 
     limits = Limits(asking.max_rounds, asking.max_tokens, asking.max_context, asking.max_seconds)
     return Agent(model, tools, limits, get_format(asking.format), asking.prompt, asking.system_prompt)
-
-
-def _scorers(options: Options, task: Any) -> "list[Scorer]":
-    """Those that were asked for, or the benchmark's two; what one of these lacks is said."""
-    from thinkimg.evaluation.lmms import LmmsTask
-    from thinkimg.evaluation.roles import named_scorers, usual_scorers, why_not
-    from thinkimg.evaluation.scorers import JUDGE, find_rule
-
-    if isinstance(task, LmmsTask):
-        folder = options.out / task.name
-        return [task.scorer(options.judge, options.scorers, folder, options.limit, options.seed)]
-    names = named_scorers(task, options.scorers) or usual_scorers(task, bool(options.judge))
-    if not options.scorers and task.official and task.official not in names:
-        lacking = why_not(task.official, bool(options.judge))
-        print(f"{task.name}: the official score is left out: {lacking}", file=sys.stderr)
-    return [_judge(options) if name == JUDGE else find_rule(name) for name in names]
-
-
-def _judge(options: Options) -> "Scorer":
-    from thinkimg.evaluation.identity import named
-    from thinkimg.evaluation.judge import JudgeScorer
-    from thinkimg.models.backends import model_of
-
-    model, judge = model_of(options.judge, None, "--judge")
-    return JudgeScorer(judge, named=" ".join(named(model, options.judge)))
 
 
 class _connected:

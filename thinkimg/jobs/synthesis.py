@@ -112,7 +112,8 @@ def run_synthesis(options: Options) -> SynthesisResults:
     rule = find_rule(task.scorer)
     judge, judging = model_of(options.judge, None, "--judge") if options.judge else (None, None)
     opinion = ModelOpinion(judging) if judging else None
-    judged_by = " ".join([task.scorer, *(named(judge, options.judge) if judge else ())])
+    scored_by = [task.scorer] if rule.version == "1" else [task.scorer, rule.version]
+    judged_by = " ".join([*scored_by, *(named(judge, options.judge) if judge else ())])
 
     async def work(planner: Planner) -> SynthesisResults:
         model, asked = Metered(planner.model, Prices(*options.price)), planner.asking
