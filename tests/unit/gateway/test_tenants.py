@@ -158,6 +158,7 @@ def test_nobody_counts_what_others_do(tenants: tuple[Tenant, Tenant]) -> None:
         assert "keys add NAME --metrics" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_a_batch_is_run_in_the_places_of_its_key_and_counts_one_by_one(tmp_path: Path) -> None:
     """Twelve calls of half a second by a key of two places take three seconds at least."""
     narrow = add_key(tmp_path / "keys.json", "narrow", in_flight=2, requests_per_minute=13)
