@@ -377,7 +377,7 @@ def test_a_call_that_never_ends_does_not_keep_the_process(tmp_path: Path) -> Non
     [
         ({"tools": []}, 2, {"family": "user", "field": "tools"}),
         ({"tools": [{"name": "OCRR"}]}, 2, {"family": "user", "field": "tools[0].name"}),
-        ({"tools": [{"entry_point": f"{SAMPLE_TOOLS}:broken"}]}, 70, {"family": "infrastructure"}),
+        ({"tools": [{"entry_point": f"{SAMPLE_TOOLS}:broken"}]}, 70, {"family": "bug"}),
     ],
 )
 def test_a_wrong_configuration_ends_the_process_with_a_reason(
