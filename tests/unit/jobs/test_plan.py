@@ -94,7 +94,7 @@ class Folder:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_scorer.py").write_text("def right(trajectory): return 0.0")
     return Folder(tmp_path)
 
