@@ -37,6 +37,7 @@ _SELF_CONTAINED: Mapping[str, set[str | None]] = {
     "Crop": {None},
     "DrawHorizontalLineByY": {None},
     "DrawVerticalLineByX": {None},
+    "DrawLine": {None},
     "OCR": {None, "rapidocr"},
     "ZoominSubplot": {None, "layout"},
     "Point": {None, "layout"},
