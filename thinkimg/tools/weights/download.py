@@ -168,7 +168,7 @@ def _write(response: httpx.Response, partial: Path, start: int, whole: int | Non
     with partial.open("r+b" if start else "wb") as file:
         file.seek(start)
         file.truncate()
-        for chunk in response.iter_bytes(1024 * 1024):
+        for chunk in response.iter_bytes():  # as they come: what is gathered to larger ones is lost with a connection
             file.write(chunk)
             start += len(chunk)
             if progress is not None:
