@@ -22,11 +22,26 @@ def accuracy(share: float | None, bounds: Sequence[float] | None, refused: int =
     return said + (f", {refused:,} refused" if refused else "") + (f", {full:,} context full" if full else "")
 
 
-def points(difference: float, ci95: Sequence[float], p: float) -> str:
-    """Of two shares: `+7.1 (+3.0 to +11.2, p = 0.004)`."""
-    low, high = ci95
-    sure = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}, {sure})"
+def points(
+    difference: float | None, ci95: Sequence[float] | None, p: float | None, bounds: Sequence[float] | None = None
+) -> str:
+    """Of two shares: `+7.1 (+3.0 to +11.2, p = 0.004)`; where answers were lost what it is at least and at most:
+    `incomplete, -2.0 to +11.0`."""
+    if bounds is not None:
+        return f"incomplete, {between(bounds)}"
+    if difference is None or ci95 is None or p is None:
+        return UNKNOWN
+    return f"{100 * difference:+.1f} ({between(ci95)}, {'p ' if p < 0.001 else 'p = '}{p_value(p)})"
+
+
+def between(bounds: Sequence[float]) -> str:
+    """Of a difference, in points: `+3.0 to +11.2`."""
+    return f"{100 * bounds[0]:+.1f} to {100 * bounds[1]:+.1f}"
+
+
+def p_value(p: float | None) -> str:
+    """`0.004`, or `< 0.001`."""
+    return UNKNOWN if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def rate(value: float | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, Field, FiniteFloat
 
+from thinkimg.api import ControlKind, ControlScope
 from thinkimg.errors import UserError
 from thinkimg.identity import Identity, differences, flat
 from thinkimg.jsonfile import Figure, File, Part, read_object, validated
@@ -88,27 +89,34 @@ class SampleFigures(Part):
 
 
 class PairedDifference(Part):
-    """One model minus another on the same questions, seed by seed."""
+    """One model minus another on the same questions, seed by seed. Where answers to these were lost it is null, and
+    only its bounds are known."""
 
-    difference: FiniteFloat
-    ci95: Interval
-    p: FiniteFloat
+    difference: Figure
+    ci95: Interval | None = None
+    p: Figure = None
+    bounds: Interval | None = None
+    """The difference if all lost answers count against the first, and if all count for it; null when none is lost."""
 
 
 class ControlFigures(Part):
     """The same questions with changed pictures: what a model owes to its eyes."""
 
-    control: Literal["grey", "other", "none"]
-    scope: Literal["question", "tools", "all"]
+    control: ControlKind
+    scope: ControlScope
     """Who has the changed pictures: the model of the question, its tools, or both."""
     n: int
     """Answers that count."""
+    true: Figure = None
+    """The accuracy with the true pictures; null where answers are lost."""
+    bounds_true: Interval | None = None
     accuracy: Figure
     """With the changed pictures; null where answers are lost."""
     ci95: Interval | None = None
     bounds: Interval | None = None
+    """As in `AnswerFigures`."""
     owed: PairedDifference | None = None
-    """The accuracy with true pictures minus that; null where answers are lost."""
+    """The accuracy with true pictures minus that; null without a question in common."""
 
 
 class KindFigures(Part):
@@ -376,8 +384,9 @@ DONE: dict[str, type[AnyDone]] = {
 
 def is_complete(done: AnyDone) -> bool:
     """False for an evaluation some of whose answers the infrastructure lost: run again, it asks those alone."""
-    lost = [one.bounds or one.bounds_sampled for one in done.models.values()] if isinstance(done, EvaluateDone) else []
-    return not any(lost)
+    models = done.models.values() if isinstance(done, EvaluateDone) else ()
+    lost = [(one.bounds, one.bounds_sampled, *(control.bounds for control in one.controls)) for one in models]
+    return not any(any(bounds) for bounds in lost)
 
 
 def read_done(path: Path, base: bool = False) -> AnyDone:
@@ -452,6 +461,13 @@ class SeedsFigures(Part):
     seconds: Figure = None
     """Mean wall time of the evaluation."""
     training_seconds: Figure = None
+    scores: dict[str, Score] = Field(default_factory=dict)
+    """Scorer to its mean over the greedy answers, of those that scored all of them; the first one decides what is
+    right."""
+    samples: SampleFigures | None = None
+    """Of the sampled answers, where each question was asked several times."""
+    controls: list[ControlFigures] = Field(default_factory=list)
+    """Of those controls under which every seed was asked."""
 
 
 class ComparedModels(Part):
@@ -459,6 +475,8 @@ class ComparedModels(Part):
     other: str
     accuracy: PairedDifference | None = None
     accuracy_sampled: PairedDifference | None = None
+    scores: dict[str, PairedDifference] = Field(default_factory=dict)
+    """Scorer to the difference in it, of the greedy answers, where both models have it."""
 
 
 class SeedsMean(Part):
@@ -579,9 +597,9 @@ class EvaluationSettings(AskedSettings):
     temperature: float | None = None
     samples: int = 1
     """Answers to each question."""
-    control: Literal["grey", "other", "none"] | None = None
+    control: ControlKind | None = None
     """How the pictures of the questions were changed."""
-    control_scope: Literal["question", "tools", "all"] | None = None
+    control_scope: ControlScope | None = None
     """For whom."""
     stop: str | None = None
     """A text that ends a reply."""

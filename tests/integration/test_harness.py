@@ -17,7 +17,8 @@ from PIL import Image as Pillow
 from tests.support.evaluation.stub_endpoint import start
 from tests.support.gateway.gateways import run_gateway
 from tests.support.serving.sample_servers import spec
-from thinkimg.evaluation.run import Options, run_evaluation
+from thinkimg.evaluation.options import Options
+from thinkimg.evaluation.run import run_evaluation
 from thinkimg.serving import Supervisor
 
 QUESTIONS = 60

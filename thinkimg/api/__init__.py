@@ -12,6 +12,7 @@ from thinkimg.api.v1alpha1 import (
     load_manifest,
     parse_manifest,
 )
+from thinkimg.api.v1alpha1.controls import UNUSED_SCOPE, Control, ControlKind, ControlScope
 from thinkimg.api.v1alpha1.data import Data, Dataset, QuestionSet
 from thinkimg.api.v1alpha1.explain import explain
 from thinkimg.api.v1alpha1.failurepolicy import FailurePolicy, FailureRule
@@ -44,8 +45,12 @@ __all__ = [
     "GROUP",
     "GRPO",
     "SFT",
+    "UNUSED_SCOPE",
     "Batching",
     "CheckpointStatus",
+    "Control",
+    "ControlKind",
+    "ControlScope",
     "Data",
     "Dataset",
     "EnvVar",

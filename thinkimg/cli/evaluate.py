@@ -112,7 +112,9 @@ def evaluate(
     Run the same command again to go on after an interruption. The key of the servers is read from
     THINKIMG_TOOL_API_KEY.
     """
-    from thinkimg.evaluation.run import Options, run_evaluation, show
+    from thinkimg.evaluation.options import Options
+    from thinkimg.evaluation.run import run_evaluation
+    from thinkimg.evaluation.shown import show
     from thinkimg.jobs.model_tools import ready
     from thinkimg.models.backends import find_model
     from thinkimg.pairs import read_pairs
@@ -168,7 +170,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Put several models into one table, with paired differences."""
-    from thinkimg.evaluation.tables import FORMATS, compare
+    from thinkimg.evaluation.formats import FORMATS
+    from thinkimg.evaluation.tables import compare
 
     if as_json and out is not None:
         raise UserError("prints the table, and --out writes it: leave one of them away", "--json")

@@ -12,15 +12,15 @@ the same kind with another answer, in the same size) or `none` (no picture). Its
 import asyncio
 import copy
 from bisect import bisect_right
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any
 
 from PIL import Image as Pillow
 
 from thinkimg.agent.agent import Agent
 from thinkimg.agent.tools import Outcome, Tools
+from thinkimg.api import Control
 from thinkimg.errors import UserError
 from thinkimg.evaluation.metrics import normalise_text
 from thinkimg.evaluation.numbers import read_number
@@ -30,57 +30,48 @@ from thinkimg.tools.tool import ToolSchema
 from thinkimg.trajectory import Task, Trajectory
 from thinkimg.trajectory.store import digest_of
 
-Kind = Literal["grey", "other", "none"]
-Scope = Literal["question", "tools", "all"]
+
+def check(control: Control, tools: bool) -> None:
+    """Raises `UserError` for a control that cannot be.
+
+    Args:
+        tools: whether the model has any.
+    """
+    if refused := control.refused(tools):
+        raise UserError(f"{refused.message}. {refused.remedy}", "--control-scope")
 
 
-@dataclass(frozen=True)
-class Control:
-    kind: Kind
-    scope: Scope = "question"
-
-    @property
-    def folder(self) -> str:
-        """Beside the answers with true pictures."""
-        return f"control-{self.kind}-{self.scope}"
-
-    @classmethod
-    def of(cls, folder: str) -> "Control":
-        """Of a folder's name."""
-        kind, scope = folder.removeprefix("control-").split("-")
-        return cls(cast(Kind, kind), cast(Scope, scope))
-
-    def check(self, tools: bool) -> None:
-        """Raises `UserError` for a control that cannot be.
-
-        Args:
-            tools: whether the model has any.
-        """
-        if self.scope == "tools" and self.kind == "none":
-            raise UserError(
-                "tools without a picture can do nothing: use --no-tools to see what they bring, or --control grey",
-                "--control-scope",
-            )
-        if self.scope == "tools" and not tools:
-            raise UserError("the model has no tools, whose pictures could be changed: use question", "--control-scope")
+def with_pictures(tasks: Iterable[Task], field: str = "--control") -> Iterator[Task]:
+    """The tasks as they come. Behind the last one raises `UserError` if any of them has no picture."""
+    blind: dict[str, None] = {}
+    for task in tasks:
+        if not task.images:
+            blind[_question(task)] = None
+        yield task
+    if blind:
+        raise UserError(f"{_named(list(blind))} has no picture that could be changed", field)
 
 
 class Controlled:
     """Runs an agent on questions under a control.
 
     Args:
-        tasks: all of them, whichever are asked here: others' pictures are taken from them. They are kept in memory.
+        tasks: all of them, told apart by their names, whichever are asked here: others' pictures are taken from them
+            and kept in memory. Of `grey` and `none` they are looked at only (`with_pictures`).
+        field: what a refusal names.
 
     Raises:
         UserError: a question has no picture, or no other question's picture can take its place.
     """
 
-    def __init__(self, control: Control, tasks: Iterable[Task]) -> None:
+    def __init__(self, control: Control, tasks: Iterable[Task], field: str = "--control") -> None:
         self.control = control
-        known = {task.meta.get("sample_of", task.id): task for task in tasks}
-        if blind := [name for name, task in known.items() if not task.images]:
-            raise UserError(f"{_named(blind)} has no picture that could be changed", "--control")
-        self._others = _others(known) if control.kind == "other" else {}
+        self._others: dict[str, Task] = {}
+        found = with_pictures(tasks, field)
+        if control.kind == "other":
+            self._others = _others({_question(task): task for task in found}, field)
+        else:
+            deque(found, maxlen=0)  # looked at, and let go
 
     async def run(self, agent: Agent, task: Task, seed: int, temperature: float) -> Trajectory:
         """As `Agent.run`. The record holds the pictures as the model has them; of those that it has not (`none`), the
@@ -107,7 +98,7 @@ class Controlled:
             return {}
         if self.control.kind == "grey":
             return {handle: _grey(image.width, image.height) for handle, image in true.items()}
-        other = self._others[task.meta.get("sample_of", task.id)].images
+        other = self._others[_question(task)].images
         return {handle: _as_large(image, true[handle]) for handle, image in zip(true, other, strict=True)}
 
 
@@ -170,7 +161,7 @@ class _Candidate:
         return abs(self.number - other.number) > 0.2 * max(abs(self.number), abs(other.number))
 
 
-def _others(tasks: Mapping[str, Task]) -> dict[str, Task]:
+def _others(tasks: Mapping[str, Task], field: str) -> dict[str, Task]:
     """For each question one of the same kind whose answer differs: one that asks the same if there is one (then its
     picture is known to answer otherwise), one of the same size if there is one, and of these the next in an order that
     depends on the questions alone."""
@@ -184,8 +175,8 @@ def _others(tasks: Mapping[str, Task]) -> dict[str, Task]:
     if without := [name for name, other in found.items() if other is None]:
         raise UserError(
             f"{_named(without)} has no other question of its kind with another picture and another answer, whose "
-            "picture could take its place: ask more questions (--limit), or use --control grey",
-            "--control",
+            "picture could take its place: ask more questions, or change pictures to grey ones",
+            field,
         )
     return {name: other.task for name, other in found.items() if other is not None}
 
@@ -204,6 +195,11 @@ def _from(one: _Candidate, group: Sequence[_Candidate]) -> Iterator[_Candidate]:
     start = bisect_right(group, one.place, key=lambda candidate: candidate.place)
     yield from group[start:]
     yield from group[:start]
+
+
+def _question(task: Task) -> str:
+    """The name of it, however often it is asked."""
+    return str(task.meta.get("sample_of", task.id))
 
 
 def _named(names: Sequence[str]) -> str:

@@ -181,7 +181,7 @@ def _id_of(settings: Settings, question: str) -> str:
     """The same in every run, so that links to a trajectory stay good."""
     key = f"{settings.task}/{settings.name}/{settings.temperature}/{question}"
     if settings.control is not None:
-        key += f"/{settings.control.control.folder}"
+        key += f"/{settings.control.control.name}"
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from thinkimg import jsonl
+from thinkimg.api import Control
 from thinkimg.evaluation.claim import check_rest, claim
-from thinkimg.evaluation.control import Control
+from thinkimg.evaluation.compare import right_of
 from thinkimg.evaluation.evaluate import WHOLE, Shard
 from thinkimg.evaluation.lmms import LmmsTask
 from thinkimg.evaluation.owed import control_figures
@@ -71,7 +72,7 @@ class Output:
     def under(self, control: Control) -> "Output":
         """Of the same questions with changed pictures: a folder of its own in this one."""
         settings = self.settings.model_copy(update={"control": control.kind, "control_scope": control.scope})
-        return Output(self.folder / control.folder, settings, self.shard)
+        return Output(self.folder / control.name, settings, self.shard)
 
     def add_controls(self) -> EvaluationResults | None:
         """Put what finished controls say into the results; None while there are none, or answers of other shards are
@@ -80,10 +81,11 @@ class Output:
             return None
         with lock(self.folder / "merge.lock", wait=True):
             results = read(self.folder / RESULTS, EvaluationResults)
-            folders = [folder for folder in sorted(self.folder.glob("control-*")) if (folder / RESULTS).exists()]
-            true = _rows(self.folder / ITEMS)
+            true = right_of(_rows(self.folder / ITEMS))
             results.controls = [
-                control_figures(Control.of(folder.name), true, _rows(folder / ITEMS)) for folder in folders
+                control_figures(control, [true], [right_of(_rows(folder / ITEMS))])
+                for folder in sorted(self.folder.glob("control-*"))
+                if (folder / RESULTS).exists() and (control := Control.of(folder.name)) is not None
             ]
             write(self.folder / RESULTS, results)
             return results
@@ -144,8 +146,8 @@ class Output:
         return results
 
 
-def _rows(path: Path) -> list[AnswerRow]:
-    return [AnswerRow.model_validate(row) for row in jsonl.read(path)]
+def _rows(path: Path) -> Iterator[AnswerRow]:
+    return (AnswerRow.model_validate(row) for row in jsonl.read(path))
 
 
 class _Costs:

@@ -1,57 +1,53 @@
 """What a model owes to its eyes: its answers with true pictures against those with changed ones."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from thinkimg.evaluation.compare import paired_difference
-from thinkimg.evaluation.control import Control
-from thinkimg.evaluation.intervals import Answer, mean_of
-from thinkimg.evaluation.summary import answer_of, summary_of
-from thinkimg.figures import UNKNOWN, accuracy, interval, points
-from thinkimg.results import AnswerRow, ControlFigures, PairedDifference
-from thinkimg.trajectory import LOST
+from thinkimg.api import Control
+from thinkimg.evaluation.compare import Answered, in_words, mean_of_seeds, paired_difference
+from thinkimg.evaluation.intervals import RESAMPLES
+from thinkimg.figures import accuracy, interval
+from thinkimg.results import ControlFigures
 
 HEAD = ("Model", "Changed", "True pictures", "Changed pictures", "95 % interval", "Owed to seeing (points)")
 
 
-def control_figures(control: Control, true: Iterable[AnswerRow], changed: Iterable[AnswerRow]) -> ControlFigures:
-    """Of the answers to the same questions."""
-    before, after = list(true), list(changed)
-    summary = summary_of(after)
-    found = paired_difference([_by_question(before)], [_by_question(after)])
-    lost = any(row.status in LOST for row in (*before, *after))
+def control_figures(
+    control: Control, true: Sequence[Answered], changed: Sequence[Answered], resamples: int = RESAMPLES
+) -> ControlFigures:
+    """Of the answers to the same questions, of one seed or several."""
+    before, after = mean_of_seeds(true, resamples=resamples), mean_of_seeds(changed, resamples=resamples)
     return ControlFigures(
         control=control.kind,
         scope=control.scope,
-        n=summary.n,
-        accuracy=summary.accuracy,
-        ci95=summary.figures().ci95,
-        bounds=summary.bounds,
-        owed=None if found is None or lost else PairedDifference(**vars(found)),
+        n=sum(known.answers for seed in changed for known in seed.values()),
+        true=before.mean,
+        bounds_true=before.bounds,
+        accuracy=after.mean,
+        ci95=after.ci95,
+        bounds=after.bounds,
+        owed=paired_difference(true, changed, resamples),
     )
 
 
-def _by_question(rows: Iterable[AnswerRow]) -> dict[str, Answer]:
-    answers: dict[str, list[Answer]] = {}
-    for row in rows:
-        if row.status not in LOST:
-            answers.setdefault(row.sample_of or row.id, []).append(answer_of(row, float(row.correct)))
-    return {question: mean_of(found) for question, found in answers.items()}
-
-
-def cells(model: str, true: str, controls: Iterable[ControlFigures]) -> list[tuple[str, ...]]:
-    """Rows of a table.
-
-    Args:
-        true: the accuracy with true pictures, in words.
-    """
+def cells(models: Iterable[tuple[str, Iterable[ControlFigures]]]) -> list[tuple[str, ...]]:
+    """Rows of a table; none without controls."""
     return [
         (
             model,
-            f"{one.control}, {one.scope}",
-            true,
+            str(Control(one.control, one.scope)),
+            accuracy(one.true, one.bounds_true),
             accuracy(one.accuracy, one.bounds),
             interval(one.ci95),
-            UNKNOWN if one.owed is None else points(one.owed.difference, one.owed.ci95, one.owed.p),
+            in_words(one.owed),
         )
+        for model, controls in models
         for one in controls
+    ]
+
+
+def notes(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """The rows as sentences, for a terminal."""
+    return [
+        f"{model}: pictures changed ({control}): {after} ({bounds}); owed to seeing the true ones: {owed}"
+        for model, control, _, after, bounds, owed in rows
     ]

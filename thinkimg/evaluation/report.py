@@ -11,15 +11,15 @@ from pathlib import Path
 from rich.table import Table
 
 from thinkimg.api import read_yaml
-from thinkimg.evaluation import samples
+from thinkimg.evaluation import owed, samples
 from thinkimg.evaluation.curves import Curve, read_curve
 from thinkimg.evaluation.markdown import markdown_rows
 from thinkimg.evaluation.origins import display_name, ordered_models, origins_of_run, trained_models
 from thinkimg.evaluation.plots import write_plots
-from thinkimg.evaluation.roles import score_of
+from thinkimg.evaluation.roles import in_words, roles_beside, score_of, shown_roles
 from thinkimg.figures import UNKNOWN, accuracy, duration, interval, milliseconds, rate
 from thinkimg.jsonfile import read
-from thinkimg.results import ROLES, ModelFigures, RunResults, ToolFigures
+from thinkimg.results import ModelFigures, RunResults, ToolFigures
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,12 @@ class Report:
     @property
     def roles(self) -> list[str]:
         """The kinds of scores that are shown beside the accuracy: both, where answers have both."""
-        shown = [role for role in ROLES if all(score_of(row.figures.scores, role) for row in self.rows)]
-        return shown if len(shown) == len(ROLES) else []
+        return shown_roles(row.figures.scores for row in self.rows)
+
+    @property
+    def scorers(self) -> str:
+        """See `roles.in_words`."""
+        return in_words(row.figures.scores for row in self.rows)
 
     @property
     def sample_rows(self) -> list[tuple[str, ...]]:
@@ -91,6 +95,11 @@ class Report:
     @property
     def ties(self) -> str:
         return samples.ties((row.label, row.figures.samples) for row in self.rows)
+
+    @property
+    def control_rows(self) -> list[tuple[str, ...]]:
+        """What the same questions with changed pictures say: see `owed.cells`."""
+        return owed.cells((row.label, row.figures.controls) for row in self.rows)
 
     @property
     def kinds(self) -> list[str]:
@@ -164,7 +173,8 @@ def _markdown(report: Report) -> str:
     lines = [f"# {report.name}", "", f"{report.n} held-out questions{seed}.", ""]
     head = (*HEADLINE[:3], *map(str.capitalize, report.roles), *HEADLINE[3:])
     lines += markdown_rows(head, [_headline_cells(row, report.roles) for row in report.rows])
-    lines += _scorers(report)
+    if report.scorers:
+        lines += ["", report.scorers]
     if report.lost:
         lines += ["", report.lost]
     if report.kinds:
@@ -173,6 +183,8 @@ def _markdown(report: Report) -> str:
         lines += ["", "## Several answers to each question", "", *markdown_rows(samples.HEAD, report.sample_rows)]
     if report.ties:
         lines += ["", report.ties]
+    if report.control_rows:
+        lines += ["", "## The same questions with changed pictures", "", *markdown_rows(owed.HEAD, report.control_rows)]
     if report.tools:
         lines += ["", "## Tools", "", *_tools(report.tools)]
     if report.seconds:
@@ -198,13 +210,6 @@ def _headline_cells(row: ReportRow, roles: Sequence[str]) -> tuple[str, ...]:
         duration(row.training_seconds),
         duration(found.seconds),
     )
-
-
-def _scorers(report: Report) -> list[str]:
-    """Which scorer decides, and what the two are called."""
-    scores = next((row.figures.scores for row in report.rows if row.figures.scores), {})
-    kinds = [f"{score.role} is `{name}`" for name, score in scores.items() if score.role]
-    return ["", f"Right is what `{next(iter(scores))}` says; {', '.join(kinds)}."] if len(kinds) > 1 else []
 
 
 def _kinds(report: Report) -> list[str]:
@@ -236,17 +241,14 @@ def _tools(tools: Mapping[str, ToolFigures]) -> list[str]:
 def terminal_table(report: Report) -> Table:
     """The headline table, short enough for 80 columns: of the two scores the one that does not decide."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    beside = [role for role in report.roles if not _decides(report, role)]
+    beside = roles_beside(row.figures.scores for row in report.rows)
     titles = ("Model", "Greedy", "95 % interval", *map(str.capitalize, beside), "Sampled", "Calls", "Training")
     for number, title in enumerate(titles):
         table.add_column(title, justify="left" if number == 0 else "right", no_wrap=True)
     for row in report.rows:
         table.add_row(*_headline_cells(row, beside)[: len(titles)], style="bold" if row.stands_out else None)
     sampled = [f"{model}: {name} {score} ({bounds})" for model, name, score, bounds in report.sample_rows]
-    if notes := [note for note in (*sampled, report.ties, report.lost) if note]:
+    changed = owed.notes(report.control_rows)
+    if notes := [note for note in (*sampled, report.ties, *changed, report.lost) if note]:
         table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
-
-
-def _decides(report: Report, role: str) -> bool:
-    return any(next(iter(row.figures.scores.values())).role == role for row in report.rows)

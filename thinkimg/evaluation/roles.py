@@ -1,7 +1,7 @@
 """A benchmark's two scores: the official one, for comparisons with papers, and the normalised one, ours."""
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from thinkimg.errors import UserError
 from thinkimg.evaluation.scorers import JUDGE, RULES, RuleScorer, Scorer
@@ -23,6 +23,29 @@ def role_of(scorer: str, task: str = "") -> ScorerRole:
 def score_of(scores: Mapping[str, Score], role: str) -> tuple[str, Score] | None:
     """Name and figures of the score of a kind; None where answers were not scored so."""
     return next(((name, score) for name, score in scores.items() if score.role == role), None)
+
+
+def shown_roles(models: Iterable[Mapping[str, Score]]) -> list[str]:
+    """The kinds of scores that a table of models shows beside the accuracy: both, where all of them have both."""
+    known = list(models)
+    shown = [role for role in ROLES if all(score_of(scores, role) for scores in known)]
+    return shown if known and len(shown) == len(ROLES) else []
+
+
+def roles_beside(models: Iterable[Mapping[str, Score]]) -> list[str]:
+    """Those of `shown_roles` that do not decide what is right, which the accuracy tells."""
+    known = list(models)
+    deciding = {next(iter(scores.values())).role for scores in known if scores}
+    return [role for role in shown_roles(known) if role not in deciding]
+
+
+def in_words(models: Iterable[Mapping[str, Score]]) -> str:
+    """Which scorer decides, and what the two are called; empty where there are not two."""
+    scores = next((found for found in models if found), {})
+    kinds = [f"{score.role} is `{name}`" for name, score in scores.items() if score.role]
+    if len(kinds) < len(ROLES):
+        return ""
+    return f"Right is what `{next(iter(scores))}` says; {', '.join(kinds)}. With papers compare the official score."
 
 
 def usual_scorers(task: EvaluationTask, judged: bool) -> list[str]:

@@ -4,10 +4,13 @@ The k answers to one question count as one observation in every interval, and so
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import comb
+from statistics import fmean
 
+from thinkimg.errors import UserError
 from thinkimg.evaluation.choices import choose
 from thinkimg.evaluation.intervals import Answer, mean_over
 from thinkimg.evaluation.metrics import candidates, normalise_text
@@ -108,24 +111,47 @@ class Samples:
         else:
             asked.answers.append((row.read_as, row.correct))
 
+    @property
+    def questions(self) -> list[_Asked]:
+        return list(self._asked.values())
+
+    @property
+    def each(self) -> int:
+        """Answers to each question."""
+        return max((asked.n for asked in self.questions), default=0)
+
     def figures(self) -> SampleFigures | None:
         """None where each question was asked once."""
-        k = max((asked.n for asked in self._asked.values()), default=0)
-        if k < 2:
-            return None
-        questions = list(self._asked.values())
-        rising = sorted({*(2**power for power in range(1, k.bit_length())), k})
-        return SampleFigures(
-            samples=k,
-            questions=len(questions),
-            average=_score((q, q.right / q.n, (q.right + q.lost) / q.n) for q in questions),
-            pass_at={
-                j: _score((q, pass_at(j, q.n, q.right), pass_at(j, q.n, q.right + q.lost)) for q in questions)
-                for j in rising
-            },
-            majority=_score((q, *q.vote_bounds()) for q in questions),
-            ties=sum(vote(q.answers)[1] for q in questions),
-        )
+        return over_seeds([self])
+
+
+def over_seeds(seeds: Sequence[Samples]) -> SampleFigures | None:
+    """None where a seed's questions were asked once, or not at all.
+
+    Raises:
+        UserError: each question was asked more often with one seed than with another.
+    """
+    often = sorted({seed.each for seed in seeds})
+    if not often or often[0] == 0 or often == [1]:
+        return None
+    if len(often) > 1:
+        said = " and ".join(map(str, often))
+        raise UserError(f"the runs asked each question {said} times: pass@k needs as many with each seed", "samples")
+    k = often[0]
+    rising = sorted({*(2**power for power in range(1, k.bit_length())), k})
+    asked = [seed.questions for seed in seeds]
+    return SampleFigures(
+        samples=k,
+        questions=sum(map(len, asked)),
+        average=_score(asked, lambda q: (q.right / q.n, (q.right + q.lost) / q.n)),
+        pass_at={j: _score(asked, partial(_passes, j)) for j in rising},
+        majority=_score(asked, _Asked.vote_bounds),
+        ties=sum(vote(q.answers)[1] for seed in asked for q in seed),
+    )
+
+
+def _passes(j: int, q: _Asked) -> tuple[float, float]:
+    return pass_at(j, q.n, q.right), pass_at(j, q.n, q.right + q.lost)
 
 
 def measures(figures: SampleFigures) -> list[tuple[str, Score]]:
@@ -156,11 +182,11 @@ def ties(models: Iterable[tuple[str, SampleFigures | None]]) -> str:
     return f"Majority: {TIES}. Ties: {', '.join(counts)} questions." if counts else ""
 
 
-def _score(values: Iterable[tuple[_Asked, float, float]]) -> Score:
-    """Of every question its value at least and at most: the same where nothing was lost."""
-    found = list(values)
-    if any(asked.lost for asked, _, _ in found):
-        least, most = (sum(value) / len(found) for value in zip(*((low, high) for _, low, high in found), strict=True))
+def _score(seeds: Sequence[Sequence[_Asked]], value: Callable[[_Asked], tuple[float, float]]) -> Score:
+    """The mean over seeds. `value` is of a question, at least and at most: the same where nothing was lost."""
+    if any(q.lost for seed in seeds for q in seed):
+        least = fmean(fmean(value(q)[0] for q in seed) for seed in seeds)
+        most = fmean(fmean(value(q)[1] for q in seed) for seed in seeds)
         return Score(mean=None, bounds=(least, most))
-    estimate = mean_over([[Answer(value, asked.picture) for asked, value, _ in found]], resamples=2000)
+    estimate = mean_over([[Answer(value(q)[0], q.picture) for q in seed] for seed in seeds], resamples=2000)
     return Score(mean=estimate.mean, ci95=estimate.ci95)

@@ -1,23 +1,29 @@
 """One table over runs of the same job with different seeds: means, intervals, paired differences."""
 
 import statistics
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from thinkimg import jsonl
+from thinkimg.api import Control
 from thinkimg.errors import UserError
-from thinkimg.evaluation.compare import Answered, paired_difference
-from thinkimg.evaluation.intervals import RESAMPLES, Answer, mean_of, mean_over
-from thinkimg.evaluation.markdown import markdown_rows
-from thinkimg.evaluation.origins import display_name, ordered_models, origins_of_run, pairs_of
+from thinkimg.evaluation import samples
+from thinkimg.evaluation.compare import Answered, ByQuestion, is_whole, mean_of_seeds, paired_difference
+from thinkimg.evaluation.intervals import RESAMPLES
+from thinkimg.evaluation.origins import ordered_models, origins_of_run, pairs_of
+from thinkimg.evaluation.owed import control_figures
 from thinkimg.evaluation.report import read_results
-from thinkimg.evaluation.summary import answer_of, row_of
-from thinkimg.figures import UNKNOWN, accuracy, duration, interval, percent, points, rate
+from thinkimg.evaluation.roles import role_of
+from thinkimg.evaluation.seeds_markdown import as_markdown
+from thinkimg.evaluation.summary import row_of
 from thinkimg.jsonfile import write
 from thinkimg.results import (
+    AnswerRow,
     ComparedModels,
-    Interval,
+    ControlFigures,
     ModelFigures,
     PairedDifference,
     RunResults,
@@ -51,18 +57,18 @@ def write_table(
     shared = [
         model for model in ordered_models(results[0].models) if all(model in found.models for found in results)
     ]  # fmt: skip
-    outcomes = {
-        mode: {model: [_read_outcomes(run, model, mode) for run in runs] for model in shared}
-        for mode in ("greedy", "sampled")
+    measured = {
+        model: [_Measured.of(run, list(found.stages), model) for run, found in zip(runs, results, strict=True)]
+        for model in shared
     }
     chosen = list(pairs) or pairs_of(origins_of_run(runs[0], results[0]), shared)
     table = TableResults(
         seeds=dict(zip(seeds, results, strict=True)),
         mean=SeedsMean(
             intervals="seeds" if len(runs) > 1 else "questions",
-            models={model: _over_seeds(model, results, outcomes, resamples) for model in shared},
+            models={model: _over_seeds(model, results, measured[model], resamples) for model in shared},
             differences=[
-                _compare(model, other, outcomes, resamples)
+                _compare((model, measured[model]), (other, measured[other]), resamples)
                 for model, other in chosen
                 if model in shared and other in shared
             ],
@@ -70,53 +76,118 @@ def write_table(
     )
     out.mkdir(parents=True, exist_ok=True)
     write(out / "results.json", table)
-    (out / "results.md").write_text(_markdown(table), encoding="utf-8")
+    (out / "results.md").write_text(as_markdown(table), encoding="utf-8")
     return table
+
+
+# ---- one seed's answers ----------------------------------------------------------------------------------------------
+
+
+class _Answers:
+    """The answers of one model with one seed, asked in one way: what is kept of them is without pictures and tokens."""
+
+    def __init__(self, rows: Iterator[AnswerRow]) -> None:
+        right, self.samples = ByQuestion(), samples.Samples()
+        by_scorer: dict[str, ByQuestion] = {}
+        counts: Counter[str] = Counter()
+        lost, total = list[AnswerRow](), 0
+        for row in rows:
+            self.samples.add(row)
+            if row.status in LOST:
+                lost.append(row)
+                continue
+            total += 1
+            right.add(row, float(row.correct))
+            for name, value in row.scores.items():
+                if value is not None:
+                    by_scorer.setdefault(name, ByQuestion()).add(row, value)
+                    counts[name] += 1
+        for row in lost:
+            for one in (right, *by_scorer.values()):
+                one.add(row, None)
+        self.count = total
+        self.right: Answered = right.known()
+        self.scores: dict[str, Answered] = {
+            name: found.known() for name, found in by_scorer.items() if counts[name] == total
+        }
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What one model answered with one seed."""
+
+    greedy: _Answers
+    sampled: _Answers
+    controls: Mapping[Control, tuple[Answered, Answered]]
+    """Under each of them, what it answered with the true pictures and with the changed ones."""
+
+    def score(self, name: str) -> Answered:
+        """Of its greedy answers."""
+        return self.greedy.scores[name]
+
+    @classmethod
+    def of(cls, run: Path, stages: Sequence[str], model: str) -> "_Measured":
+        """Of several Evaluate stages the last one in the manifest counts, and of each control the last one that asked
+        under it.
+
+        Raises:
+            UserError: there are no greedy answers, or none that counts.
+        """
+
+        def order(folder: Path) -> tuple[int, str]:
+            name = folder.parent.name
+            return stages.index(name) if name in stages else -1, name
+
+        folders = sorted((path.parent for path in run.glob(f"stages/*/{model}/greedy.jsonl")), key=order)
+        if not folders:
+            raise UserError(f"the run has no greedy trajectories of {model!r}", str(run))
+        greedy = {folder: _read(folder / "greedy.jsonl") for folder in folders}
+        sampled = [path for folder in folders if (path := folder / "sampled.jsonl").exists()]
+        controls = {
+            control: (greedy[folder].right, _read(path).right)
+            for folder in folders
+            for path in sorted(folder.glob("control-*.jsonl"))
+            if (control := Control.of(path.stem)) is not None
+        }
+        last = folders[-1]
+        found = cls(greedy[last], _read(sampled[-1]) if sampled else _Answers(iter(())), controls)
+        for mode, answers, path in (("greedy", found.greedy, last), ("sampled", found.sampled, last)):
+            if not answers.count and (answers.right or mode == "greedy"):
+                raise UserError(f"no {mode} answer of {model!r} counts", str(path))
+        return found
+
+
+def _read(path: Path) -> _Answers:
+    def rows() -> Iterator[AnswerRow]:
+        for number, record in enumerate(jsonl.read(path)):
+            row, meta = row_of(record), record["meta"]
+            question = meta.get("task") or meta.get("question_id", number)
+            yield row.model_copy(update={"id": str(question)})
+
+    return _Answers(rows())
 
 
 # ---- statistics -----------------------------------------------------------------------------------------------------
 
-Outcomes = dict[str, dict[str, list[Answered]]]
-"""Mode and model to, per seed, question to the share of right answers (1.0 or 0.0 where it is asked once)."""
 
-
-def _read_outcomes(run: Path, model: str, mode: str) -> Answered:
-    """Question to right or wrong, without the pictures and tokens. What the infrastructure lost is left out."""
-    paths = sorted(run.glob(f"stages/*/{model}/{mode}.jsonl"))
-    if not paths:
-        if mode == "sampled":
-            return {}
-        raise UserError(f"the run has no {mode} trajectories of {model!r}", str(run))
-    outcomes: dict[str, list[Answer]] = defaultdict(list)
-    for number, record in enumerate(jsonl.read(paths[-1])):
-        if record["status"] not in LOST:
-            meta = record["meta"]
-            question = meta.get("sample_of") or meta.get("task") or meta.get("question_id", number)
-            outcomes[str(question)].append(answer_of(row_of(record), float(record["correct"] is True)))
-    if not outcomes:
-        raise UserError(f"no answer of {model!r} counts", str(paths[-1]))
-    return {question: mean_of(answers) for question, answers in outcomes.items()}
-
-
-def _over_seeds(model: str, results: Sequence[RunResults], outcomes: Outcomes, resamples: int) -> SeedsFigures:
+def _over_seeds(
+    model: str, results: Sequence[RunResults], measured: Sequence[_Measured], resamples: int
+) -> SeedsFigures:
     every = [found.models[model] for found in results]
-    bounds = {
-        "greedy": [figures.bounds for figures in every],
-        "sampled": [figures.bounds_sampled for figures in every],
-    }
-    greedy, sampled = (
-        _MeanOverSeeds([list(seed.values()) for seed in outcomes[mode][model]], bounds[mode], resamples)
-        for mode in outcomes
-    )
+    modes = [one.greedy for one in measured], [one.sampled for one in measured]
+    right = [[answers.right for answers in mode] for mode in modes]
+    greedy, sampled = (mean_of_seeds(seeds, resamples=resamples) for seeds in right)
+    names = [name for name in measured[0].greedy.scores if all(name in one.greedy.scores for one in measured)]
+    controls = [control for control in measured[0].controls if all(control in one.controls for one in measured)]
 
     def mean(value: Callable[[ModelFigures], float | None]) -> float | None:
         return _mean([value(found.models[model]) for found in results])
 
     return SeedsFigures(
-        n=sum(len(seed) for seed in greedy.values),
-        accuracy=greedy.accuracy,
+        n=sum(known.answers > 0 for seed in right[0] for known in seed.values()),
+        accuracy=greedy.mean,
         ci95=greedy.ci95,
-        per_seed=greedy.per_seed,
+        per_seed=_per_seed(right[0]),
         lost=sum(figures.infrastructure + figures.infrastructure_sampled for figures in every),
         refused=sum(figures.refused for figures in every),
         context_full=sum(figures.context_full for figures in every),
@@ -124,35 +195,28 @@ def _over_seeds(model: str, results: Sequence[RunResults], outcomes: Outcomes, r
         context_full_sampled=sum(figures.context_full_sampled for figures in every),
         bounds=greedy.bounds,
         bounds_sampled=sampled.bounds,
-        accuracy_sampled=sampled.accuracy,
+        accuracy_sampled=sampled.mean,
         ci95_sampled=sampled.ci95,
-        per_seed_sampled=sampled.per_seed,
+        per_seed_sampled=_per_seed(right[1]),
         tool_calls_per_answer=mean(lambda figures: figures.tool_calls_per_answer),
         seconds=mean(lambda figures: figures.seconds),
         training_seconds=_mean([found.seconds.get(model) for found in results]),
+        scores={name: mean_of_seeds([one.score(name) for one in measured], role_of(name), resamples) for name in names},
+        samples=samples.over_seeds([one.sampled.samples for one in measured]),
+        controls=[_under(control, measured, resamples) for control in controls],
     )
 
 
-class _MeanOverSeeds:
-    """Shares of right answers, per seed; all None where a seed has no answers of that mode, or some were lost, of which
-    then the mean's bounds are known.
+def _under(control: Control, measured: Sequence[_Measured], resamples: int) -> ControlFigures:
+    found = [one.controls[control] for one in measured]
+    return control_figures(control, [true for true, _ in found], [changed for _, changed in found], resamples)
 
-    Args:
-        bounds: per seed, of its share; None where nothing was lost.
-    """
 
-    def __init__(self, values: Sequence[Sequence[Answer]], bounds: Sequence[Interval | None], resamples: int) -> None:
-        self.values = values
-        known = all(values) and not any(bounds)
-        self.bounds = self._bounds(bounds) if all(values) and any(bounds) else None
-        found = mean_over(values, resamples) if known else None
-        self.per_seed = [mean_of(seed).value for seed in values] if known else None
-        self.accuracy = found.mean if found else None
-        self.ci95 = found.ci95 if found else None
-
-    def _bounds(self, bounds: Sequence[Interval | None]) -> Interval:
-        shares = [given or (mean_of(seed).value,) * 2 for given, seed in zip(bounds, self.values, strict=True)]
-        return statistics.fmean(low for low, _ in shares), statistics.fmean(high for _, high in shares)
+def _per_seed(seeds: Sequence[Answered]) -> list[float] | None:
+    """None where a seed has no answers, or some were lost."""
+    if not all(seeds) or not is_whole(seeds):
+        return None
+    return [statistics.fmean(known.least for known in seed.values()) for seed in seeds]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -161,83 +225,19 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if len(known) == len(values) else None
 
 
-def _compare(model: str, other: str, outcomes: Outcomes, resamples: int) -> ComparedModels:
+def _compare(
+    of: tuple[str, Sequence[_Measured]], minus: tuple[str, Sequence[_Measured]], resamples: int
+) -> ComparedModels:
+    def difference(value: Callable[[_Measured], Answered]) -> PairedDifference | None:
+        return paired_difference([value(one) for one in of[1]], [value(one) for one in minus[1]], resamples)
+
+    every = [one.greedy.scores for one in (*of[1], *minus[1])]
+    names = [name for name in every[0] if role_of(name) and all(name in scores for scores in every)]
+    differences = {name: difference(partial(_Measured.score, name=name)) for name in names}
     return ComparedModels(
-        model=model,
-        other=other,
-        accuracy=_difference(outcomes["greedy"][model], outcomes["greedy"][other], resamples),
-        accuracy_sampled=_difference(outcomes["sampled"][model], outcomes["sampled"][other], resamples),
+        model=of[0],
+        other=minus[0],
+        accuracy=difference(lambda one: one.greedy.right),
+        accuracy_sampled=difference(lambda one: one.sampled.right),
+        scores={name: found for name, found in differences.items() if found is not None},
     )
-
-
-def _difference(of: Sequence[Answered], minus: Sequence[Answered], resamples: int) -> PairedDifference | None:
-    found = paired_difference(of, minus, resamples)
-    return PairedDifference(difference=found.difference, ci95=found.ci95, p=found.p) if found else None
-
-
-# ---- Markdown -------------------------------------------------------------------------------------------------------
-
-
-def _markdown(table: TableResults) -> str:
-    seeds = list(table.seeds)
-    head = ("Model", "Accuracy", "95 % interval", *(f"Seed {seed}" for seed in seeds))
-    head += ("Sampled (T = 1)", "95 % interval", "Tool calls per answer", "Training")
-    rows = [_cells(model, figures, len(seeds)) for model, figures in table.mean.models.items()]
-    lines = [
-        _method(len(seeds)),
-        "",
-        *markdown_rows(head, rows),
-        "",
-    ]
-    lost = [f"{display_name(name)} {figures.lost:,}" for name, figures in table.mean.models.items() if figures.lost]
-    if lost:
-        lines += [f"Lost to the infrastructure, so neither right nor wrong: answers of {', '.join(lost)}.", ""]
-    compared = [
-        (
-            f"{display_name(found.model)} minus {display_name(found.other)}",
-            _difference_cell(found.accuracy),
-            _difference_cell(found.accuracy_sampled),
-        )
-        for found in table.mean.differences
-    ]
-    if compared:
-        lines += markdown_rows(("Difference in points (paired)", "Greedy", "Sampled"), compared)
-    else:
-        lines += ["No differences are shown: none of these models is known to be trained by the job."]
-    return "\n".join(lines) + "\n"
-
-
-def _method(seeds: int) -> str:
-    """What the intervals are, in words."""
-    if seeds == 1:
-        return (
-            "One seed. Intervals are over its questions, clustered by picture (Wilson; of differences a bootstrap): "
-            "they do not say what another seed would give."
-        )
-    few = "; of two seeds they are wide, and only a third makes them narrower" if seeds == 2 else ""
-    return (
-        f"Mean over {seeds} seeds. The seed is the unit: intervals and p are Student's t over the seeds "
-        f"({seeds - 1} degree{'s' if seeds > 2 else ''} of freedom){few}. Where the questions alone, clustered by "
-        "picture, leave more doubt, theirs are shown."
-    )
-
-
-def _cells(model: str, figures: SeedsFigures, seeds: int) -> tuple[str, ...]:
-    return (
-        display_name(model),
-        accuracy(figures.accuracy, figures.bounds, figures.refused, figures.context_full),
-        interval(figures.ci95),
-        *(map(percent, figures.per_seed) if figures.per_seed else [UNKNOWN] * seeds),
-        accuracy(
-            figures.accuracy_sampled, figures.bounds_sampled, figures.refused_sampled, figures.context_full_sampled
-        ),
-        interval(figures.ci95_sampled),
-        rate(figures.tool_calls_per_answer),
-        duration(figures.training_seconds),
-    )
-
-
-def _difference_cell(found: PairedDifference | None) -> str:
-    if found is None:
-        return UNKNOWN
-    return points(found.difference, found.ci95, found.p)

@@ -22,7 +22,7 @@ def row_of(record: Mapping[str, Any]) -> AnswerRow:
     meta = record["meta"]
     return AnswerRow(
         id=str(meta.get("task", record["id"])),
-        picture=_picture_of(record),
+        picture=_pictures_of(record),
         sample_of=str(meta.get("sample_of", "")),
         sample_seed=meta.get("sample_seed"),
         read_as=read_as(record["answer"], meta.get("options")) if "sample_of" in meta else None,
@@ -39,7 +39,7 @@ def row_of(record: Mapping[str, Any]) -> AnswerRow:
     )
 
 
-def _picture_of(record: Mapping[str, Any]) -> str:
+def _pictures_of(record: Mapping[str, Any]) -> str:
     """What the question is about: the same for all questions about it, and under a control."""
     asked = next((turn["message"]["content"] for turn in record["turns"] if turn["message"]["role"] == "user"), ())
     shown = [record["images"][block["handle"]]["sha256"] for block in asked if block["type"] == "image"]
@@ -49,8 +49,13 @@ def _picture_of(record: Mapping[str, Any]) -> str:
 
 
 def answer_of(row: AnswerRow, value: float) -> Answer:
-    """Its value, and the picture it is about; of one without, the question."""
-    return Answer(value, row.picture or f"question {row.sample_of or row.id}")
+    """Its value, and the picture it is about."""
+    return Answer(value, picture_of(row))
+
+
+def picture_of(row: AnswerRow) -> str:
+    """What an answer is about; of one without a picture, the question."""
+    return row.picture or f"question {row.sample_of or row.id}"
 
 
 @dataclass

@@ -1,22 +1,17 @@
-"""Several models on the same questions in one table, with paired differences: Markdown, CSV, LaTeX, JSON."""
+"""Several models on the same questions, read from their output folders, with paired differences. How they are written
+is in `formats`."""
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from thinkimg import jsonl
 from thinkimg.errors import UserError
-from thinkimg.evaluation import owed, samples
-from thinkimg.evaluation.compare import Answered, Difference, paired_difference
-from thinkimg.evaluation.intervals import RESAMPLES, Answer, Interval, bounds_of, mean_of, mean_over
-from thinkimg.evaluation.markdown import markdown_rows
+from thinkimg.evaluation.compare import Answered, ByQuestion, paired_difference
+from thinkimg.evaluation.intervals import RESAMPLES, Answer, Interval, bounds_of, mean_over
 from thinkimg.evaluation.output import COSTS, ITEMS, RESULTS
 from thinkimg.evaluation.roles import score_of
 from thinkimg.evaluation.summary import answer_of
-from thinkimg.figures import accuracy, duration, interval, percent, rate
 from thinkimg.jsonfile import read, reasons
 from thinkimg.results import (
     ROLES,
@@ -24,6 +19,7 @@ from thinkimg.results import (
     ControlFigures,
     EvaluationCosts,
     EvaluationResults,
+    PairedDifference,
     Percentiles,
     SampleFigures,
 )
@@ -35,7 +31,7 @@ class Entry:
     """One model on one task, as its output folder has it.
 
     Attributes:
-        scores: question -> score; without those that the infrastructure lost.
+        scores: question -> what is known of its score.
         mean, ci95: None where answers were lost; `bounds` then say what the mean can be.
         refused, context_full: questions that count as wrong because the endpoint did not take them, or no longer.
         errors: failed tool calls and unreadable replies, per answer.
@@ -62,16 +58,25 @@ class Entry:
     official: float | None = None
     normalised: float | None = None
 
+    @property
+    def questions(self) -> int:
+        """That have an answer which counts."""
+        return sum(known.answers > 0 for known in self.scores.values())
+
 
 @dataclass(frozen=True)
 class Pair:
-    """`model` minus `baseline` on the questions that both answered."""
+    """`model` minus `baseline` on the questions that both were asked.
+
+    Attributes:
+        n: those that both answered.
+    """
 
     task: str
     model: str
     baseline: str
     n: int
-    difference: Difference
+    difference: PairedDifference
 
 
 @dataclass(frozen=True)
@@ -126,20 +131,19 @@ def _read(folder: Path, scorer: str | None) -> Entry:
     results = read(folder / RESULTS, EvaluationResults)
     costs = read(folder / COSTS, EvaluationCosts)
     scorer = _named(scorer, results, folder)
-    answers: dict[str, list[Answer]] = {}
+    scores, every = ByQuestion(), list[Answer]()
     for row in _rows(folder / ITEMS):
-        if row.status not in LOST:
-            answers.setdefault(row.sample_of or row.id, []).append(answer_of(row, _score(row, scorer, folder)))
-    scores = {question: mean_of(found) for question, found in answers.items()}
-    if not scores:
+        value = None if row.status in LOST else _score(row, scorer, folder)
+        scores.add(row, value)
+        every += [] if value is None else [answer_of(row, value)]
+    if not every:
         raise UserError("no answer counts: all were lost to the infrastructure", str(folder))
-    lost, every = results.infrastructure, [answer for found in answers.values() for answer in found]
-    n, found = len(every), mean_over([every])
+    lost, n, found = results.infrastructure, len(every), mean_over([every])
     seconds = costs.seconds_per_answer or Percentiles()
     return Entry(
         task=results.task,
         model=results.model,
-        scores=scores,
+        scores=scores.known(),
         mean=None if lost else found.mean,
         ci95=None if lost else found.ci95,
         bounds=bounds_of(found.mean * n, n, lost),
@@ -191,166 +195,6 @@ def _pair(entry: Entry, baseline: Entry, resamples: int) -> Pair:
     found = paired_difference([entry.scores], [baseline.scores], resamples)
     if found is None:
         raise UserError(f"{entry.model} and {baseline.model} have no question in common", entry.task)
-    both = len(entry.scores.keys() & baseline.scores.keys())
+    answered = [{name for name, known in one.scores.items() if known.answers} for one in (entry, baseline)]
+    both = len(set.intersection(*answered))
     return Pair(entry.task, entry.model, baseline.model, both, found)
-
-
-# ---- as people and programs read it ----------------------------------------------------------------------------------
-
-HEAD = (
-    "Task",
-    "Model",
-    "Questions",
-    "Score",
-    "95 % interval",
-    "Official",
-    "Normalised",
-    "Tool calls",
-    "Errors",
-    "p50",
-    "p95",
-    "Cost",
-    "Lost",
-)
-PAIR_HEAD = ("Task", "Model", "minus", "Questions", "Points", "95 % interval", "p")
-
-
-def _cells(entry: Entry) -> tuple[str, ...]:
-    return (
-        entry.task,
-        entry.model,
-        f"{len(entry.scores):,}",
-        accuracy(entry.mean, entry.bounds, entry.refused, entry.context_full),
-        interval(entry.ci95),
-        percent(entry.official),
-        percent(entry.normalised),
-        rate(entry.tool_calls),
-        f"{entry.errors:.2f}",
-        duration(entry.p50),
-        duration(entry.p95),
-        f"{entry.cost:.4g}" if entry.cost else "–",
-        str(entry.lost),
-    )
-
-
-def _pair_cells(pair: Pair) -> tuple[str, ...]:
-    low, high = pair.difference.ci95
-    return (
-        pair.task,
-        pair.model,
-        pair.baseline,
-        f"{pair.n:,}",
-        f"{100 * pair.difference.difference:+.1f}",
-        f"{100 * low:+.1f} to {100 * high:+.1f}",
-        "< 0.001" if pair.difference.p < 0.001 else f"{pair.difference.p:.3f}",
-    )
-
-
-def as_markdown(found: Comparison) -> str:
-    lines = [f"Score: {found.scorer}. Tool calls and errors per answer; p50 and p95 of a question's time.", ""]
-    lines += markdown_rows(HEAD, [_cells(entry) for entry in found.entries])
-    if found.pairs:
-        lines += ["", "Differences on the same questions (paired bootstrap, clustered by picture):", ""]
-        lines += markdown_rows(PAIR_HEAD, [_pair_cells(pair) for pair in found.pairs])
-    sampled = _sampled(found)
-    if rows := samples.cells(sampled):
-        lines += ["", "Several answers to each question:", "", *markdown_rows(samples.HEAD, rows)]
-    if undecided := samples.ties(sampled):
-        lines += ["", undecided]
-    if rows := _owed(found):
-        lines += ["", "The same questions with changed pictures:", "", *markdown_rows(owed.HEAD, rows)]
-    return "\n".join(lines) + "\n"
-
-
-def _owed(found: Comparison) -> list[tuple[str, ...]]:
-    return [
-        row
-        for entry in found.entries
-        for row in owed.cells(f"{entry.model} ({entry.task})", accuracy(entry.mean, entry.bounds), entry.controls)
-    ]
-
-
-def _sampled(found: Comparison) -> list[tuple[str, SampleFigures | None]]:
-    return [(f"{entry.model} ({entry.task})", entry.samples) for entry in found.entries]
-
-
-def as_csv(found: Comparison) -> str:
-    """A row per model and task; the last columns are its difference from the baseline."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(
-        ("task", "model", "questions", "scorer", "score", "low", "high", "tool_calls", "errors", "p50_seconds",
-         "p95_seconds", "cost", "refused", "context_full", "lost", "least", "most", "official", "normalised",
-         "baseline", "difference", "difference_low", "difference_high", "p", *SAMPLED)
-    )  # fmt: skip
-    pairs = {(pair.task, pair.model): pair for pair in found.pairs}
-    for entry in found.entries:
-        pair = pairs.get((entry.task, entry.model))
-        compared = (pair.baseline, pair.difference.difference, *pair.difference.ci95, pair.difference.p) if pair else ()
-        shares = (entry.mean, *(entry.ci95 or ("", "")))
-        wrong = (entry.refused, entry.context_full)
-        lost = (entry.lost, *(entry.bounds or ("", "")))
-        writer.writerow(
-            (entry.task, entry.model, len(entry.scores), found.scorer, *shares, entry.tool_calls, entry.errors,
-             entry.p50, entry.p95, entry.cost, *wrong, *lost, entry.official, entry.normalised, *compared,
-             *[""] * (5 - len(compared)), *_sampled_cells(entry))
-        )  # fmt: skip
-    return out.getvalue()
-
-
-SAMPLED = ("samples", "average", "pass", "majority", "ties")
-"""Columns of the CSV: avg@k, pass@k and majority of `samples` answers."""
-
-
-def _sampled_cells(entry: Entry) -> tuple[object, ...]:
-    if (figures := entry.samples) is None:
-        return ("",) * len(SAMPLED)
-    passed = figures.pass_at[figures.samples]
-    return figures.samples, figures.average.mean, passed.mean, figures.majority.mean, figures.ties
-
-
-_LATEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "–": "--", "<": r"$<$"})
-
-
-def as_latex(found: Comparison) -> str:
-    """A `tabular` per table, with booktabs' rules."""
-    parts = [_tabular(HEAD, [_cells(entry) for entry in found.entries], 2)]
-    if found.pairs:
-        parts.append(_tabular(PAIR_HEAD, [_pair_cells(pair) for pair in found.pairs], 3))
-    if rows := samples.cells(_sampled(found)):
-        parts.append(_tabular(samples.HEAD, rows, 2))
-    if rows := _owed(found):
-        parts.append(_tabular(owed.HEAD, rows, 2))
-    return "\n".join(parts)
-
-
-def _tabular(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\"
-
-    columns = "l" * texts + "r" * (len(head) - texts)
-    body = [line(row) for row in rows]
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(head), r"\midrule", *body, r"\bottomrule"]
-    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
-
-
-def as_json(found: Comparison) -> str:
-    entries = [
-        {
-            **{key: value for key, value in asdict(entry).items() if key not in ("scores", "samples", "controls")},
-            "questions": len(entry.scores),
-            "samples": entry.samples and entry.samples.model_dump(mode="json"),
-            "controls": [one.model_dump(mode="json") for one in entry.controls],
-        }
-        for entry in found.entries
-    ]
-    document = {"scorer": found.scorer, "models": entries, "differences": [asdict(pair) for pair in found.pairs]}
-    return json.dumps(document, indent=1) + "\n"
-
-
-FORMATS: dict[str, Callable[[Comparison], str]] = {
-    "md": as_markdown,
-    "csv": as_csv,
-    "tex": as_latex,
-    "json": as_json,
-}

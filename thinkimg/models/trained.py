@@ -95,11 +95,7 @@ def asking(trained: Trained | None, **given: Any) -> Asking:
 
 def trained_with_tools(job: ToolRLJob, stage: str) -> bool:
     """Whether a job's model has learned to call tools; its base is offered them."""
-    if stage == BASE:
-        return bool(job.spec.tools)
-    chosen = job.spec.stage(stage)
-    block = chosen.sft or chosen.grpo
-    return block is not None and block.tool_use == "Enabled"
+    return bool(job.spec.tools) if stage == BASE else job.spec.stage(stage).trains_with_tools
 
 
 def trained_by(manifest: Manifest, job: ToolRLJob, stage: str) -> Trained:

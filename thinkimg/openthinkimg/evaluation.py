@@ -17,8 +17,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from thinkimg import jsonl
 from thinkimg.errors import UserError
+from thinkimg.evaluation.options import Options
 from thinkimg.evaluation.output import TRAJECTORIES
-from thinkimg.evaluation.run import Options, run_evaluation, show
+from thinkimg.evaluation.run import run_evaluation
+from thinkimg.evaluation.shown import show
 from thinkimg.image import Image
 from thinkimg.pairs import split_pairs
 from thinkimg.results import EvaluationResults

@@ -6,12 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinkimg import jsonl
+from thinkimg.api import Control
 from thinkimg.errors import UserError
 from thinkimg.models.runs import REPLACED
 
 _STEP = re.compile(r"step-(\d+)(\.rank\d+)?")
-_MODES = ("greedy", "sampled")
-_MODE_ORDER = (*_MODES, "training", "examples", "")
+_MODE_ORDER = ("greedy", "sampled", "control", "training", "examples", "")
+
+
+def order_of(mode: str) -> int:
+    """Where trajectories of a mode are shown among the others."""
+    return _MODE_ORDER.index("control" if Control.of(mode) else mode)
+
+
+def is_evaluated(mode: str) -> bool:
+    """Whether a file of this name, without its ending, has the answers of an evaluated model."""
+    return mode in ("greedy", "sampled") or Control.of(mode) is not None
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class TrajectoryFile:
         run: name of its run, unique among those shown.
         stage: of the manifest; of a file outside a run, its path without ending.
         model: folder of an evaluated model, else "" (the records may say).
-        mode: `greedy`, `sampled`, `training`, `examples`, or "" where the path does not say.
+        mode: `greedy`, `sampled`, a control's name, `training`, `examples`, or "" where the path does not say.
         step: of training.
     """
 
@@ -58,14 +68,14 @@ class RunFolder:
         inside = (path for path in self.path.rglob("*.jsonl") if self.path / REPLACED not in path.parents)
         paths = [self.path] if self.path.is_file() else sorted(inside)
         found = [self._describe(path) for path in paths if str(path) in known or looks_right(path)]
-        return sorted(found, key=lambda file: (_MODE_ORDER.index(file.mode), file.stage, file.step or 0, file.path))
+        return sorted(found, key=lambda file: (order_of(file.mode), file.stage, file.step or 0, file.path))
 
     def _describe(self, path: Path) -> TrajectoryFile:
         parts = path.relative_to(self.folder).with_suffix("").parts
         step = step_of(path)
         if parts[0] == "stages" and len(parts) == 4 and parts[2] == "trajectories":
             return TrajectoryFile(path, self.name, parts[1], "", "examples" if step is None else "training", step)
-        if parts[0] == "stages" and len(parts) == 4 and parts[3] in _MODES:
+        if parts[0] == "stages" and len(parts) == 4 and is_evaluated(parts[3]):
             return TrajectoryFile(path, self.name, parts[1], parts[2], parts[3], None)
         stage = "/".join(parts if step is None else parts[:-1]) or path.stem
         return TrajectoryFile(path, self.name, stage, "", "" if step is None else "training", step)

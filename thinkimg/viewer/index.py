@@ -22,7 +22,7 @@ from pydantic_core import from_json
 from thinkimg.errors import UserError
 from thinkimg.viewer.discovery import RunFolder, TrajectoryFile
 
-VERSION = 1
+VERSION = 2
 """Of the tables below. An index of another version is made anew."""
 
 _SCHEMA = f"""
@@ -360,17 +360,19 @@ class _Writer:
 
 
 def subject_of(record: dict[str, Any]) -> str:
-    """What is asked about which picture: equal for all models and attempts on one question."""
+    """What is asked about which picture: equal for all models and attempts on one question, under a control too."""
     first: dict[str, Any] = next(iter((record.get("images") or {}).values()), {})
-    text = f"{record['question']}\0{first.get('sha256', '')}"
+    control = (record.get("meta") or {}).get("control")
+    picture = next(iter(control["pictures"]), "") if isinstance(control, dict) else first.get("sha256", "")
+    text = f"{record['question']}\0{picture}"
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def total_reward(rewards: dict[str, float]) -> float | None:
-    """`total` if there is one, else the sum; None without rewards or where it is not a number."""
-    values = [rewards["total"]] if "total" in rewards else list(rewards.values())
-    known = [float(value) for value in values if isinstance(value, int | float) and abs(value) < float("inf")]
-    return sum(known) if known else None
+    """`total` if there is one, else the first, which of an evaluation's scores is the one that decides; None without
+    rewards or where it is not a number."""
+    value = rewards.get("total", next(iter(rewards.values()), None))
+    return float(value) if isinstance(value, int | float) and abs(value) < float("inf") else None
 
 
 def text_of(record: dict[str, Any]) -> str:

@@ -14,10 +14,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from thinkimg.api import Control
+from thinkimg.evaluation import owed
 from thinkimg.evaluation.report import Report
 from thinkimg.figures import accuracy, duration, interval, milliseconds, rate
 from thinkimg.trajectory import Trajectory
 from thinkimg.viewer.curves import learning_charts
+from thinkimg.viewer.discovery import order_of
 from thinkimg.viewer.pictures import data_uri
 from thinkimg.viewer.sample import Candidate, Source, as_record, find_sources, interleave
 
@@ -25,7 +28,14 @@ MAX_BYTES = 12_000_000
 MAX_TRAJECTORIES = 800
 _GIVE_UP_AFTER = 20  # trajectories in a row that did not fit
 
+
 _MODES = {"greedy": "greedy", "sampled": "sampled", "training": "while training", "examples": "examples"}
+
+
+def mode_in_words(mode: str) -> str:
+    """How answers were asked for."""
+    control = Control.of(mode)
+    return _MODES[mode] if control is None else f"pictures changed ({control})"
 
 
 def write_page(
@@ -107,11 +117,10 @@ class _Content:
 def _with_table_order(sources: list[Source], report: Report) -> list[Source]:
     """The last row of the table first: it is what a reader came to see."""
     order = [row.model for row in report.rows][::-1]
-    modes = list(_MODES)
     return sorted(
         sources,
         key=lambda source: (
-            modes.index(source.mode),
+            order_of(source.mode),
             order.index(source.model) if source.model in order else len(order),
             source.model,
         ),
@@ -122,9 +131,10 @@ def _render(report: Report, sources: list[Source], content: _Content, decode: Ca
     labels = {row.model: row.label for row in report.rows} | {curve.stage: curve.label for curve in report.curves}
     described = [
         {
-            "label": f"{labels.get(source.model, source.model)} · {_MODES[source.mode]}",
+            "label": f"{labels.get(source.model, source.model)} · {mode_in_words(source.mode)}",
             "model": labels.get(source.model, source.model),
             "mode": source.mode,
+            "changed": mode_in_words(source.mode) if Control.of(source.mode) else "",
             "stage": source.stage,
             "shown": len(content.of(source)),
             "total": source.total,
@@ -143,6 +153,7 @@ def _render(report: Report, sources: list[Source], content: _Content, decode: Ca
     environment.filters |= {one.__name__: one for one in (accuracy, interval, rate, milliseconds, duration)}
     return environment.get_template("report.html.j2").render(
         report=report,
+        control_head=owed.HEAD,
         charts=learning_charts(report.curves),
         shown=content.count,
         total=sum(source.total for source in sources),

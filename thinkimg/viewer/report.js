@@ -317,7 +317,8 @@
     const mode = (other) => sources[other.source].mode;
     const group = same.filter((other) => other.source === one.source && other.step === one.step);
     const elsewhere = same.filter((other) => !group.includes(other) && mode(other) !== "training");
-    const modes = [...new Set([mode(one), "greedy", "sampled", "examples"])];
+    const modes = new Set([mode(one), ...sources.map((source) => source.mode).filter((name) => name !== "training")]);
+    const inWords = { examples: "an example", ...Object.fromEntries(sources.filter((source) => source.changed).map((source) => [source.mode, source.changed])) };
     const brief = (other) => (other.answer === null ? "no answer" : short(other.answer, 40));
     const meta = Object.entries(one.meta).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, pretty(value))]);
     const tokens = make("button", { type: "button", "aria-pressed": String(withTokens), onclick: toggleTokens }, withTokens ? "Hide tokens" : "Tokens");
@@ -326,7 +327,7 @@
         make("nav", { "aria-label": "Trajectory" }, make("button", { type: "button", class: "back", onclick: close }, "Back to the list"), tokens)),
       make("h3", { tabindex: "-1" }, one.question),
       make("dl", { class: "answers" }, ...facts),
-      ...modes.map((name) => links(`The same question, ${name === "examples" ? "an example" : `${name} answers`}`,
+      ...[...modes].map((name) => links(`The same question, ${inWords[name] ?? `${name} answers`}`,
         elsewhere.filter((other) => mode(other) === name), (other) => `${sources[other.source].model}: ${brief(other)}`)),
       links("The same group of rollouts", group, brief),
       make("ol", { class: "turns" }, ...one.turns.map((turn) => turnElement(one, turn, calls))),

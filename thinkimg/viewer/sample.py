@@ -11,9 +11,10 @@ from thinkimg import jsonl
 from thinkimg.image import Image
 from thinkimg.message import Content
 from thinkimg.trajectory import Trajectory, Turn
-from thinkimg.viewer.discovery import step_of
+from thinkimg.viewer.discovery import is_evaluated, step_of
 
 Mode = Literal["greedy", "sampled", "training", "examples"]
+"""Of a source; beside these a control's name."""
 MOST_STEPS = 24  # per training stage: enough to see it learn, few enough to read quickly
 
 
@@ -47,7 +48,7 @@ class Source:
 
     stage: str
     model: str
-    mode: Mode
+    mode: Mode | str
     total: int = 0
     candidates: list[Candidate] = field(default_factory=list)
 
@@ -56,9 +57,8 @@ def find_sources(run: Path) -> list[Source]:
     """Everything below `RUN/stages`: evaluated models first, then training, then examples."""
     evaluated = [
         _read_source(path.parent.parent.name, path.parent.name, mode, [path])
-        for mode in ("greedy", "sampled")
-        for path in sorted(run.glob(f"stages/*/*/{mode}.jsonl"))
-        if path.parent.name != "trajectories"
+        for mode, path in sorted((path.stem, path) for path in run.glob("stages/*/*/*.jsonl"))
+        if is_evaluated(mode) and path.parent.name != "trajectories"
     ]
     trained, examples = [], []
     for folder in sorted(run.glob("stages/*/trajectories")):
@@ -81,7 +81,7 @@ def interleave(sources: list[Source]) -> Iterator[tuple[Source, Candidate]]:
                 yield source, source.candidates[number]
 
 
-def _read_source(stage: str, model: str, mode: Mode, paths: list[Path]) -> Source:
+def _read_source(stage: str, model: str, mode: str, paths: list[Path]) -> Source:
     """Same questions first in every source of the run, so that models can be compared; steps in turn."""
     source = Source(stage, model, mode)
     columns: list[list[Candidate]] = []

@@ -210,6 +210,30 @@ JOB_REFUSALS: list[tuple[str, Change, str]] = [
         "spec.stages[3].evaluate.models: the list should have at",
     ),
     (
+        "changed pictures for nobody",
+        setting("spec.stages.3.evaluate.controlScope", "all"),
+        "spec.stages[3].evaluate.controlScope: it says for whom pictures are changed, and nothing changes them. Give",
+    ),
+    (
+        "no pictures for tools alone",
+        setting("spec.stages.3.evaluate", {"models": ["sft"], "control": "none", "controlScope": "tools"}),
+        "spec.stages[3].evaluate.controlScope: tools without a picture can do nothing. Use control grey or other",
+    ),
+    (
+        "changed pictures for tools that a model has not",
+        lambda document: (
+            setting("spec.stages.2.grpo.toolUse", "Disabled")(document),
+            setting("spec.stages.3.evaluate.control", "grey")(document),
+            setting("spec.stages.3.evaluate.controlScope", "tools")(document),
+        ),
+        "spec.stages[3].evaluate.controlScope: rl: the model has no tools, whose pictures could be changed. Use the",
+    ),
+    (
+        "an unknown control",
+        setting("spec.stages.3.evaluate.control", "gray"),
+        'spec.stages[3].evaluate.control: expected grey, other or none, got "gray". Did you mean "grey"?',
+    ),
+    (
         "a split without data",
         setting("spec.stages.3.evaluate.split", "validation"),
         "spec.stages[3].evaluate.split: there is no data.validation. Add spec.data.validation, or evaluate",

@@ -106,7 +106,8 @@ def _places(folder: Path, sample_url: str) -> dict[str, str]:
 def evaluation(folder: Path) -> Path:
     """As `thinkimg eval` leaves it."""
     from tests.support.evaluation.stub_endpoint import start
-    from thinkimg.evaluation.run import Options, run_evaluation
+    from thinkimg.evaluation.options import Options
+    from thinkimg.evaluation.run import run_evaluation
 
     server, address = start()
     run_evaluation(Options(["charts"], "m", folder, "openai", {"base_url": address}, data="charts://?questions=20"))

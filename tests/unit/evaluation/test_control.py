@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import csv
+import io
 import json
 import re
 import shutil
@@ -17,12 +19,15 @@ from tests.support.cli.commands import EVERY_COMMAND, parse
 from tests.support.evaluation.stub_endpoint import Handler, start
 from thinkimg.agent.agent import Agent
 from thinkimg.agent.formats import Call
+from thinkimg.api import Control
 from thinkimg.errors import ModelError, UserError
-from thinkimg.evaluation.control import Control, Controlled
+from thinkimg.evaluation.control import Controlled, check
 from thinkimg.evaluation.evaluate import Settings, evaluate
+from thinkimg.evaluation.formats import FORMATS
 from thinkimg.evaluation.scorers import find_rule
 from thinkimg.evaluation.summary import row_of, summary_of
-from thinkimg.evaluation.tables import FORMATS, compare
+from thinkimg.evaluation.tables import compare
+from thinkimg.evaluation.tasks import EvaluationTask
 from thinkimg.image import Image
 from thinkimg.jsonfile import read
 from thinkimg.models.chat import Reply, SamplingParameters
@@ -96,7 +101,7 @@ def ask(model: Any, folder: Path, control: Control | None, tools: Any = None) ->
     agent = Agent(model, tools or InProcess(ocr, crop))
     controlled = control and Controlled(control, TASKS)
     settings = Settings("m", "t", control=controlled)
-    with Store(folder / (control.folder if control else "true") / "t.jsonl") as store:
+    with Store(folder / (control.name if control else "true") / "t.jsonl") as store:
         asyncio.run(evaluate(agent, TASKS, [find_rule("exact")], store, settings))
         return [store.record(task.id) for task in TASKS]
 
@@ -165,15 +170,16 @@ def test_the_other_picture_is_always_the_same_one_of_the_same_kind_size_and_anot
 def test_what_cannot_be_is_refused_before_anything_is_asked() -> None:
     lonely = Task("lonely", "?", (picture(1),), "1", {"kind": "of its own"})
     with pytest.raises(
-        UserError, match=r"question 'lonely' has no other question of its kind .* or use --control grey"
+        UserError, match=r"question 'lonely' has no other question of its kind .* or change pictures to grey ones"
     ):
         Controlled(Control("other"), [*TASKS, lonely])
     with pytest.raises(UserError, match="question 'words' has no picture that could be changed"):
         Controlled(Control("grey"), [*TASKS, Task("words", "?", (), "1")])
-    with pytest.raises(UserError, match="use --no-tools"):
-        Control("none", "tools").check(tools=True)
+    with pytest.raises(UserError, match="evaluate without tools to see what they bring"):
+        check(Control("none", "tools"), tools=True)
     with pytest.raises(UserError, match="the model has no tools"):
-        Control("grey", "tools").check(tools=False)
+        check(Control("grey", "tools"), tools=False)
+    check(Control("grey", "tools"), tools=True)
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------
@@ -243,7 +249,31 @@ def test_the_command_asks_again_and_shows_what_is_owed(
     found = compare([tmp_path])
     assert "| m (charts) | grey, all | 100.0 % | 0.0 % |" in FORMATS["md"](found)
     assert "grey, all" in FORMATS["tex"](found)
+    (row,) = csv.DictReader(io.StringIO(FORMATS["csv"](found)))
+    assert (row["grey_all"], row["grey_all_owed"], row["none_question_owed_high"]) == ("0.0", "1.0", "1.0")
+    assert 0 < float(row["grey_all_owed_low"]) < 1
     assert json.loads(FORMATS["json"](found))["models"][0]["controls"][0]["owed"]["difference"] == 1.0
+
+
+@pytest.mark.parametrize(("words", "times"), [("", 2), ("--control grey", 3), ("--control other", 1)])
+def test_questions_are_read_no_more_often_than_pictures_can_be_kept(
+    words: str,
+    times: int,
+    endpoint: tuple[str, list[Any]],
+    questions: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`other` keeps all of them; else they are read to be looked at, and whenever they are asked."""
+    read_, tasks_of = [0], EvaluationTask.tasks
+
+    def counted(self: EvaluationTask, *given: Any) -> Iterator[Task]:
+        read_[0] += 1
+        yield from tasks_of(self, *given)
+
+    monkeypatch.setattr(EvaluationTask, "tasks", counted)
+    command(endpoint[0], questions, tmp_path, words)
+    assert read_[0] == times
 
 
 def test_a_control_is_resumed_and_shared_by_itself_and_never_mixed(
@@ -273,7 +303,7 @@ def test_a_control_is_resumed_and_shared_by_itself_and_never_mixed(
     [
         ("--control grey --control-scope tools", "the model has no tools"),
         ("--control none --control-scope tools", "tools without a picture can do nothing"),
-        ("--control-scope all", "--control"),
+        ("--control-scope all", "--control-scope: it says for whom pictures are changed, and nothing changes them"),
         ("--control other --limit 1", "question 'q4' has no other question"),
     ],
 )

@@ -12,14 +12,15 @@ import pytest
 import scipy.stats
 
 from thinkimg.errors import UserError
-from thinkimg.evaluation.compare import Difference, paired_difference
-from thinkimg.evaluation.intervals import Answer
-from thinkimg.evaluation.tables import FORMATS, as_csv, as_json, as_latex, as_markdown, compare
+from thinkimg.evaluation.compare import Known, paired_difference
+from thinkimg.evaluation.formats import FORMATS, as_csv, as_json, as_latex, as_markdown
+from thinkimg.evaluation.tables import compare
+from thinkimg.results import PairedDifference
 
 
-def compared(a: np.ndarray, b: np.ndarray, resamples: int = 1000) -> Difference:
-    def answered(values: np.ndarray) -> dict[str, Answer]:
-        return {str(n): Answer(float(value), str(n)) for n, value in enumerate(values)}
+def compared(a: np.ndarray, b: np.ndarray, resamples: int = 1000) -> PairedDifference:
+    def answered(values: np.ndarray) -> dict[str, Known]:
+        return {str(n): Known(float(value), float(value), str(n), 1) for n, value in enumerate(values)}
 
     found = paired_difference([answered(a)], [answered(b)], resamples)
     assert found is not None
@@ -83,7 +84,7 @@ def write_output(folder: Path, model: str, right: list[bool], task: str = "chart
         {"id": f"q{n}", "status": "answered", "correct": ok, "scores": {"exact": float(ok), "fuzzy": ok * 0.5 + 0.25}}
         for n, ok in enumerate(right)
     ]
-    items += [{"id": f"l{n}", "status": "infrastructure", "correct": False, "scores": {}} for n in range(lost)]
+    items += [{"id": f"q{len(right) + n}", "status": "infrastructure", "correct": False} for n in range(lost)]
     (out / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     results = {"task": task, "model": model, "infrastructure": lost, "tool_calls_per_answer": 1.5, "malformed": 2}
     (out / "results.json").write_text(json.dumps(results | {"errors": {"refused": 2}} | more))
@@ -104,7 +105,7 @@ def two(tmp_path: Path) -> list[Path]:
 def test_a_table_has_a_row_per_model_and_the_paired_difference(two: list[Path]) -> None:
     found = compare(two)
     base, tools = found.entries
-    assert (base.model, len(base.scores), base.lost, base.errors) == ("base_model", 200, 0, 4 / 200)
+    assert (base.model, base.questions, base.lost, base.errors) == ("base_model", 200, 0, 4 / 200)
     (pair,) = found.pairs
     assert (pair.model, pair.baseline, pair.n) == ("with tools", "base_model", 200)
     assert pair.difference.difference == pytest.approx(tools.mean - base.mean)
@@ -147,7 +148,15 @@ def test_what_was_lost_is_neither_right_nor_wrong_in_every_format(two: list[Path
     assert found.entries[1].bounds == (0.6, 0.8)
     assert (found.entries[1].mean, found.entries[1].ci95, found.pairs[0].n) == (None, None, 80)
     assert "| charts | unlucky | 80 | incomplete, 60.0 – 80.0 % | – |" in as_markdown(found)
+    base = sum(known.least for name, known in found.entries[0].scores.items() if int(name[1:]) < 100)
+    difference = found.pairs[0].difference
+    assert (difference.difference, difference.ci95, difference.p) == (None, None, None), "it would flatter"
+    assert difference.bounds == pytest.approx(((60 - base) / 100, (80 - base) / 100))
+    least, most = (f"{100 * bound:+.1f}" for bound in difference.bounds)
+    assert f"| base_model | 80 | incomplete, {least} to {most} | – | – |" in as_markdown(found)
     row = list(csv.DictReader(io.StringIO(as_csv(found))))[1]
+    assert (row["difference"], float(row["difference_least"])) == ("", difference.bounds[0])
+    assert json.loads(as_json(found))["differences"][0]["difference"]["bounds"] == [*difference.bounds]
     assert (row["score"], row["low"], row["lost"], row["least"], row["most"]) == ("", "", "20", "0.6", "0.8")
     assert json.loads(as_json(found))["models"][1]["bounds"] == [0.6, 0.8]
     assert r"unlucky & 80 & incomplete, 60.0 -- 80.0 \% & --" in as_latex(found)

@@ -9,7 +9,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkimg.evaluation.compare import paired_difference
+from thinkimg.evaluation.compare import Known, paired_difference
 from thinkimg.evaluation.intervals import (
     Answer,
     Estimate,
@@ -183,12 +183,18 @@ def test_equal_models_are_told_apart_in_five_percent_of_comparisons_at_most() ->
     assert sum(value < 0.05 for value in p) <= 24
 
 
+def difference_of(a, b):
+    """Of answers of which none was lost."""
+    of, minus = ({name: Known(one.value, one.value, one.picture, 1) for name, one in side.items()} for side in (a, b))
+    return paired_difference([of], [minus])
+
+
 # ---- ends -----------------------------------------------------------------------------------------------------------
 
 
 def test_models_that_agree_on_every_question_are_not_the_same_for_certain():
     same = answered([1, 0, 1, 1, 0] * 20)
-    found = paired_difference([same], [same])
+    found = difference_of(same, same)
     assert (found.difference, found.p) == (0.0, 1.0)
     assert -0.03 < found.ci95[0] < -0.01
     assert 0.01 < found.ci95[1] < 0.03
@@ -233,7 +239,7 @@ def test_a_pairing_sees_a_difference_that_unpaired_intervals_hide():
     b = generator.integers(0, 2, 300).astype(float)
     a = b.copy()
     a[np.flatnonzero(b == 0)[:12]] = 1.0  # right wherever b is, and twelve times more
-    found = paired_difference([answered(a)], [answered(b)])
+    found = difference_of(answered(a), answered(b))
     assert found.difference == pytest.approx(0.04)
     assert 0 < found.ci95[0] < 0.04 < found.ci95[1]
     assert found.p < 0.01
@@ -241,5 +247,17 @@ def test_a_pairing_sees_a_difference_that_unpaired_intervals_hide():
 
 
 def test_models_without_a_question_in_common_have_no_difference():
-    assert paired_difference([{"a": Answer(1.0, "x")}], [{"b": Answer(1.0, "x")}]) is None
-    assert math.isclose(paired_difference([answered([1, 0])], [answered([1])]).difference, 0.0)
+    right = Known(1.0, 1.0, "x", 1)
+    assert paired_difference([{"a": right}], [{"b": right}]) is None
+    assert math.isclose(difference_of(answered([1, 0]), answered([1])).difference, 0.0)
+
+
+def test_a_difference_with_lost_answers_has_bounds_only():
+    """Of the questions that both answered it would be 50 points: whoever loses the hard ones would win."""
+    of = {"a": Known(1.0, 1.0, "a", 1), "b": Known(1.0, 1.0, "b", 1), "c": Known(0.0, 1.0, "c", 0)}
+    minus = {"a": Known(1.0, 1.0, "a", 1), "b": Known(0.0, 0.0, "b", 1), "c": Known(1.0, 1.0, "c", 1)}
+    found = paired_difference([of], [minus])
+    assert (found.difference, found.ci95, found.p) == (None, None, None)
+    assert found.bounds == pytest.approx((0.0, 1 / 3))
+    del of["c"]  # never asked: this one is compared nowhere
+    assert paired_difference([of], [minus]).difference == pytest.approx(0.5)

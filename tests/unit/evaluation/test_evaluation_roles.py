@@ -11,11 +11,12 @@ from thinkimg.api import parse_manifest
 from thinkimg.errors import UserError
 from thinkimg.evaluation import roles
 from thinkimg.evaluation.evaluate import score
+from thinkimg.evaluation.formats import as_csv, as_markdown
 from thinkimg.evaluation.report import collect, terminal_table, write_report
 from thinkimg.evaluation.roles import named_scorers, usual_scorers, with_the_other
 from thinkimg.evaluation.scorers import JUDGE, RULES
 from thinkimg.evaluation.summary import row_of, summarise, summary_of
-from thinkimg.evaluation.tables import as_csv, as_markdown, compare
+from thinkimg.evaluation.tables import compare
 from thinkimg.evaluation.tasks import TASKS, EvaluationTask
 from thinkimg.jobs.stages.scoring import scorers_of
 from thinkimg.results import AnswerRow, EvaluationCosts, EvaluationResults

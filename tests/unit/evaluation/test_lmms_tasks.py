@@ -15,7 +15,8 @@ import requests
 from tests.support.models.endpoint import completion, serve
 from thinkimg.errors import UserError
 from thinkimg.evaluation.lmms import LmmsTask
-from thinkimg.evaluation.run import Options, run_evaluation
+from thinkimg.evaluation.options import Options
+from thinkimg.evaluation.run import run_evaluation
 from thinkimg.evaluation.tasks import find_task
 from thinkimg.results import EvaluationResults
 

@@ -14,7 +14,7 @@ from tests.support.cli.commands import EVERY_COMMAND, parse
 from tests.support.evaluation.answering import World, answering
 from thinkimg.errors import UserError
 from thinkimg.evaluation import identity
-from thinkimg.evaluation.run import Chosen, Options
+from thinkimg.evaluation.options import Chosen, Options
 from thinkimg.jsonfile import read
 from thinkimg.models.api import ApiModel
 from thinkimg.models.loading import NAMES as LOADING

@@ -12,8 +12,9 @@ import pytest
 from tests.support.cli.commands import EVERY_COMMAND, parse
 from tests.support.evaluation.stub_endpoint import Handler, start
 from thinkimg.errors import UserError
+from thinkimg.evaluation.formats import FORMATS
 from thinkimg.evaluation.samples import Samples, pass_at, read_as, vote
-from thinkimg.evaluation.tables import FORMATS, compare
+from thinkimg.evaluation.tables import compare
 from thinkimg.jsonfile import read
 from thinkimg.results import AnswerRow, EvaluationResults, SampleFigures
 

@@ -159,6 +159,8 @@ EVALUATE = {
     "sampled": Change({"sampled": False}),
     "temperature": Change({"temperature": 0.5}),
     "samples": Change({"samples": 2}, seen=("files", "done")),
+    "control": Change({"control": "grey"}, seen=("files", "done")),
+    "controlScope": Change({"control": "grey", "controlScope": "all"}, {"control": "grey"}, ("files", "done")),
     "bootstrap": Change(
         {"bootstrap": 100}, {"models": ["before", "base"], "questions": 13}
     ),  # intervals of a difference

@@ -213,6 +213,21 @@ def test_answers_of_models_that_have_not_changed_are_kept(folder: Folder) -> Non
     assert sorted(path.name for path in folder.run.stage("table").iterdir()) == ["identity.json"]
 
 
+def test_another_control_asks_no_question_with_its_true_picture_again(folder: Folder) -> None:
+    answers = folder.run.stage("table") / "base"
+    answers.mkdir(parents=True)
+    for name in ("greedy", "sampled", "control-grey-question"):
+        (answers / f"{name}.jsonl").write_text(name)
+    folder.block("table").update(control="other", controlScope="all")
+    (planned,) = (one for one in folder.planned() if one.name == "table")
+    assert planned.reason == "evaluate.control: the default → other; evaluate.controlScope: the default → all"
+    set_aside(folder.run, planned)
+    assert sorted(path.name for path in answers.iterdir()) == ["greedy.jsonl", "sampled.jsonl"]
+    folder.finish(planned)
+    del folder.block("table")["control"], folder.block("table")["controlScope"]
+    assert {one.name: one.action for one in folder.planned()}["table"] == "take back"
+
+
 def test_a_stage_that_the_manifest_has_no_longer_is_set_aside(folder: Folder) -> None:
     assert set_others_aside(folder.run, [name for name in ALL if name != "text"]) == ["text"]
     assert (folder.run.replaced("text") / "done.json").exists()

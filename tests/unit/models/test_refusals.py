@@ -20,8 +20,10 @@ from thinkimg.api import Filters, Synthesize
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.evaluation.evaluate import Settings, evaluate
 from thinkimg.evaluation.judge import JudgeScorer
-from thinkimg.evaluation.run import Options, run_evaluation, show
+from thinkimg.evaluation.options import Options
+from thinkimg.evaluation.run import run_evaluation
 from thinkimg.evaluation.scorers import RULES
+from thinkimg.evaluation.shown import show
 from thinkimg.evaluation.summary import row_of, summary_of
 from thinkimg.jsonfile import read
 from thinkimg.models.api import ApiModel

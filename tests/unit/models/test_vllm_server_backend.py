@@ -181,7 +181,8 @@ def test_what_is_missing_or_unknown_is_refused_by_name(folder: Path, tmp_path: P
 
 
 def test_evaluation_and_the_gateway_have_it(folder: Path, tmp_path: Path) -> None:
-    from thinkimg.evaluation.run import Options, run_evaluation
+    from thinkimg.evaluation.options import Options
+    from thinkimg.evaluation.run import run_evaluation
     from thinkimg.gateway.config import Upstream
     from thinkimg.gateway.openai import upstream_model
 

@@ -133,7 +133,7 @@ def test_one_record_in_two_files_has_two_keys(tmp_path):
 
 def test_the_reward_is_the_total_or_the_sum():
     assert total_reward({"accuracy": 1.0, "total": 0.4}) == 0.4
-    assert total_reward({"accuracy": 1.0, "format": 0.5}) == 1.5
+    assert total_reward({"normalised": 1.0, "official": 0.0}) == 1.0, "the score that decides"
     assert total_reward({}) is None
     assert total_reward({"total": float("nan"), "x": float("inf")}) is None
 

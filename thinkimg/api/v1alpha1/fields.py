@@ -218,6 +218,8 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].evaluate.sampled",
         "spec.stages[].evaluate.temperature",
         "spec.stages[].evaluate.samples",
+        "spec.stages[].evaluate.control",
+        "spec.stages[].evaluate.controlScope",
         "spec.stages[].evaluate.concurrency",
     ),
     **ignored_on_cluster(

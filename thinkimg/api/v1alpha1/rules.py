@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from .controls import NO_TOOLS
 from .data import Data
 from .failurepolicy import FailurePolicy
 from .pods import EnvVar
@@ -14,6 +15,7 @@ from .uris import scheme_of
 
 _TRAINED = f"t.type in {list(TRAINED_TYPES)}"
 _SYNTHESIZE = "t.type == 'Synthesize'"
+_WITHOUT_TOOLS = f"{NO_TOOLS.remedy[:-1]}, or evaluate it in a stage of its own."
 _MODELS = f"Name an earlier stage of type SFT or GRPO, or {BASE}."
 
 
@@ -53,6 +55,13 @@ JOB_RULES = (
     Rule(
         _each(f"!has(s.evaluate) || s.evaluate.models.all(m, m == '{BASE}' || {_earlier('m', _TRAINED)})"),
         f"evaluate.models names something that is no earlier stage with a model. {_MODELS}",
+    ),
+    Rule(
+        "self.stages.all(s, !has(s.evaluate) || !has(s.evaluate.control) || s.evaluate.controlScope != 'tools' || "
+        f"s.evaluate.models.all(m, m == '{BASE}' ? has(self.tools) && self.tools.size() > 0 : "
+        "!self.stages.exists(t, t.name == m && ((has(t.sft) && t.sft.toolUse == 'Disabled') || "
+        "(has(t.grpo) && t.grpo.toolUse == 'Disabled')))))",
+        f"evaluate.controlScope is tools, and one of evaluate.models was trained without. {_WITHOUT_TOOLS}",
     ),
     Rule(
         "self.stages.all(s, !has(s.evaluate) || s.evaluate.split == 'train' || (s.evaluate.split == 'test' ? "
@@ -105,6 +114,7 @@ def violations_of_job(spec: JobSpec) -> Iterator[Violation]:
         yield from _trajectories(spec, stage, index, (*here, "sft", "dataFrom"))
         yield from _rows(spec, stage, index, (*here, "evaluate", "models"))
         yield from _split(spec, stage, (*here, "evaluate", "split"))
+        yield from _changed_pictures(spec, stage, (*here, "evaluate", "controlScope"))
         if stage.uses_tools and not spec.tools:
             message = f'stage "{stage.name}" calls tools, but there are none'
             yield Violation(("tools",), message, "Name VisionTools in spec.tools, or set toolUse: Disabled.")
@@ -184,6 +194,16 @@ def _split(spec: JobSpec, stage: Stage, loc: tuple[str | int, ...]) -> Iterator[
     if stage.evaluate and getattr(spec.data, stage.evaluate.split) is None:
         split = stage.evaluate.split
         yield Violation(loc, f"there is no data.{split}", f"Add spec.data.{split}, or evaluate another split.")
+
+
+def _changed_pictures(spec: JobSpec, stage: Stage, loc: tuple[str | int, ...]) -> Iterator[Violation]:
+    control = stage.evaluate.changed_pictures if stage.evaluate else None
+    if stage.evaluate is None or control is None or control.refused(tools=False) is None:
+        return
+    without = [other.name for other in spec.stages if (other.sft or other.grpo) and not other.trains_with_tools]
+    without += [] if spec.tools else [BASE]
+    if names := [name for name in stage.evaluate.models if name in without]:
+        yield Violation(loc, f"{', '.join(names)}: {NO_TOOLS.message}", _WITHOUT_TOOLS)
 
 
 def _failure_rules(spec: JobSpec) -> Iterator[Violation]:

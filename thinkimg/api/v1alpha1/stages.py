@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from .controls import NO_PICTURE_FOR_TOOLS, UNUSED_SCOPE, Control, ControlKind, ControlScope
 from .pods import ResourceRequirements, SecretRef
 from .resource import (
     Block,
@@ -391,6 +392,14 @@ class Evaluate(Block):
             "!has(self.samples) || self.samples == 1 || !has(self.sampled) || self.sampled",
             "samples counts sampled answers, and sampled is false. Remove one of the two.",
         ),
+        Rule(
+            "has(self.control) || !has(self.controlScope) || self.controlScope == 'question'",
+            f"controlScope: {UNUSED_SCOPE.message}. {UNUSED_SCOPE.remedy}",
+        ),
+        Rule(
+            "!has(self.control) || self.control != 'none' || !has(self.controlScope) || self.controlScope != 'tools'",
+            f"controlScope: {NO_PICTURE_FOR_TOOLS.message}. {NO_PICTURE_FOR_TOOLS.remedy}",
+        ),
     )
 
     models: Annotated[list[StageName], Field(min_length=1, max_length=13), Distinct()]
@@ -405,6 +414,11 @@ class Evaluate(Block):
     """Temperature of the sampled answers."""
     samples: Annotated[int, Field(ge=1, le=1024), Unit("answers per question")] = 1
     """Sampled answers to each question; above 1 with avg@k, pass@k and majority vote."""
+    control: ControlKind | None = None
+    """Ask greedily once more with changed pictures, for what a model owes to its eyes: `grey` ones, those of an `other`
+    question of the same kind with another answer, or `none`. Default: not asked."""
+    control_scope: ControlScope = "question"
+    """Who has the changed pictures: the model of the question, its tools, or all."""
     bootstrap: Annotated[int, Field(ge=100, le=1_000_000), Unit("resamples")] = 2000
     """Resamples of the bootstraps over questions in `thinkimg table`: of differences, and of scores between right and
     wrong; of several Evaluate stages, the largest number counts."""
@@ -416,7 +430,14 @@ class Evaluate(Block):
         if self.samples > 1 and not self.sampled:
             message = "samples counts sampled answers, and sampled is false"
             refuse_all([Violation(("samples",), message, "Remove one of the two.")])
+        unused = UNUSED_SCOPE if self.control is None and self.control_scope != "question" else None
+        if found := self.changed_pictures.refused() if self.changed_pictures else unused:
+            refuse_all([Violation(("controlScope",), *found)])
         return self
+
+    @property
+    def changed_pictures(self) -> Control | None:
+        return None if self.control is None else Control(self.control, self.control_scope)
 
 
 BLOCK_OF_TYPE: dict[str, str] = {"Synthesize": "synthesize", "SFT": "sft", "GRPO": "grpo", "Evaluate": "evaluate"}
@@ -508,6 +529,12 @@ class Stage(Block):
     def uses_tools(self) -> bool:
         """Whether the stage calls tools while it runs (SFT learns from calls that were made before)."""
         block = self.synthesize or self.grpo
+        return block is not None and block.tool_use == "Enabled"
+
+    @property
+    def trains_with_tools(self) -> bool:
+        """Whether its model learns to call tools."""
+        block = self.sft or self.grpo
         return block is not None and block.tool_use == "Enabled"
 
     @model_validator(mode="after")

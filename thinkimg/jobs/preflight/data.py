@@ -8,7 +8,8 @@ from thinkimg.api import Dataset
 from thinkimg.data.chart_rows import chart_options
 from thinkimg.data.questions import read_tasks
 from thinkimg.errors import UserError
-from thinkimg.jobs.preflight.findings import Finding, Plan
+from thinkimg.evaluation.control import Controlled
+from thinkimg.jobs.preflight.findings import Finding, Plan, block_of
 from thinkimg.jobs.stages.questions import UnaskedModel, load_tasks, load_trajectories, source_of
 from thinkimg.trajectory import Task
 
@@ -29,9 +30,12 @@ def check_data(plan: Plan) -> Iterator[Finding]:
         if source is None:
             continue  # the manifest's own rules say so
         try:
-            plan.tasks[split] = _first_and_count(plan, split, source)
+            tasks, count = _tasks_and_count(plan, split, source)
         except (UserError, ValueError) as error:
             yield plan.refused(("spec", "data", split if source is not data.train else "train", "uri"), error, _ROWS)
+            continue
+        plan.tasks[split] = tasks[0], count
+        yield from _changed_pictures(plan, split, tasks)
 
 
 def _learns_ready_made(plan: Plan) -> bool:
@@ -58,12 +62,28 @@ def _splits(plan: Plan) -> list[str]:
     return sorted(asked)
 
 
-def _first_and_count(plan: Plan, split: str, source: Dataset) -> tuple[Task, int]:
-    """Pictures are held for one split at a time. Synthetic charts are all right once the first can be made."""
+def _tasks_and_count(plan: Plan, split: str, source: Dataset) -> tuple[list[Task], int]:
+    """Pictures are held for one split at a time. Synthetic charts are all right once the first can be made, but one
+    need not have another that can take its place."""
     seed = plan.job.spec.seed
-    if source.uri.startswith("charts://"):
+    controls = [stage.evaluate.control for _, stage in plan.stages() if stage.evaluate]
+    if source.uri.startswith("charts://") and "other" not in controls:
         count = chart_options(source.uri)["questions"]
         first = next(task for task in read_tasks(source.uri, split, seed) if isinstance(task, Task))
-        return first, count
+        return [first], count
     tasks = load_tasks(plan.job.spec.data, split, seed, plan.folder)
-    return tasks[0], len(tasks)
+    return tasks, len(tasks)
+
+
+def _changed_pictures(plan: Plan, split: str, tasks: list[Task]) -> Iterator[Finding]:
+    """Questions of an evaluation without a picture that could be changed, or without another that could take its
+    place."""
+    for index, stage in plan.stages():
+        block = stage.evaluate
+        if block is None or block.split != split or block.changed_pictures is None:
+            continue
+        try:
+            Controlled(block.changed_pictures, tasks[: block.questions])
+        except UserError as error:
+            remedy = "Ask other questions, or more of them, or use another control."
+            yield plan.refused(block_of(index, stage, "control"), error, remedy)

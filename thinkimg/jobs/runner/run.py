@@ -36,6 +36,7 @@ from thinkimg.results import (
     AnyDone,
     BaseDone,
     EvaluateDone,
+    ModelFigures,
     RunMarker,
     RunResults,
     SFTDone,
@@ -195,12 +196,24 @@ class JobRun:
         return RunResults(
             job=self.job.name,
             seed=self.seed,
-            models={model: figures for done in evaluated for model, figures in done.models.items()},
+            models=_models_of(evaluated),
             stages=origins_of_stages(stages),
             tools=merge_stats(*tools.values()),
             tools_by_stage=tools,
             seconds=dict(seconds),
         )
+
+
+def _models_of(evaluated: list[EvaluateDone]) -> dict[str, ModelFigures]:
+    """As the last stage that measured a model found it, with the controls of all of them."""
+    models: dict[str, ModelFigures] = {}
+    for done in evaluated:
+        for model, figures in done.models.items():
+            found = {(one.control, one.scope): one for one in figures.controls}
+            earlier = models[model].controls if model in models else []
+            kept = [one for one in earlier if (one.control, one.scope) not in found]
+            models[model] = figures.model_copy(update={"controls": [*kept, *figures.controls]})
+    return models
 
 
 def servers_of(manifest: Manifest, job: ToolRLJob, secrets: Path | None = None) -> list[ServerSpec]:

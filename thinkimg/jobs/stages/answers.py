@@ -7,6 +7,7 @@ from pathlib import Path
 
 from thinkimg import jsonl
 from thinkimg.errors import InfrastructureError
+from thinkimg.evaluation.control import Controlled
 from thinkimg.evaluation.evaluate import Settings, Shard, evaluate
 from thinkimg.evaluation.summary import row_of
 from thinkimg.jobs.stages.context import Context, StageTools
@@ -28,6 +29,7 @@ class Asking:
         temperature: 0 is greedy.
         tools: whether the model is offered the job's tools.
         concurrency: questions under way at once, per process.
+        control: how the pictures of the questions are changed.
     """
 
     file: Path
@@ -36,6 +38,7 @@ class Asking:
     tools: bool
     model: str = ""
     concurrency: int = 128
+    control: Controlled | None = None
 
     @property
     def folder(self) -> str:
@@ -77,7 +80,8 @@ async def _answer(
 ) -> None:
     """This process' part, into a file of its own."""
     name = asking.model or asking.stage
-    settings = Settings(name, asking.stage, asking.temperature, context.job.spec.seed, asking.concurrency)
+    seed = context.job.spec.seed
+    settings = Settings(name, asking.stage, asking.temperature, seed, asking.concurrency, asking.control)
     scorers = scorers_of(context.job.spec.stage(asking.stage))
     async with StageTools(context, asking.tools, asking.folder) as connected:
         with Store(file) as store:

@@ -11,12 +11,12 @@ from thinkimg.agent.formats import get_format
 from thinkimg.agent.tools import NoTools, Tools
 from thinkimg.api import Manifest, ToolRLJob, bytes_of
 from thinkimg.api.pod_contract import ProgressLine, SavedCheckpoint
-from thinkimg.client import PATIENCE, ResultCache, ToolClient
+from thinkimg.client import PATIENCE, ResultCache, ToolClient, merge_stats
 from thinkimg.jobs.attempt import check_attempt
 from thinkimg.jobs.environment import claims_folder
 from thinkimg.jobs.layout import BASE, Run
 from thinkimg.jobs.stages.questions import load_tasks
-from thinkimg.jsonfile import write
+from thinkimg.jsonfile import read, write
 from thinkimg.models.chat import ChatModel
 from thinkimg.models.generator import NO_FILTERS, Filters
 from thinkimg.models.image_features import keep_at_most
@@ -138,7 +138,8 @@ class Context:
 
 
 class StageTools:
-    """A connected tool client, or none; at the end its statistics stand in the stage's folder."""
+    """A connected tool client, or none; at the end its statistics stand in the stage's folder, with those of clients
+    before it."""
 
     def __init__(self, context: Context, enabled: bool, name: str) -> None:
         self.context = context
@@ -155,4 +156,5 @@ class StageTools:
         if self.client is not None:
             await self.client.close()
             if self.context.rank == 0:
-                write(self.path, ToolCalls(tools=self.client.stats()))
+                before = read(self.path, ToolCalls).tools if self.path.exists() else {}
+                write(self.path, ToolCalls(tools=merge_stats(before, self.client.stats())))

@@ -17,24 +17,20 @@ import torch
 from thinkimg.agent.formats import get_format
 from thinkimg.api.pod_contract import Variable
 from thinkimg.errors import InfrastructureError, UserError
-from thinkimg.evaluation.samples import several
-from thinkimg.evaluation.summary import summarise
 from thinkimg.jobs.attempt import begin_attempt, check_attempt
 from thinkimg.jobs.cores import available_cores
 from thinkimg.jobs.layout import BASE
-from thinkimg.jobs.stages.answers import Asking, answers
 from thinkimg.jobs.stages.context import TINY, Context, StageTools
+from thinkimg.jobs.stages.evaluate import run_evaluation
 from thinkimg.jobs.stages.grpo import run_grpo
 from thinkimg.jobs.stages.questions import TRAJECTORIES
 from thinkimg.jobs.stages.saving import seconds_until
 from thinkimg.jobs.stages.scoring import scorer_of
 from thinkimg.jobs.stages.sft import EXTENDED, run_sft
-from thinkimg.jobs.stages.speaking import speaking
 from thinkimg.jobs.stages.tiny_preset import cached_base
 from thinkimg.jobs.termination import last_words
 from thinkimg.jsonfile import read
 from thinkimg.models.chat import ChatModel
-from thinkimg.models.trained import trained_with_tools
 from thinkimg.results import (
     AnyDone,
     BaseDone,
@@ -121,7 +117,7 @@ def _work_of(context: Context, name: str) -> Callable[[Context, str], AnyDone]:
         "Synthesize": _synthesize,
         "SFT": run_sft,
         "GRPO": run_grpo,
-        "Evaluate": _evaluate,
+        "Evaluate": run_evaluation,
     }
     return kinds[context.job.spec.stage(name).type]
 
@@ -203,38 +199,6 @@ def _planner(context: Context, name: str) -> ChatModel:
         key = os.environ.get(Variable.PLANNER_KEY)
         return ApiModel(planner.model.base_url, planner.model.name, key)
     return ScriptedPlanner(get_format(context.job.spec.agent.format), planner.chains or DEFAULT_CHAINS)
-
-
-# ---- Evaluate -------------------------------------------------------------------------------------------------------
-
-
-def _evaluate(context: Context, name: str) -> EvaluateDone:
-    settings = context.job.spec.stage(name).evaluate
-    assert settings is not None
-    tasks = context.tasks(settings.split, settings.questions)
-    entries = {}
-    for number, model in enumerate(settings.models):
-        context.progress(name, step=number, total_steps=len(settings.models), message=f"evaluating {model}")
-        began = time.monotonic()
-        folder = context.run.stage(name) / model
-        folder.mkdir(exist_ok=True)
-        tools = trained_with_tools(context.job, model)
-        modes = {"greedy": (0.0, tasks)}
-        if settings.sampled:
-            modes["sampled"] = (settings.temperature, list(several(tasks, settings.samples)))
-        with speaking(context, model) as speaker:
-            rows = {
-                mode: answers(
-                    context,
-                    speaker,
-                    asked,
-                    Asking(folder / f"{mode}.jsonl", name, temperature, tools, model, settings.concurrency),
-                )
-                for mode, (temperature, asked) in modes.items()
-            }
-        seconds = round(time.monotonic() - began, 1)
-        entries[model] = summarise(rows["greedy"], rows.get("sampled", ()), seconds)
-    return EvaluateDone(models=entries)
 
 
 @contextmanager
