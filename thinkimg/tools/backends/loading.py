@@ -12,7 +12,7 @@ from thinkimg.tools.backends.extras import needs_extra
 from thinkimg.tools.backends.options import DetectorOptions, SegmenterOptions, WeightsOptions
 from thinkimg.tools.backends.segmentation import SegmentationModel, Segmenter
 from thinkimg.tools.weights.catalogue import DEFAULTS
-from thinkimg.tools.weights.store import locate
+from thinkimg.tools.weights.locate import locate
 
 
 def load_detector(backend: str, options: DetectorOptions) -> Detector:

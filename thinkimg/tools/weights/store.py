@@ -1,4 +1,4 @@
-"""Where weights lie on this machine. Nothing here asks a network, but for `locate` where the environment allows it.
+"""Where weights lie on this machine. Nothing here asks a network.
 
 Looked through are, in this order: a path, the folder of weights (`THINKIMG_WEIGHTS`, or `~/.cache/thinkimg/weights`),
 and the cache of huggingface_hub. The folder can be copied as it is to a machine without a network.
@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from thinkimg import jsonfile
-from thinkimg.errors import UserError
 from thinkimg.extras import is_there
 from thinkimg.results import WeightsRecord
-from thinkimg.tools.weights.repository import MAIN, Repository, read_repository
+from thinkimg.tools.weights.repository import MAIN, Repository
 
 FOLDER_VARIABLE = "THINKIMG_WEIGHTS"
-FETCH_VARIABLE = "THINKIMG_FETCH_WEIGHTS"
-"""`1`: what loads weights may download them. Images of tools set it: a pod has nobody who would fetch before."""
 RECORD = "thinkimg-weights.json"
-FIELD = "options.weights"
 SAFE = (".safetensors",)
 PICKLED = (".pth", ".pt", ".bin")
 CODE = (".py",)
@@ -80,32 +76,3 @@ def _in_hub_cache(repository: Repository) -> Path | None:
 def files_of(place: Path, endings: Iterable[str]) -> list[Path]:
     """Files below a folder by the ends of their names, sorted."""
     return sorted(path for path in place.rglob("*") if path.suffix in endings and path.is_file())
-
-
-def locate(weights: str, revision: str | None = None, trust_remote_code: bool = False, field: str = FIELD) -> Path:
-    """The folder or file of `weights`, which are a path or a hub repository.
-
-    Raises:
-        UserError: they are not on this machine; the command that brings them is named.
-        InfrastructureError: they may be downloaded (`THINKIMG_FETCH_WEIGHTS`), and the hub does not answer.
-    """
-    path = Path(weights).expanduser()
-    if not weights.startswith("hf://") and path.exists():
-        return path
-    repository = read_repository(weights, revision, field)
-    found = find(repository, code=trust_remote_code)
-    if found is not None:
-        return found[0]
-    if os.environ.get(FETCH_VARIABLE) == "1":
-        from thinkimg.tools.weights.fetch import fetch
-
-        fetch(repository, folder(), code=trust_remote_code)
-        return folder() / repository.folder / repository.file
-    raise UserError(
-        f"{repository} is not on this machine; bring it with: {_command(repository, trust_remote_code)}", field
-    )
-
-
-def _command(repository: Repository, code: bool) -> str:
-    revision = "" if repository.revision == MAIN else f" --revision {repository.revision}"
-    return f"thinkimg weights fetch {repository}{revision}{' --code' if code else ''}"

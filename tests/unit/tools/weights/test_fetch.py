@@ -18,6 +18,7 @@ from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.tools.weights import download, store
 from thinkimg.tools.weights.catalogue import CATALOGUE, Digest, Weights
 from thinkimg.tools.weights.fetch import Fetched, fetch, verify
+from thinkimg.tools.weights.locate import locate
 from thinkimg.tools.weights.repository import Repository, read_repository
 
 LARGE = bytes(range(256)) * 4000
@@ -71,7 +72,7 @@ def test_what_is_needed_comes_with_a_record_and_is_found_without_the_hub(hub: Fa
     }  # fmt: skip
     assert record.files["config.json"].said_by == "recorded when it was fetched first"
     hub.files.clear()
-    assert store.locate("hf://org/name") == store.locate("org/name") == fetched.folder
+    assert locate("hf://org/name") == locate("org/name") == fetched.folder
 
 
 def test_what_is_here_is_not_fetched_again_and_what_was_damaged_is(hub: FakeHub, root: Path) -> None:
@@ -100,11 +101,11 @@ def test_a_file_that_was_recorded_must_stay_the_same(hub: FakeHub, root: Path) -
 def test_one_file_of_a_repository_is_not_the_repository(hub: FakeHub, root: Path) -> None:
     fetched = fetch(Repository("org/name", "model.safetensors"), root)
     assert fetched.brought == ("model.safetensors",)
-    assert store.locate("org/name/model.safetensors") == fetched.folder / "model.safetensors"
+    assert locate("org/name/model.safetensors") == fetched.folder / "model.safetensors"
     with pytest.raises(UserError, match="org/name is not on this machine"):
-        store.locate("org/name")
+        locate("org/name")
     assert fetch(ALL, root).kept == ("model.safetensors",)
-    assert store.locate("org/name") == fetched.folder
+    assert locate("org/name") == fetched.folder
 
 
 def test_pickled_weights_come_only_without_others_and_code_only_when_asked_for(hub: FakeHub, root: Path) -> None:
@@ -289,7 +290,7 @@ def test_the_folder_can_be_carried_to_a_machine_without_a_network(
     shutil.copytree(root, tmp_path / "carried")
     monkeypatch.setenv("THINKIMG_WEIGHTS", str(tmp_path / "carried"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    place = store.locate("org/name")
+    place = locate("org/name")
     assert place == tmp_path / "carried" / "org" / "name@main"
     ((_, record),) = store.records(tmp_path / "carried")
     assert verify(place, record) == {"config.json": "", "model.safetensors": ""}
@@ -306,15 +307,15 @@ def test_where_the_environment_allows_it_what_loads_fetches(
     hub: FakeHub, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError) as caught:
-        store.locate("org/name", "main", trust_remote_code=True, field="options.detector.weights")
+        locate("org/name", "main", trust_remote_code=True, field="options.detector.weights")
     assert str(caught.value) == (
         "options.detector.weights: org/name is not on this machine; "
         "bring it with: thinkimg weights fetch org/name --code"
     )
     assert hub.listed == 0
     monkeypatch.setenv("THINKIMG_FETCH_WEIGHTS", "1")
-    assert store.locate("org/name") == root / "org/name@main"
-    assert store.locate("org/name/config.json") == root / "org/name@main" / "config.json"
+    assert locate("org/name") == root / "org/name@main"
+    assert locate("org/name/config.json") == root / "org/name@main" / "config.json"
     assert hub.listed == 1
 
 

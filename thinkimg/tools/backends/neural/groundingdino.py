@@ -23,7 +23,7 @@ from thinkimg.tools.backends.neural import weights
 from thinkimg.tools.backends.neural.grounding import Preparation
 from thinkimg.tools.backends.options import DetectorOptions
 from thinkimg.tools.weights.catalogue import DEFAULTS
-from thinkimg.tools.weights.store import locate
+from thinkimg.tools.weights.locate import locate
 
 DEFAULT_WEIGHTS = DEFAULTS["GroundingDINO", "groundingdino"]
 _POINTS = 4  # sampled per head and level, in all of the authors' models

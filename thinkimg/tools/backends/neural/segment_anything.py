@@ -21,7 +21,7 @@ from thinkimg.tools.backends.neural.decoding import decode_prompts
 from thinkimg.tools.backends.options import SegmenterOptions
 from thinkimg.tools.backends.segmentation import Embedding, Mask, Prompt
 from thinkimg.tools.weights.catalogue import DEFAULTS
-from thinkimg.tools.weights.store import locate
+from thinkimg.tools.weights.locate import locate
 
 DEFAULT_WEIGHTS = DEFAULTS["SAM", "segment-anything"]
 _DECODER_HEADS = 8  # the one number that no tensor tells; all of Meta's models have it

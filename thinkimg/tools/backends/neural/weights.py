@@ -1,5 +1,5 @@
 """Weights: whether they are whole, and what they run on. Every backend with weights loads through here; where they are
-is looked up in `thinkimg.tools.weights.store`.
+is looked up in `thinkimg.tools.weights.locate`.
 
 safetensors files are preferred; `.pth` files are read by torch's restricted unpickler, which refuses code.
 """
@@ -20,7 +20,8 @@ from torch import nn
 
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.tools.backends.options import WeightsOptions
-from thinkimg.tools.weights.store import PICKLED, SAFE, files_of, locate
+from thinkimg.tools.weights.locate import locate
+from thinkimg.tools.weights.store import PICKLED, SAFE, files_of
 
 State = dict[str, torch.Tensor]
 _WEIGHTS_FIELD = "options.weights"
