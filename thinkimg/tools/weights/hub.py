@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx
 
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import InfrastructureError, UserError, describe
 from thinkimg.tools.weights.repository import Repository
 
@@ -51,7 +52,7 @@ def endpoint() -> str:
 
 
 def headers() -> dict[str, str]:
-    token = os.environ.get("HF_TOKEN", "").strip()
+    token = os.environ.get(Variable.HUB_TOKEN, "").strip()
     return {"authorization": f"Bearer {token}"} if token else {}
 
 
