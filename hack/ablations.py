@@ -68,11 +68,14 @@ def manifest_of(demo: str, steps: int) -> str:
 class AblationRun(JobRun):
     """A run in which the tools of some stages fail."""
 
-    def start_tools(self, name: str, folder: Path, stack: ExitStack) -> list[str]:
-        endpoints = super().start_tools(name, folder, stack)
+    def start_tools(self, name: str, folder: Path, stack: ExitStack) -> dict[str, str]:
+        servers = super().start_tools(name, folder, stack)
         if name not in FAULTS:
-            return endpoints
-        return [stack.enter_context(flaky(url, FAULTS[name], f"{name}/{self.seed}/{url}")) for url in endpoints]
+            return servers
+        return {
+            stack.enter_context(flaky(url, FAULTS[name], f"{name}/{self.seed}/{url}")): key
+            for url, key in servers.items()
+        }
 
 
 @contextmanager

@@ -27,6 +27,8 @@ from fuzz_requests import (
 )
 from local_http import serving
 
+from thinkimg.gateway.openai.request import ChatRequest
+
 JSON = {"content-type": "application/json"}
 MODEL = "fuzzed"
 
@@ -57,20 +59,38 @@ class GatewayFace:
         ]
         document: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": parts}]}
         document["stream"] = chance.random() < 0.3
+        for field in chance.sample(sorted(RIGHT), chance.randrange(4)):
+            document[field] = chance.choice(RIGHT[field])
+        if chance.random() < 0.3:
+            document |= functions(chance, bait)
         if chance.random() < 0.5:
-            fields = ("model", "stream", "temperature", "max_tokens", "seed", "n", "tools", "response_format")
-            field = chance.choice((*fields, "thinkimg", "stream_options", hostile_string(chance, bait)))
+            field = chance.choice((*sorted(ChatRequest.model_fields), hostile_string(chance, bait)))
             document[field] = hostile_value(chance, bait)
         if chance.random() < 0.3:
             document["thinkimg"] = {"trace": True, "images": True}
         return Sent("chat", (http("POST", "/v1/chat/completions", as_json(document), JSON),))
 
     def messages(self, chance: Random, bait: Bait) -> Sent:
+        if chance.random() < 0.3:
+            return self._handed_back(chance, bait)
         role = chance.choice(("system", "developer", "user", "assistant", "tool", hostile_value(chance, bait)))
         one = {"role": role, "content": hostile_value(chance, bait)}
         last: Any = chance.choice(({"role": "user", "content": "x"}, one, hostile_value(chance, bait)))
         document = {"model": MODEL, "messages": chance.choice(([one, last], hostile_value(chance, bait)))}
         return Sent("messages", (http("POST", "/v1/chat/completions", as_json(document), JSON),))
+
+    def _handed_back(self, chance: Random, bait: Bait) -> Sent:
+        """A conversation in which the caller's own tools were called before, with results that are hostile."""
+        call = {"id": "call_1", "type": "function", "function": {"name": "lookup", "arguments": '{"key": "x"}'}}
+        result: dict[str, Any] = {"role": "tool", "tool_call_id": "call_1", "content": hostile_string(chance, bait)}
+        if chance.random() < 0.5:
+            call["function"] = hostile_value(chance, bait)
+        if chance.random() < 0.5:
+            result[chance.choice(("tool_call_id", "content", "name"))] = hostile_value(chance, bait)
+        said = {"role": "assistant", "content": chance.choice((None, "x")), "tool_calls": [call]}
+        messages = [{"role": "user", "content": "x"}, said, result]
+        document = {"model": MODEL, "messages": messages, **functions(chance, bait)}
+        return Sent("handed back", (http("POST", "/v1/chat/completions", as_json(document), JSON),))
 
     # ---- MCP --------------------------------------------------------------------------------------------------------
 
@@ -140,6 +160,63 @@ class GatewayFace:
         return Sent("bodies", (http("POST", chance.choice(paths), body, {**JSON, **accept}),))
 
 
+RIGHT: dict[str, tuple[Any, ...]] = {
+    "temperature": (0, 0.7, None),
+    "top_p": (0.5, 1),
+    "top_k": (-1, 1, 40),
+    "min_p": (0, 0.1),
+    "repetition_penalty": (1, 1.3),
+    "frequency_penalty": (-2, 0.5),
+    "presence_penalty": (0, 2),
+    "max_tokens": (1, 300),
+    "max_completion_tokens": (1, 300),
+    "seed": (0, -1, 2**62),
+    "stop": ("\n", ["</answer>", "x"], None),
+    "stream_options": ({"include_usage": True}, {"include_usage": False}),
+    "parallel_tool_calls": (True, False),
+    "logit_bias": ({}, {"50256": -100}),
+    "reasoning_effort": ("none", "high"),
+    "verbosity": ("low",),
+    "user": ("someone",),
+    "safety_identifier": ("someone",),
+    "prompt_cache_key": ("key",),
+    "prompt_cache_retention": ("24h",),
+    "metadata": ({}, {"a": "b"}),
+    "store": (False, True),
+    "service_tier": ("auto", "flex"),
+    "n": (1, 2),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"}, {"type": "json_object"}),
+    "logprobs": (False, True),
+    "top_logprobs": (0, 5),
+    "modalities": (["text"], ["text", "audio"]),
+    "audio": (None, {"voice": "alloy", "format": "mp3"}),
+    "prediction": (None, {"type": "content", "content": "x"}),
+    "web_search_options": (None, {}),
+    "thinkimg": ({"tools": []}, {"tools": ["Crop"]}, {"trace": True}),
+}
+"""Field of a request for a completion -> values that a client may send. `model`, `messages`, `stream`, `tools` and
+`tool_choice` are made elsewhere here."""
+
+
+def functions(chance: Random, bait: Bait) -> dict[str, Any]:
+    """The caller's own tools and a choice among them, right but for what is hostile in one of them."""
+    names = chance.sample(("lookup", "Crop", "terminate", "x" * 64, hostile_string(chance, bait)), chance.randrange(4))
+    function: dict[str, Any] = {
+        "parameters": {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]},
+        "description": hostile_string(chance, bait),
+        "strict": chance.choice((True, None)),
+    }
+    if chance.random() < 0.3:
+        function[chance.choice(("parameters", "description", "strict", "name"))] = hostile_value(chance, bait)
+    tools = [{"type": "function", "function": {"name": name, **function}} for name in names]
+    one = {"type": "function", "function": {"name": chance.choice([*names, "lookup"])}}
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [one]}}
+    choice = chance.choice(("none", "auto", "required", one, allowed, hostile_value(chance, bait)))
+    return {"tools": tools, "tool_choice": choice}
+
+
 def picture_text(chance: Random, bait: Bait) -> str:
     """A picture as text: good, hostile, or an address that nobody may follow."""
     kind = chance.randrange(4)
@@ -189,7 +266,7 @@ def model_text(chance: Random, bait: Bait) -> str:
         name = "Terminate"
     else:
         name = chance.choice(
-            ("Crop", "DrawHorizontalLineByY", "SegmentRegionAroundPoint", hostile_string(chance, bait))
+            ("Crop", "DrawHorizontalLineByY", "SegmentRegionAroundPoint", "lookup", hostile_string(chance, bait))
         )
         arguments = {"image": "img_1", "box": hostile_value(chance, bait), "param": hostile_string(chance, bait)}
         if chance.random() < 0.3:

@@ -269,7 +269,8 @@ class ToolsFace:
         name, _ = self._tool(chance)
         if chance.random() < 0.5:  # it says how much it is going to send, and the server need not read it
             return Sent("oversized", (http("POST", f"/v1/tools/{name}", b"x" * 100, length=10**12),), lawful=False)
-        head = f"POST /v1/tools/{name} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = f"POST /v1/tools/{name} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+        head += "transfer-encoding: chunked\r\n\r\n"
         piece = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
         return Sent("oversized", (head.encode() + piece * (self.limit // 0x100000 + 2) + b"0\r\n\r\n",), lawful=False)
 
@@ -309,7 +310,7 @@ def not_http(chance: Random, bait: Bait) -> Sent:
             *(b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
             b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\nzz\r\n",
             b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 5000 + b"\r\n",
-            b"GET /livez HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+            b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
         )
     )
     return Sent("not_http", (bytes_,), lawful=False)

@@ -24,6 +24,14 @@ class _Entry(Generic[V]):
 
 
 @dataclass
+class _Shelf(Generic[K]):
+    """What one owner has: its keys, the least recently used first."""
+
+    keys: OrderedDict[K, None] = field(default_factory=OrderedDict)
+    bytes: int = 0
+
+
+@dataclass
 class _Making(Generic[V]):
     """A value that a thread makes while others wait for it; `values` stays empty if that fails."""
 
@@ -42,6 +50,7 @@ class BoundedCache(Generic[K, V]):
         largest: the share of `max_bytes` that one value may take, 0 to 1; a larger one is not kept, so that it does not
             drive out all others.
         max_entries: a second bound, on how many are kept; None: as many as `max_bytes` allows.
+        fair: whose entries take most gives way first, so that no owner can drive out another that has less.
 
     Attributes:
         bytes: what the entries take.
@@ -49,13 +58,16 @@ class BoundedCache(Generic[K, V]):
         evictions: entries that were dropped to make room.
     """
 
-    def __init__(self, max_bytes: int, *, largest: float = 1.0, max_entries: int | None = None) -> None:
+    def __init__(
+        self, max_bytes: int, *, largest: float = 1.0, max_entries: int | None = None, fair: bool = False
+    ) -> None:
         self.max_bytes = max_bytes
         self.max_entries = max_entries
         self.bytes = self.hits = self.misses = self.evictions = 0
         self._largest = largest
+        self._fair = fair
         self._entries: OrderedDict[K, _Entry[V]] = OrderedDict()
-        self._by_owner: dict[Hashable, int] = {}
+        self._shelves: dict[Hashable, _Shelf[K]] = {}
         self._making: dict[K, _Making[V]] = {}
         self._lock = threading.Lock()
         _caches.add(self)
@@ -96,8 +108,10 @@ class BoundedCache(Generic[K, V]):
                 return False
             self._entries[key] = _Entry(value, size, owner)
             self.bytes += size
-            self._by_owner[owner] = self._by_owner.get(owner, 0) + size
-            self._make_room()
+            shelf = self._shelves.setdefault(owner, _Shelf())
+            shelf.keys[key] = None
+            shelf.bytes += size
+            self._make_room(owner, size)
             return True
 
     def get_or_make(self, key: K, make: Callable[[], V], size_of: Callable[[V], int], owner: Hashable = None) -> V:
@@ -138,7 +152,7 @@ class BoundedCache(Generic[K, V]):
     def clear(self) -> None:
         with self._lock:
             self._entries.clear()
-            self._by_owner.clear()
+            self._shelves.clear()
             self.bytes = 0
 
     def widen(self, max_bytes: int) -> None:
@@ -154,17 +168,18 @@ class BoundedCache(Generic[K, V]):
 
     def bytes_of(self, owner: Hashable) -> int:
         """What an owner's entries take."""
-        return self._by_owner.get(owner, 0)
+        with self._lock:
+            return self._shelves[owner].bytes if owner in self._shelves else 0
 
     def owners(self) -> dict[Hashable, int]:
         """Every owner that has entries, with the bytes that they take."""
         with self._lock:
-            return dict(self._by_owner)
+            return {owner: shelf.bytes for owner, shelf in self._shelves.items()}
 
     def _begin_in_child(self) -> None:
         """After a fork: the threads that make values, or that held the lock, are not in this process."""
         if self._lock.locked():  # one was at work on the entries
-            self._entries, self._by_owner, self.bytes = OrderedDict(), {}, 0
+            self._entries, self._shelves, self.bytes = OrderedDict(), {}, 0
         self._lock = threading.Lock()
         self._making = {}
 
@@ -174,6 +189,7 @@ class BoundedCache(Generic[K, V]):
         entry = self._entries.get(key)
         if entry is not None:
             self._entries.move_to_end(key)
+            self._shelves[entry.owner].keys.move_to_end(key)
             self.hits += 1
         return entry
 
@@ -182,19 +198,23 @@ class BoundedCache(Generic[K, V]):
         if entry is None:
             return
         self.bytes -= entry.size
-        left = self._by_owner[entry.owner] - entry.size
-        if left:
-            self._by_owner[entry.owner] = left
-        else:
-            del self._by_owner[entry.owner]
+        shelf = self._shelves[entry.owner]
+        del shelf.keys[key]
+        shelf.bytes -= entry.size
+        if not shelf.keys:
+            del self._shelves[entry.owner]
 
-    def _make_room(self) -> None:
-        while self._too_many():
-            self._remove(next(iter(self._entries)))
-            self.evictions += 1
+    def _make_room(self, newcomer: Hashable = None, size: int = 0) -> None:
+        """For an owner's new entry of this size, which stays itself."""
+        while self.bytes > self.max_bytes:
+            self._drop_first(lambda owner: self._shelves[owner].bytes - size * (owner == newcomer))
+        while self.max_entries is not None and len(self._entries) > self.max_entries:
+            self._drop_first(lambda owner: len(self._shelves[owner].keys) - (size > 0 and owner == newcomer))
 
-    def _too_many(self) -> bool:
-        return self.bytes > self.max_bytes or (self.max_entries is not None and len(self._entries) > self.max_entries)
+    def _drop_first(self, amount: Callable[[Hashable], int]) -> None:
+        keys = self._shelves[max(self._shelves, key=amount)].keys if self._fair else self._entries
+        self._remove(next(iter(keys)))
+        self.evictions += 1
 
 
 _caches: "weakref.WeakSet[BoundedCache[Any, Any]]" = weakref.WeakSet()

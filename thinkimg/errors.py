@@ -10,15 +10,27 @@ Any other exception is a bug and is not caught.
 """
 
 import errno
+import re
 from typing import Literal
 
 Family = Literal["model", "infrastructure", "user"]
 
 
+_PASSWORD = re.compile(r"(?<=://)[^\s/?#'\"]+@")
+
+
+def without_passwords(text: str) -> str:
+    """The same without user and password of the addresses in it: `https://***@host/v1`."""
+    return _PASSWORD.sub("***@", text) if "@" in text else text
+
+
 class ThinkImgError(Exception):
-    """Root of the three families."""
+    """Root of the three families. What they say is shown, logged and kept: passwords of addresses are left out."""
 
     family: Family
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_passwords(message))
 
 
 class ModelError(ThinkImgError):

@@ -2,6 +2,7 @@
 evaluations and syntheses are compared with these alone."""
 
 import hashlib
+import importlib.util
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -99,6 +100,15 @@ def content_of(path: Path, pictures: Path | None = None) -> str:
             if found := next((place for place in places if place.is_file()), None):
                 whole.update(hashlib.sha256(found.read_bytes()).digest())
     return whole.hexdigest()[:16]
+
+
+def module_content(module: str) -> str | None:
+    """Of a module's file; None where there is none."""
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None  # refused by whoever calls it
+    return content_of(Path(found.origin)) if found and found.origin and Path(found.origin).is_file() else None
 
 
 def weights_of(folder: Path) -> str:

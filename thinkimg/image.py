@@ -5,11 +5,13 @@ Decoding is where untrusted bytes meet a C library, so it happens in one place, 
 
 import hashlib
 import io
+import re
 import struct
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
@@ -38,6 +40,15 @@ _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, Pillow.Deco
 """What Pillow raises for data that is not what it says."""
 
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MEDIA_TYPE = re.compile(r"image/[a-z0-9.+-]{1,40}")
+
+
+def is_sha256(text: Any) -> bool:
+    """64 hex digits, lower case."""
+    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
+
+
 class ImageDecodeError(ValueError):
     """The bytes are not an image we accept; the message says why (format, size, broken data)."""
 
@@ -51,6 +62,8 @@ class Image:
         sha256: hex digest of `data`; the image's identity everywhere.
         width, height: pixels, after the EXIF rotation is applied.
         media_type: such as `image/png`.
+        holder: for whom it is held, where several callers must not learn of each other's pictures, also not by how soon
+            an answer comes. No part of the identity.
     """
 
     data: bytes = field(repr=False)
@@ -58,6 +71,16 @@ class Image:
     width: int
     height: int
     media_type: str
+    holder: str = field(default="", repr=False, compare=False)
+
+    def held_for(self, holder: str) -> "Image":
+        """The same picture of another holder; the bytes are not copied."""
+        return self if holder == self.holder else replace(self, holder=holder)
+
+    @property
+    def kept_as(self) -> tuple[str, str]:
+        """The key of whatever is kept of it to save work: pixels, texts, embeddings."""
+        return self.holder, self.sha256
 
     @classmethod
     def from_bytes(cls, data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> "Image":
@@ -82,9 +105,27 @@ class Image:
         except ImageDecodeError:
             raise
         except _BROKEN as error:
-            reason = "" if isinstance(error, Pillow.UnidentifiedImageError) else f": {error}"  # it names our buffer
+            reason = _reason(error)
             raise ImageDecodeError(f"not a readable image ({', '.join(FORMATS)} are accepted){reason}") from error
         return cls(data, hashlib.sha256(data).hexdigest(), width, height, media_type)
+
+    @classmethod
+    def from_reference(cls, reference: Mapping[str, Any], data: bytes = b"") -> "Image":
+        """What a record says of a picture, without its bytes unless they are given. The record may be somebody else's,
+        and names of files are made of it.
+
+        Raises:
+            ValueError: its `sha256` is not 64 hex digits, or another member is not what it must be.
+        """
+        sha256, media_type = reference.get("sha256"), reference.get("media_type")
+        width, height = reference.get("width"), reference.get("height")
+        if not isinstance(sha256, str) or not is_sha256(sha256):
+            raise ValueError(f"a picture's sha256 must be 64 hex digits, not {str(sha256)[:80]!r}")
+        if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
+            raise ValueError(f"a picture's media_type must be such as image/png, not {str(media_type)[:80]!r}")
+        if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+            raise ValueError(f"a picture's width and height must be pixels, not {str((width, height))[:80]}")
+        return cls(data, sha256, width, height, media_type)
 
     @classmethod
     def from_pixels(cls, pixels: Pillow.Image) -> "Image":
@@ -109,7 +150,7 @@ class Image:
         except ImageDecodeError:
             raise
         except _BROKEN as error:
-            raise ImageDecodeError(f"the image data is broken: {error}") from error
+            raise ImageDecodeError(f"the image data is broken{_reason(error)}") from error
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Image":
@@ -130,7 +171,7 @@ class Image:
         Raises:
             ImageDecodeError: the data is broken behind a good header.
         """
-        return _decoded.get_or_make(self.sha256, self._decode, _size).copy()
+        return _decoded.get_or_make(self.kept_as, self._decode, _size, self.holder).copy()
 
     def _decode(self) -> Pillow.Image:
         try:
@@ -139,7 +180,7 @@ class Image:
         except ImageDecodeError:
             raise
         except _BROKEN as error:
-            raise ImageDecodeError(f"the image data is broken: {error}") from error
+            raise ImageDecodeError(f"the image data is broken{_reason(error)}") from error
 
     def as_sent(self) -> "Image":
         """The picture as endpoints take it, and as `pixels` shows it: itself where it is a PNG or JPEG that every
@@ -150,7 +191,7 @@ class Image:
         Raises:
             ImageDecodeError: the data is broken behind a good header.
         """
-        return _sent.get_or_make(self.sha256, self._encode_for_sending, lambda image: len(image.data))
+        return _sent.get_or_make(self.kept_as, self._encode_for_sending, lambda image: len(image.data), self.holder)
 
     def _encode_for_sending(self) -> "Image":
         try:
@@ -160,7 +201,7 @@ class Image:
         except ImageDecodeError:
             raise
         except _BROKEN as error:
-            raise ImageDecodeError(f"the image data is broken: {error}") from error
+            raise ImageDecodeError(f"the image data is broken{_reason(error)}") from error
         if plain:
             return self
         if not lossy and len((made := Image.from_pixels(seen)).data) <= _MOST_SENT:
@@ -174,6 +215,11 @@ class Image:
     def suffix(self) -> str:
         """File name ending, with the dot."""
         return "." + self.media_type.rpartition("/")[2].replace("jpeg", "jpg")
+
+
+def _reason(error: Exception) -> str:
+    """What Pillow says, unless it names our buffer and where that lies."""
+    return "" if isinstance(error, Pillow.UnidentifiedImageError) or "object at 0x" in str(error) else f": {error}"
 
 
 def _as_seen(opened: Pillow.Image, bits: int = 8) -> Pillow.Image:
@@ -263,8 +309,8 @@ _MOST_SENT = 3_700_000
 """Bytes of a picture that is encoded anew: base64 adds a third, and some endpoints take at most 5 MB."""
 _LARGEST_SHARE = 0.25
 """Of the bound, that one decoded picture may take."""
-_sent: "BoundedCache[str, Image]" = BoundedCache(128 * 1024 * 1024, largest=_LARGEST_SHARE)
-_decoded: BoundedCache[str, Pillow.Image] = BoundedCache(0, largest=_LARGEST_SHARE)
+_sent: "BoundedCache[tuple[str, str], Image]" = BoundedCache(128 * 1024 * 1024, largest=_LARGEST_SHARE, fair=True)
+_decoded: BoundedCache[tuple[str, str], Pillow.Image] = BoundedCache(0, largest=_LARGEST_SHARE, fair=True)
 
 
 def keep_decoded_pictures(max_bytes: int) -> None:

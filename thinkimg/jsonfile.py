@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, ValidationError
 
 from thinkimg.errors import UserError
+from thinkimg.private import write_private
 
 VERSION = 1
 """Of all files' forms. It grows when a reader of this version could misread what a later one writes."""
@@ -59,6 +60,8 @@ class File(Part):
     """Fields by which a file of an earlier version, without `kind`, is known among those of the same name."""
     ignores_unknown: ClassVar[bool] = True
     """Whether fields of a later version are left out; otherwise they are refused."""
+    private: ClassVar[bool] = False
+    """Whether it may hold secrets, so that only its owner reads it."""
 
     kind: str
     version: int = VERSION
@@ -95,8 +98,12 @@ def read(path: Path, model: type[F], missing: str = MISSING) -> F:
 
 def write(path: Path, model: File) -> None:
     """Atomically: a reader sees the old file or the new one."""
+    text = model.model_dump_json(indent=1) + "\n"
+    if model.private:
+        write_private(path, text)
+        return
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(model.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 

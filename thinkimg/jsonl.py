@@ -10,6 +10,7 @@ surrogate pairs, so that programs that split otherwise read it too.
 import codecs
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -137,6 +138,13 @@ def write(values: Iterable[Any], path: Path) -> None:
 
 
 def append(value: Any, path: Path) -> None:
-    """Add a line to a file, which is made if there is none."""
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(line_of(value))
+    """Add a line to a file, which is made if there is none. On a full disk the file stays as it was."""
+    line = line_of(value).encode()
+    with path.open("ab", buffering=0) as file:
+        end, written = file.seek(0, os.SEEK_END), 0
+        try:
+            while written < len(line):
+                written += file.write(line[written:])
+        except BaseException:
+            file.truncate(end)
+            raise

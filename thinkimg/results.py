@@ -46,6 +46,8 @@ class AnswerRow(Part):
     correct: bool
     scores: dict[str, Figure] = Field(default_factory=dict)
     """Scorer to 0 … 1; the first one is the task's."""
+    judged_by: str = ""
+    """Who judged, where a model did."""
     rounds: int = 0
     """How often the model spoke."""
     tools: dict[str, int] = Field(default_factory=dict)
@@ -56,7 +58,7 @@ class AnswerRow(Part):
     """Replies that could not be read."""
 
 
-ScorerRole = Literal["official", "normalised", ""]
+ScorerRole = Literal["official", "normalised", "judged", ""]
 ROLES = ("official", "normalised")
 
 
@@ -64,8 +66,10 @@ class Score(Part):
     """The mean of one scorer over answers. Where some were lost it is null, and only its bounds are known."""
 
     role: ScorerRole = ""
-    """`official`: the verdicts of a published implementation; `normalised`: ours, which forgives form; empty for
-    neither of the benchmark's two."""
+    """`official`: the verdicts of a published implementation; `normalised`: ours, which forgives form; `judged`: those
+    of a model that is not the benchmark's judge, or is not asked as it is; empty for neither of the benchmark's two."""
+    judged_by: str = ""
+    """Who judged: model, address, and what else it is sent; empty for a rule."""
     mean: Figure
     ci95: Interval | None = None
     bounds: Interval | None = None
@@ -239,6 +243,7 @@ class RunMarker(File):
     title = "what a run's folder belongs to"
     path = "RUN/run.json"
     ignores_unknown = False
+    private = True
 
     kind: Literal["run-marker"] = "run-marker"
     manifest: str
@@ -254,6 +259,7 @@ class StageIdentity(File):
 
     title = "what a stage is made of"
     path = "RUN/stages/NAME/identity.json"
+    private = True
 
     kind: Literal["stage-identity"] = "stage-identity"
     made_of: dict[str, Any]

@@ -24,8 +24,9 @@ from typing import Any
 
 import msgpack
 
+from thinkimg.amounts import TooMuch, check_json, check_msgpack
 from thinkimg.errors import Family
-from thinkimg.image import Image, ImageDecodeError
+from thinkimg.image import Image, ImageDecodeError, is_sha256
 from thinkimg.tools.tool import ToolResult
 
 VERSION = 1
@@ -37,7 +38,12 @@ MISSING_IMAGES = "missing_images"
 TIMEOUT_HEADER = "thinkimg-timeout-seconds"
 """How long the caller still waits, in seconds from the arrival of the request: clocks of machines differ."""
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+CALLER_HEADER = "thinkimg-caller"
+"""On whose behalf a gateway calls: what a server holds, it holds for that caller alone, or for all who name none."""
+
+_MEMORY = re.compile(r" at 0x[0-9a-fA-F]+")
+"""Where an object lies in memory, as Python writes it: of no use to callers, but to attackers."""
+_CALLER = re.compile(r"[\w.\-]{1,64}", re.ASCII)
 
 
 class WireError(ValueError):
@@ -86,7 +92,7 @@ class Problem:
             "type": f"{PROBLEM_ROOT}{self.family}/{self.kind}",
             "title": self.kind.replace("_", " "),
             "status": self.status,
-            "detail": self.detail,
+            "detail": _MEMORY.sub("", self.detail),
             "kind": self.kind,
         }
 
@@ -148,18 +154,27 @@ def media_type_of(header: str | None) -> str:
     return MSGPACK if header and "msgpack" in header else JSON
 
 
+def _decode_of_caller(body: bytes, media_type: str) -> Any:
+    try:
+        (check_msgpack if media_type == MSGPACK else check_json)(body)
+    except TooMuch as error:
+        raise WireError(str(error)) from error
+    return decode(body, media_type)
+
+
 def encode_request(request: CallRequest, media_type: str) -> bytes:
     """Raises `WireError`, see `encode`."""
     return encode(_request_document(request), media_type)
 
 
 def decode_request(body: bytes, media_type: str) -> CallRequest:
-    """Raises `WireError` that names the member which is wrong."""
-    return _request_of(decode(body, media_type), "")
+    """Raises `WireError` that names the member which is wrong, or says that there is too much."""
+    return _request_of(_decode_of_caller(body, media_type), "")
 
 
 def decode_batch(body: bytes, media_type: str) -> list[CallRequest]:
-    document = _mapping(decode(body, media_type), "the body", {"calls"})
+    """Raises `WireError`, see `decode_request`."""
+    document = _mapping(_decode_of_caller(body, media_type), "the body", {"calls"})
     calls = document.get("calls")
     if not isinstance(calls, list):
         raise WireError("`calls` must be a list")
@@ -202,9 +217,9 @@ def read_image(data: bytes, max_bytes: int, max_pixels: int) -> Image | Problem:
         return Problem(415, "model", "refused", str(error))
 
 
-def is_sha256(text: Any) -> bool:
-    """64 hex digits, lower case."""
-    return isinstance(text, str) and _SHA256.fullmatch(text) is not None
+def is_caller(text: str) -> bool:
+    """A name that `CALLER_HEADER` can carry: at most 64 letters, digits, `.`, `_` and `-`."""
+    return _CALLER.fullmatch(text) is not None
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------

@@ -229,6 +229,8 @@ def pending_pod(place: Namespace, name: str) -> str:
     return wait_for("its pod is scheduled", pod)
 
 
+REFUSED = '{"event": "failed", "family": "user", "field": "options.lang", "message": "unknown", "pid": 1}\n'
+"""What a server says at its end; other lines of its log are not repeated."""
 WAITING: list[tuple[str, Object, str]] = [
     (
         "ImagePullFailed",
@@ -244,7 +246,7 @@ WAITING: list[tuple[str, Object, str]] = [
         "Crashing",
         {
             "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
-            "lastState": {"terminated": {"exitCode": 2, "reason": "Error", "message": "options.lang: unknown"}},
+            "lastState": {"terminated": {"exitCode": 2, "reason": "Error", "message": REFUSED}},
         },
         "it ended with code 2: options.lang: unknown. See the log of the pod.",
     ),

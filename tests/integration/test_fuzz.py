@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import fuzz_gateway
 import fuzz_servers
 import pytest
 from fuzz_requests import Bait, ToolsFace
 
 from tests.support.serving.sample_servers import spec
+from thinkimg.gateway.openai.request import ChatRequest
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -26,7 +28,7 @@ def test_hostile_requests_do_a_tool_server_no_harm(tmp_path: Path) -> None:
 
 def test_hostile_requests_and_a_hostile_model_do_a_gateway_no_harm(tmp_path: Path) -> None:
     with fuzz_servers.gateway() as target:
-        harmless(target, tmp_path, kinds=16)
+        harmless(target, tmp_path, kinds=17)
 
 
 def test_a_tool_that_follows_paths_and_addresses_is_found_out(tmp_path: Path) -> None:
@@ -38,6 +40,14 @@ def test_a_tool_that_follows_paths_and_addresses_is_found_out(tmp_path: Path) ->
     assert "bait taken: the file was opened" in found
     assert "bait taken: a connection from" in found
     assert not findings.passed
+
+
+def test_every_field_of_a_completion_is_sent_right_and_hostile() -> None:
+    made_elsewhere = {"model", "messages", "stream", "tools", "tool_choice"}
+    assert fuzz_gateway.RIGHT.keys() | made_elsewhere == ChatRequest.model_fields.keys()
+    for field, values in fuzz_gateway.RIGHT.items():
+        for value in values:
+            ChatRequest.model_validate({"model": "m", "messages": [{}]} | ({} if value is None else {field: value}))
 
 
 def test_a_request_is_the_same_again() -> None:

@@ -207,7 +207,7 @@ class ProgressLine:
     @classmethod
     def parse(cls, text: str) -> ProgressLine | None:
         """None for a line that is none. Members that are not as expected are left out."""
-        record = _object(text)
+        record = object_of(text)
         stage = record.get("stage")
         if not isinstance(stage, str):
             return None
@@ -310,7 +310,7 @@ class TerminationMessage:
     def parse(cls, text: str) -> TerminationMessage | None:
         """The last line of `text` (which is the end of a log where a container left no message); None when it is no
         JSON object. Members that are not as expected, and rows that are none, are left out."""
-        record = _object(last_line(text))
+        record = object_of(last_line(text))
         if not record:
             return None
         given = cls(contract=record.get("contract"), message=str(record.get("message", "")))
@@ -336,7 +336,7 @@ def _rows(values: Any) -> Iterator[ResultRow]:
             continue
 
 
-def _object(text: str) -> dict[str, Any]:
+def object_of(text: str) -> dict[str, Any]:
     """The JSON object that `text` is; empty when it is none."""
     if not text.startswith("{"):
         return {}

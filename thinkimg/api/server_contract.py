@@ -74,3 +74,15 @@ class Place:
 def server_command(config: str) -> list[str]:
     """The command that serves what the file `config` says."""
     return ["python", "-m", MODULE, "--config", config]
+
+
+_MOST_CHARACTERS = 300
+
+
+def refusal_in(log: str) -> str:
+    """What a server of ours refuses of its settings, from the end of its log; empty if it says nothing of the kind.
+    Other lines may hold what is not for everybody who may read the tool, and are not repeated."""
+    said = pod_contract.object_of(pod_contract.last_line(log))
+    if (said.get("event"), said.get("family")) != ("failed", "user"):
+        return ""
+    return ": ".join(str(said[name]) for name in ("field", "message") if said.get(name))[:_MOST_CHARACTERS]

@@ -21,11 +21,11 @@ def tasks(incomplete: str) -> list[str]:
 
 
 def scorers(incomplete: str) -> list[str]:
-    """Names of the rules, of the judge, and of a benchmark's two."""
-    from thinkimg.evaluation.scorers import JUDGE, RULES
+    """Names of the rules, of the judges, and of a benchmark's two."""
+    from thinkimg.evaluation.scorers import JUDGES, RULES
     from thinkimg.results import ROLES
 
-    return _beginning(incomplete, [*ROLES, *RULES, JUDGE])
+    return _beginning(incomplete, [*ROLES, *RULES, *JUDGES])
 
 
 def formats(incomplete: str) -> list[str]:

@@ -150,7 +150,7 @@ def evaluate(
     found = find_model(model, backend, options.model_args)
     print(found, file=sys.stderr)
     with stdout_kept(as_json), ready(found, options.servers, secrets_dir) as (made, servers):
-        results = run_evaluation(replace(options, source=made, servers=servers))
+        results = run_evaluation(replace(options, source=made, servers=list(servers), server_keys=servers))
     if as_json:
         print_json([one.model_dump(mode="json") for one in results])
         return

@@ -51,12 +51,20 @@ def add_key(
     days: Annotated[int | None, typer.Option(help="It expires after so many days.")] = None,
     requests_per_minute: Annotated[int | None, typer.Option(help="HTTP requests.")] = None,
     calls_per_day: Annotated[int | None, typer.Option(help="Tool calls and chat completions of a UTC day.")] = None,
+    tokens_per_day: Annotated[int | None, typer.Option(help="Of models, read and written.")] = None,
     in_flight: Annotated[int | None, typer.Option(help="Requests under way at once.")] = None,
+    metrics: Annotated[bool, typer.Option("--metrics", help="It may read /metrics.")] = False,
 ) -> None:
     """Make a key and print it, once: the file holds its hash only."""
     from thinkimg.gateway.keys import add_key
 
-    limits = {"requests_per_minute": requests_per_minute, "calls_per_day": calls_per_day, "in_flight": in_flight}
+    limits = {
+        "requests_per_minute": requests_per_minute,
+        "calls_per_day": calls_per_day,
+        "tokens_per_day": tokens_per_day,
+        "in_flight": in_flight,
+        "metrics": metrics,
+    }
     expires = datetime.now(UTC) + timedelta(days=days) if days is not None else None
     print(add_key(file, name, expires=expires, **limits))
 
@@ -67,10 +75,10 @@ def list_keys(file: KeysFile, as_json: AsJson = False) -> None:
 
     found = read_keys(file)
     if as_json:
-        print_json([key.model_dump(mode="json", exclude_none=True, exclude={"sha256"}) for key in found])
+        print_json([key.model_dump(mode="json", exclude_defaults=True, exclude={"sha256"}) for key in found])
         return
     for key in found:
-        document = key.model_dump(mode="json", exclude_none=True, exclude={"id", "name", "sha256"})
+        document = key.model_dump(mode="json", exclude_defaults=True, exclude={"id", "name", "sha256"})
         print(f"{key.id}  {key.name}  {'  '.join(f'{field}={value}' for field, value in document.items())}")
 
 

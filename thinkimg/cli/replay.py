@@ -1,7 +1,6 @@
 """`thinkimg replay`: are the calls in files of trajectories what the tools answer today?"""
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -61,13 +60,12 @@ async def _replay_all(
 ) -> dict[str, Any]:
     from thinkimg.agent.replay import Replayed
     from thinkimg.agent.replay import replay as run_again
-    from thinkimg.api.server_contract import Variable
     from thinkimg.client import ToolClient
+    from thinkimg.client.discovery import keyed
 
-    key = os.environ.get(Variable.API_KEY)
     free = asyncio.Semaphore(concurrency)
 
-    async with ToolClient(servers, dict.fromkeys(servers, key) if key else None) as client:
+    async with ToolClient(servers, keyed(servers)) as client:
 
         async def one(trajectory: "Trajectory") -> Replayed:
             async with free:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from thinkimg.client import ToolClient
+from thinkimg.client.discovery import keyed
 from thinkimg.errors import ModelError, UserError
 from thinkimg.image import Image, ImageDecodeError, handle
 from thinkimg.pairs import read_pairs
@@ -95,13 +96,13 @@ def _called(call: Call, images: Mapping[str, Image]) -> ToolResult:
 
 
 async def _call_at(server: str, name: str, arguments: dict[str, Any], images: Mapping[str, Image]) -> ToolResult:
-    async with ToolClient([server]) as client:
+    async with ToolClient([server], keyed([server])) as client:
         return (await client.call(name, arguments, images)).result
 
 
 def _schemas_at(server: str) -> dict[str, ToolSchema]:
     async def read() -> dict[str, ToolSchema]:
-        async with ToolClient([server], timeout_seconds=10) as client:
+        async with ToolClient([server], keyed([server]), timeout_seconds=10) as client:
             return dict(client.schemas)
 
     return asyncio.run(read())

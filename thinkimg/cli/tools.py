@@ -60,6 +60,9 @@ def serve(
     option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the backend; values as in a manifest.")] = None,
     workers: Annotated[int, typer.Option(help="Threads that run tools.")] = 4,
     device: Annotated[str | None, typer.Option(help="CUDA_VISIBLE_DEVICES, e.g. 0.")] = None,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Serve an address that other machines reach without a key.")
+    ] = False,
 ) -> None:
     """Serve tools over HTTP in this process.
 
@@ -80,6 +83,8 @@ def serve(
         chosen = parse_config({"tools": entries, "host": host, "port": port, "workers": workers})
     else:
         chosen = read_config(config)
+    if allow_anonymous:
+        chosen = chosen.model_copy(update={"allow_anonymous": True})
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything imports torch
     code = run_server(chosen)

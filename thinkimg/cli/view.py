@@ -36,7 +36,7 @@ def view(
 
     Filters, pictures, tokens, models side by side, curves.
     """
-    from thinkimg.viewer.access import is_loopback
+    from thinkimg.serving.doors import is_loopback
     from thinkimg.viewer.discovery import find_runs
     from thinkimg.viewer.index import Index, cache_path
     from thinkimg.viewer.serve import listen, parse_select, serve
@@ -70,7 +70,7 @@ def _write(index: "Index", selection: "Selection", out: Path) -> None:
 
 
 def _announce(runs: "Sequence[RunFolder]", host: str, port: int, token: str | None, selection: "Selection") -> None:
-    from thinkimg.viewer.access import is_loopback
+    from thinkimg.serving.doors import is_loopback
 
     chosen = selection.model_dump(exclude_defaults=True)
     name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)

@@ -20,7 +20,8 @@ _ENTRY_OVERHEAD = 500  # bytes that an entry takes beside its pictures, roughly
 
 @dataclass(frozen=True)
 class CachedError:
-    """A deterministic error of the model's, kept like a result."""
+    """A deterministic error of the model's: told alike to all who wait for one request. What the tool found on looking
+    (`refused`) is kept like a result; errors of arguments cost nothing to find again."""
 
     message: str
     kind: str
@@ -28,44 +29,52 @@ class CachedError:
     def as_error(self) -> ModelError:
         return ModelError(self.message, self.kind)
 
+    @property
+    def is_kept(self) -> bool:
+        return self.kind == "refused"
+
 
 Entry = ToolResult | CachedError
 
 
-def cache_key(schema: ToolSchema, arguments: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
-    """Hex digest of tool, version, what computes it, and arguments, in which handles are replaced by the hashes of
-    their images.
+def cache_key(schema: ToolSchema, arguments: Mapping[str, Any], hashes: Mapping[str, str], caller: str = "") -> str:
+    """Hex digest of caller, tool, version, what computes it, and arguments, in which handles are replaced by the hashes
+    of their images. Values of image parameters are marked as pictures or as written, so that no argument can be written
+    which looks like a picture.
 
     Args:
         hashes: handle -> sha256 of the images that the arguments name.
+        caller: whose results these are; empty where there is one user only.
     """
     named = {
         name: _by_content(value, hashes) if name in schema.image_parameters else value
         for name, value in arguments.items()
     }
-    what = [schema.name, schema.version, *([schema.computed_by] if schema.computed_by else ()), named]
+    what = [caller, schema.name, schema.version, schema.computed_by, named]
     canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _by_content(value: Any, hashes: Mapping[str, str]) -> Any:
     if isinstance(value, list):
-        return [_by_content(item, hashes) for item in value]
-    return {"sha256": hashes[value]} if isinstance(value, str) and value in hashes else value
+        return ["several", *(_by_content(item, hashes) for item in value)]
+    known = isinstance(value, str) and value in hashes
+    return ["picture", hashes[value]] if known else ["written", value]
 
 
 class ResultCache:
     """Memory first, then files.
 
     Args:
-        max_entries, max_bytes: bounds of what is kept in memory; the least recently used goes first.
+        max_entries, max_bytes: bounds of what is kept in memory; of whoever has most there, the least recently used
+            goes first.
         folder: where results are kept on disk, one file each; None for memory only. Several processes may share it:
             files are written aside and renamed, and one that is damaged counts as absent. Nothing there is ever
             deleted but damaged files.
     """
 
     def __init__(self, max_entries: int = 8192, max_bytes: int = 512 * 1024 * 1024, folder: Path | None = None) -> None:
-        self._entries: BoundedCache[str, Entry] = BoundedCache(max_bytes, max_entries=max_entries)
+        self._entries: BoundedCache[str, Entry] = BoundedCache(max_bytes, max_entries=max_entries, fair=True)
         self.folder = folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,9 +86,9 @@ class ResultCache:
         """From memory only."""
         return self._entries.get(key)
 
-    def put(self, key: str, entry: Entry) -> None:
-        """In memory only."""
-        self._entries.put(key, entry, _size(entry))
+    def put(self, key: str, entry: Entry, caller: str = "") -> None:
+        """In memory only. Whose entries take most gives way first."""
+        self._entries.put(key, entry, _size(entry), caller)
 
     def read_file(self, key: str) -> Entry | None:
         """From disk; None if it is not there or damaged."""

@@ -1,11 +1,13 @@
 """Where the servers are: at fixed addresses, or at all addresses of a DNS name, which come and go with the pods."""
 
 import asyncio
+import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 
 _DNS = "dns+"
@@ -17,6 +19,11 @@ async def resolve(host: str, port: int) -> list[str]:
     """By the system's resolver: /etc/hosts, search domains and the cluster's DNS included."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return sorted({str(address[0]) for *_, address in found})
+
+
+def keyed(servers: Sequence[str]) -> dict[str, str]:
+    """Servers that a user has named, each with the key of the environment, `THINKIMG_TOOL_API_KEY`; empty: none."""
+    return dict.fromkeys(servers, os.environ.get(Variable.API_KEY, ""))
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,18 @@ _HEADERS = {"content-type": wire.MSGPACK, "accept": wire.MSGPACK}
 
 @dataclass(frozen=True)
 class Call:
-    """What is asked: the arguments name the images by handle."""
+    """What is asked: the arguments name the images by handle. `caller`: see `ToolClient.call`."""
 
     schema: ToolSchema
     arguments: Mapping[str, Any]
     images: Mapping[str, Image]
     deadline: float
     stats: ToolStats
+    caller: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {wire.CALLER_HEADER: self.caller} if self.caller else {}
 
     @property
     def picture(self) -> str | None:
@@ -73,7 +78,7 @@ class Dispatcher:
         self._retries = retries
         self._hedge_at = hedge_at
         self._patience = patience
-        self._uploads: dict[tuple[Replica, str], asyncio.Task[None]] = {}
+        self._uploads: dict[tuple[Replica, str, str], asyncio.Task[None]] = {}
         self._random = random.Random()
 
     async def close(self) -> None:
@@ -182,31 +187,31 @@ class Dispatcher:
 
     async def _exchange(self, replica: Replica, call: Call, seconds: float) -> Entry:
         for image in call.images.values():
-            if len(image.data) > INLINE_BYTES and not replica.knows(image.sha256):
-                await self._upload(replica, image)
+            if len(image.data) > INLINE_BYTES and not replica.knows(image.sha256, call.caller):
+                await self._upload(replica, image, call)
         for _ in range(2):  # the second time with the pictures that the server has dropped
             body, sent = _body(replica, call)
-            headers = {**_HEADERS, wire.TIMEOUT_HEADER: f"{seconds:.3f}"}
+            headers = {**_HEADERS, **call.headers, wire.TIMEOUT_HEADER: f"{seconds:.3f}"}
             answer = await replica.send("POST", f"/v1/tools/{call.schema.name}", body, headers)
             if answer.status_code == 200:
                 for sha256 in sent:
-                    replica.remember(sha256)
-                return _result_of(replica, answer)
+                    replica.remember(sha256, call.caller)
+                return _result_of(replica, answer, call.caller)
             problem = problem_of(answer)
             if problem.kind != wire.MISSING_IMAGES:
                 return _error_of(replica, problem, answer)
             for image in call.images.values():
-                replica.forget(image.sha256)
+                replica.forget(image.sha256, call.caller)
         raise _AttemptError("the server drops pictures as fast as they are sent")
 
     # ---- pictures -----------------------------------------------------------------------------------------------
 
-    async def _upload(self, replica: Replica, image: Image) -> None:
-        """Put a picture on a server unless it is there; concurrent calls wait for the same upload."""
-        place = (replica, image.sha256)
+    async def _upload(self, replica: Replica, image: Image, call: Call) -> None:
+        """Put a picture on a server unless it is there; concurrent calls of one caller wait for the same upload."""
+        place = (replica, image.sha256, call.caller)
         task = self._uploads.get(place)
         if task is None:
-            task = self._uploads[place] = asyncio.create_task(_put(replica, image))
+            task = self._uploads[place] = asyncio.create_task(_put(replica, image, call))
             task.add_done_callback(lambda _: self._uploads.pop(place, None))
             task.add_done_callback(look_at)
         try:
@@ -217,13 +222,13 @@ class Dispatcher:
             raise
 
 
-async def _put(replica: Replica, image: Image) -> None:
+async def _put(replica: Replica, image: Image, call: Call) -> None:
     path = f"/v1/images/{image.sha256}"
-    answer = await replica.send("HEAD", path, timeout=60)
+    answer = await replica.send("HEAD", path, headers=call.headers, timeout=60)
     if answer.status_code == 404:
-        answer = await replica.send("PUT", path, image.data, timeout=60)
+        answer = await replica.send("PUT", path, image.data, call.headers, timeout=60)
     if answer.is_success:
-        replica.remember(image.sha256)
+        replica.remember(image.sha256, call.caller)
     else:
         raise _error_of(replica, problem_of(answer), answer).as_error()
 
@@ -241,7 +246,7 @@ async def _first_success(attempts: "list[asyncio.Task[Entry]]") -> Entry:
 def _body(replica: Replica, call: Call) -> tuple[bytes, list[str]]:
     """A request, and the hashes of the pictures that travel in it."""
     refs = {
-        name: wire.ImageRef(image.sha256, None if replica.knows(image.sha256) else image.data)
+        name: wire.ImageRef(image.sha256, None if replica.knows(image.sha256, call.caller) else image.data)
         for name, image in call.images.items()
     }
     try:
@@ -251,19 +256,19 @@ def _body(replica: Replica, call: Call) -> tuple[bytes, list[str]]:
     return body, [ref.sha256 for ref in refs.values() if ref.data is not None]
 
 
-def _result_of(replica: Replica, answer: httpx.Response) -> ToolResult:
+def _result_of(replica: Replica, answer: httpx.Response, caller: str) -> ToolResult:
     try:
         result = wire.decode_result(answer.content, wire.media_type_of(answer.headers.get("content-type")))
     except (wire.WireError, ImageDecodeError, TypeError, AttributeError) as error:
         raise _AttemptError(f"the answer cannot be read: {error}") from error
     for image in result.images:  # the server keeps what it made: the next call names it by hash
-        replica.remember(image.sha256)
+        replica.remember(image.sha256, caller)
     return result
 
 
 def _error_of(replica: Replica, problem: wire.Problem, answer: httpx.Response) -> CachedError:
-    """The model's error, to be read and kept; others are raised, also those of the model's that other settings of the
-    server would change (404, 413, 415)."""
+    """The model's error, to be read and perhaps kept; others are raised, also those of the model's that other settings
+    of the server would change (404, 413, 415)."""
     if problem.family == "model":
         error = CachedError(problem.detail, problem.kind)
         if problem.status != 422:

@@ -68,7 +68,9 @@ class Replica:
         self._headers = _authorisation(self.url, api_key)
         self._connections = Connections(self.url)
         self._control = Connections(self.url)  # probes must not queue behind calls
-        self._known: BoundedCache[str, None] = BoundedCache(_KNOWN_IMAGES * _HASH_BYTES, max_entries=_KNOWN_IMAGES)
+        self._known: BoundedCache[tuple[str, str], None] = BoundedCache(
+            _KNOWN_IMAGES * _HASH_BYTES, max_entries=_KNOWN_IMAGES, fair=True
+        )
         self._answers: dict[str, tuple[int, float]] = {}
 
     @property
@@ -167,15 +169,15 @@ class Replica:
 
     # ---- pictures ---------------------------------------------------------------------------------------------------
 
-    def knows(self, sha256: str) -> bool:
-        """Whether the server was seen to hold this picture. It may have dropped it since."""
-        return sha256 in self._known
+    def knows(self, sha256: str, caller: str = "") -> bool:
+        """Whether the server was seen to hold this picture for this caller. It may have dropped it since."""
+        return (caller, sha256) in self._known
 
-    def remember(self, sha256: str) -> None:
-        self._known.put(sha256, None, len(sha256))
+    def remember(self, sha256: str, caller: str = "") -> None:
+        self._known.put((caller, sha256), None, len(sha256), caller)
 
-    def forget(self, sha256: str) -> None:
-        self._known.drop(sha256)
+    def forget(self, sha256: str, caller: str = "") -> None:
+        self._known.drop((caller, sha256))
 
 
 def problem_of(answer: httpx.Response) -> wire.Problem:

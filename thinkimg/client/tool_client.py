@@ -156,6 +156,7 @@ class ToolClient:
         arguments: Mapping[str, Any],
         images: Mapping[str, Image],
         timeout_seconds: float | None = None,
+        caller: str = "",
     ) -> CallOutcome:
         """Call a tool.
 
@@ -164,6 +165,8 @@ class ToolClient:
             arguments: name images by handle.
             images: handle -> image, all that exist; those which the arguments name are sent.
             timeout_seconds: of this call; None for the client's.
+            caller: on whose behalf, where this client calls for several that must not see each other's pictures and
+                results: nothing that is kept, here or on the servers, is shared between two of them.
 
         Raises:
             ModelError: unknown tool, handle that does not exist, arguments that the tool refuses.
@@ -178,7 +181,7 @@ class ToolClient:
         seconds = self._timeout if timeout_seconds is None else timeout_seconds
         try:
             used = _images_named(schema, arguments, images)
-            call = Call(schema, dict(arguments), used, time.monotonic() + seconds, stats)
+            call = Call(schema, dict(arguments), used, time.monotonic() + seconds, stats, caller)
             entry, cached = await self._answer(call, seconds)
             if isinstance(entry, CachedError):
                 raise entry.as_error()
@@ -232,10 +235,12 @@ class ToolClient:
         if self._cache.folder is not None:
             entry = await asyncio.to_thread(self._cache.read_file, key)
             if entry is not None:
-                self._cache.put(key, entry)
+                self._cache.put(key, entry, call.caller)
                 return entry, True
         entry = await self._dispatcher.fetch(call)
-        self._cache.put(key, entry)
+        if isinstance(entry, CachedError) and not entry.is_kept:
+            return entry, False
+        self._cache.put(key, entry, call.caller)
         if self._cache.folder is not None:
             await asyncio.to_thread(self._cache.write_file, key, entry)
         return entry, False
@@ -292,6 +297,7 @@ def _unknown_tool(name: str, names: list[str]) -> str:
 
 def _key(call: Call) -> str:
     try:
-        return cache_key(call.schema, call.arguments, {name: image.sha256 for name, image in call.images.items()})
+        hashes = {name: image.sha256 for name, image in call.images.items()}
+        return cache_key(call.schema, call.arguments, hashes, call.caller)
     except (TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"The arguments are not JSON: {error}") from error

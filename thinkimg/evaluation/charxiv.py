@@ -3,7 +3,7 @@ by type of answer.
 
 The benchmark has GPT-4o take the final answer out of a reply and compare it by these rules. Here the agent's answer is
 the final answer already, and the comparison is made by rule: other wordings of the same thing, which the judge would
-accept, count as wrong unless the rubric itself gives them. `--scorer judge` is the benchmark's own way.
+accept, count as wrong unless the rubric itself gives them. `--scorer official` is the benchmark's own way.
 """
 
 import re

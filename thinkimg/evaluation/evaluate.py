@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from thinkimg.agent.agent import Agent
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.evaluation.control import Controlled
-from thinkimg.evaluation.scorers import Scorer
+from thinkimg.evaluation.scorers import Scorer, is_group_scorer
+from thinkimg.evaluation.scoring import score, score_again, score_together, side_by_side
 from thinkimg.trajectory import LOST, Task, Trajectory
 from thinkimg.trajectory.store import ITEM, Store, digest_of
 
@@ -115,7 +116,7 @@ async def evaluate(
             if store.answered(task):
                 record = store.record(task.id)
                 health.note(record["status"], record["meta"])
-                await _score_again(store, record, task, scorers)
+                await score_again(store, record, task, scorers)
                 progress(number, None)
                 continue
             trajectory = await ask(number, task)
@@ -126,55 +127,21 @@ async def evaluate(
         while rest:
             await ask(*rest.pop())
 
-    await _side_by_side(work() for _ in range(settings.concurrency))
+    await side_by_side(work() for _ in range(settings.concurrency))
     for _ in range(settings.again):
         rest, lost[:] = list(lost), []
-        await _side_by_side(work_again(rest) for _ in range(min(settings.concurrency, len(rest))))
+        await side_by_side(work_again(rest) for _ in range(min(settings.concurrency, len(rest))))
     if lost and len(lost) == len(questions.names):
         reason = store.record(lost[0][1].id)["meta"].get("error")
         raise InfrastructureError(
             f"none of {len(lost)} questions was answered: {reason}; run the same command again to go on"
         )
+    for scorer in scorers:
+        if is_group_scorer(scorer):
+            await score_together(store, questions.names, scorers, scorer, settings.concurrency)
     if lost:
         log.warning("%d of %d answers are lost to the infrastructure", len(lost), len(questions.names))
     return questions.names
-
-
-async def _side_by_side(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All at once; when one of them raises, the others end."""
-    workers = [asyncio.ensure_future(one) for one in work]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-
-
-async def _score_again(store: Store, record: Mapping[str, Any], task: Task, scorers: Sequence[Scorer]) -> None:
-    """An answer that was scored otherwise before: other scorers need no other answers."""
-    judges = [judge for one in scorers if (judge := getattr(one, "named", ""))]
-    by_others = any(record["meta"].get("judged_by") != judge for judge in judges)
-    if by_others or list(record["rewards"]) != [scorer.name for scorer in scorers]:
-        trajectory = store.load(task.id)
-        trajectory.question, trajectory.reference = task.question, task.reference
-        trajectory.meta = {**task.meta, **trajectory.meta}
-        await score(trajectory, scorers)
-        store.append(trajectory)
-
-
-async def score(trajectory: Trajectory, scorers: Sequence[Scorer]) -> None:
-    """Set `rewards` (one per scorer) and `correct`. A judge that fails makes the answer one to ask again."""
-    if trajectory.status in LOST:
-        return
-    try:
-        values = [await scorer.score(trajectory) for scorer in scorers]
-    except InfrastructureError as error:
-        trajectory.status = "infrastructure"
-        trajectory.meta["error"] = f"the answer could not be scored: {error}"
-        return
-    trajectory.rewards = {scorer.name: value for scorer, value in zip(scorers, values, strict=True)}
-    trajectory.correct = values[0] == 1.0
 
 
 def _id_of(settings: Settings, question: str) -> str:

@@ -9,6 +9,7 @@ from thinkimg.models.chat import ChatModel, ContextFull, QuestionRefused, Sampli
 from thinkimg.trajectory import Trajectory
 
 _ATTEMPTS = 3
+_WORDING = ""
 _VERDICT = re.compile(r"correctness\s*\W*\s*(yes|no)\b", re.IGNORECASE)
 _QUESTION = """\
 A question about a picture, which is not shown here, has a known answer. Decide whether a model's answer is the same.
@@ -47,6 +48,11 @@ class JudgeScorer:
     name: str = "judge"
     criteria: str = ""
     named: str = ""
+
+    @property
+    def version(self) -> str:
+        """Who judges, and by what. Another `_WORDING` where what is asked here changes."""
+        return " ".join(part for part in (self.named, self.criteria, _WORDING) if part)
 
     async def score(self, trajectory: Trajectory) -> float:
         """1 or 0; no answer is 0 without asking. `meta["judge"]` keeps what the judge said.

@@ -2,7 +2,8 @@
 
 Each rule here is written anew from what its source does, and answers that were put to both are kept with the source's
 verdicts in `tests/unit/evaluation/verdicts` (`hack/record_verdicts.py` records them). They judge form as the source
-does, oddities included: `Blue` begins with a B and is option B for lmms-eval, 12 % is not 12 for ChartQA.
+does, oddities included: `Blue` begins with a B and is option B for lmms-eval, 12 % is not 12 for ChartQA. Two
+benchmarks are scored by a judge: `thinkimg.evaluation.published_judges`.
 """
 
 import re
@@ -38,6 +39,49 @@ CHARTGEMMA = Source(
     "tool_server/tf_eval/tasks/chartgemma/task.py",
     "evaluate_function",
 )
+
+
+@dataclass(frozen=True)
+class PublishedJudge(Source):
+    """A judge, asked in the words of a file.
+
+    Attributes:
+        function: that asks it, and reads what it says.
+        model: that the benchmark's figures are by.
+        sha256: of the file.
+    """
+
+    model: str
+    sha256: str
+
+    @property
+    def path(self) -> str:
+        """Of the file, below whatever holds several."""
+        return f"{self.repository.replace('/', '+')}/{self.commit}/{self.file}"
+
+    @property
+    def url(self) -> str:
+        return f"https://raw.githubusercontent.com/{self.repository}/{self.commit}/{self.file}"
+
+
+CHARXIV_JUDGE = PublishedJudge(
+    "princeton-nlp/CharXiv",
+    "7ebe88f78dee387691551f071abcb2b9e1a8025b",
+    "src/constants.py",
+    "get_descriptive_result_gpt and get_reasoning_result_gpt",
+    "gpt-4o-2024-05-13",
+    "3858589acf65ec2f3f34db9b084563f52b3591ee778aa63066ee3893222e11fd",
+)
+REACHQA_JUDGE = PublishedJudge(
+    "hewei2001/ReachQA",
+    "b68bb44b519a8f1b80ee0d280c3dce49050d8222",
+    "openai_llm_evaluation.py",
+    "llm_evaluation",
+    "gpt-4o-2024-08-06",
+    "fe211c3626ad5aeab28e3f13b8fa412aaffbf3bfdb338c3eea48365bfeb8fcf4",
+)
+JUDGES = {"charxiv_judge": CHARXIV_JUDGE, "reachqa_judge": REACHQA_JUDGE}
+"""By the scorer that asks them. ReachQA's model is that of its `scripts/eval/run_openai_evaluation.sh`."""
 
 
 def relaxed(answer: str, reference: str, tolerance: float = 0.05) -> bool:

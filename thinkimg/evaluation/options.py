@@ -13,7 +13,9 @@ from thinkimg.results import EvaluationSettings
 if TYPE_CHECKING:
     from thinkimg.agent.agent import Agent
     from thinkimg.evaluation.identity import Asked
+    from thinkimg.evaluation.lmms import LmmsTask
     from thinkimg.evaluation.scorers import Scorer
+    from thinkimg.evaluation.tasks import EvaluationTask
     from thinkimg.models.reference import Model
     from thinkimg.models.trained import Asking
 
@@ -28,6 +30,7 @@ class Options:
         model: see `thinkimg.models.reference`; of `openai` with `base_url`, the endpoint's own name of it.
         backend: None: `openai` for an endpoint, else `transformers`.
         servers: of tools; none at all evaluates without tools. None is right for a model that was trained without.
+        server_keys: address -> key; None: each is sent the environment's `THINKIMG_TOOL_API_KEY`.
         tools: offered of those that the servers have; none named: those that the model was trained with, else all.
         source: what `model` means, if that has been found already.
         stores, data_of, stop: OpenThinkIMG's: task -> file of its trajectories; task -> data; a text that ends a reply.
@@ -41,6 +44,7 @@ class Options:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
     servers: Sequence[str] | None = None
+    server_keys: Mapping[str, str] | None = None
     tools: Sequence[str] = ()
     format: str | None = None
     prompt: Literal["full", "compact"] | None = None
@@ -156,26 +160,14 @@ def choose(options: Options) -> Chosen:
     return Chosen(options, model, asked)
 
 
-def scorers_of(options: Options, task: Any) -> "list[Scorer]":
-    """Those that were asked for, or the benchmark's two; what one of these lacks is said."""
+def scorers_of(options: Options, task: "EvaluationTask | LmmsTask") -> "Sequence[Scorer]":
+    """Those that were asked for, or the benchmark's two; what one of these lacks is said. Raises `UserError`."""
+    from thinkimg.evaluation.evaluate import Shard
     from thinkimg.evaluation.lmms import LmmsTask
-    from thinkimg.evaluation.roles import named_scorers, usual_scorers, why_not
-    from thinkimg.evaluation.scorers import JUDGE, find_rule
+    from thinkimg.evaluation.make_scorers import make_scorers
 
     if isinstance(task, LmmsTask):
         folder = options.out / task.name
         return [task.scorer(options.judge, options.scorers, folder, options.limit, options.seed)]
-    names = named_scorers(task, options.scorers) or usual_scorers(task, bool(options.judge))
-    if not options.scorers and task.official and task.official not in names:
-        lacking = why_not(task.official, bool(options.judge))
-        print(f"{task.name}: the official score is left out: {lacking}", file=sys.stderr)
-    return [_judge(options) if name == JUDGE else find_rule(name) for name in names]
-
-
-def _judge(options: Options) -> "Scorer":
-    from thinkimg.evaluation.identity import named
-    from thinkimg.evaluation.judge import JudgeScorer
-    from thinkimg.models.backends import model_of
-
-    model, judge = model_of(options.judge, None, "--judge")
-    return JudgeScorer(judge, named=" ".join(named(model, options.judge)))
+    shared = Shard.parse(options.shard).count > 1
+    return make_scorers(task, options.scorers, options.judge, shared)

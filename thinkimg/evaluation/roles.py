@@ -1,10 +1,11 @@
 """A benchmark's two scores: the official one, for comparisons with papers, and the normalised one, ours."""
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from thinkimg.errors import UserError
-from thinkimg.evaluation.scorers import JUDGE, RULES, RuleScorer, Scorer
+from thinkimg.evaluation import official
+from thinkimg.evaluation.scorers import JUDGES, RULES, RuleScorer, Scorer
 from thinkimg.evaluation.tasks import TASKS, EvaluationTask
 from thinkimg.results import ROLES, Score, ScorerRole
 
@@ -12,12 +13,30 @@ _NEEDS = {"openthinkimg_fuzzy": ("math_verify", "the extra `evaluation`")}
 """Scorer to the module that it computes with, and where that comes from."""
 
 
-def role_of(scorer: str, task: str = "") -> ScorerRole:
-    """Of a scorer in the results of a built-in task, or of other questions; "": neither kind."""
-    if known := TASKS.get(task):
+def role_of(scorer: str, task: str = "", judges: Collection[str] = ()) -> ScorerRole:
+    """Of a scorer in the results of a built-in task, or of other questions; "": neither kind.
+
+    Args:
+        judges: who judged, as `thinkimg.evaluation.identity.named` says it. A judge's verdict is official where a
+            benchmark's own judge gave it, asked as the benchmark does.
+    """
+    known = TASKS.get(task)
+    if scorer in JUDGES:
+        own = official.JUDGES.get(scorer)
+        asked_so = own is not None and all(is_model(own.model, judge) for judge in judges)
+        if known and scorer == known.official and judges and asked_so:
+            return "official"
+        return "judged" if known or judges else ""
+    if known:
         return "official" if scorer == known.official else "normalised" if scorer == known.normalised else ""
     rule = RULES.get(scorer)
     return rule.role if rule and rule.beside else ""
+
+
+def is_model(model: str, judge: str) -> bool:
+    """Whether a judge is this model: name and address, and nothing else that is sent."""
+    name, *others = judge.split(" ")
+    return name == model and len(others) == 1
 
 
 def score_of(scores: Mapping[str, Score], role: str) -> tuple[str, Score] | None:
@@ -61,7 +80,7 @@ def usual_scorers(task: EvaluationTask, judged: bool) -> list[str]:
 
 def why_not(scorer: str, judged: bool) -> str:
     """What a scorer lacks here; "" if nothing."""
-    if scorer == JUDGE and not judged:
+    if scorer in JUDGES and not judged:
         return "it is a judge's verdict, and needs --judge"
     module, source = _NEEDS.get(scorer, ("", ""))
     return f"it needs {source}" if module and importlib.util.find_spec(module) is None else ""
@@ -81,7 +100,7 @@ def _named(task: EvaluationTask, name: str) -> str:
         return name
     found = task.official if name == "official" else task.normalised
     if not found:
-        raise UserError(f"{task.name} has no {name} scorer; name one of {', '.join((*RULES, JUDGE))}", "--scorer")
+        raise UserError(f"{task.name} has no {name} scorer; name one of {', '.join((*RULES, *JUDGES))}", "--scorer")
     return found
 
 

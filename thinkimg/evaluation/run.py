@@ -1,18 +1,15 @@
 """Evaluates one model on one or several tasks: what `thinkimg eval` runs. What is heavy is imported then."""
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.evaluation.options import Chosen, Options, check_options, choose, scorers_of
 from thinkimg.results import EvaluationResults
@@ -179,31 +176,6 @@ def _agent(asking: "Asking", model: "ChatModel", tools: "Tools") -> "Agent":
     return Agent(model, tools, limits, get_format(asking.format), asking.prompt, asking.system_prompt)
 
 
-def _scorers(options: Options, task: Any) -> "list[Scorer]":
-    """Those that were asked for, or the benchmark's two; what one of these lacks is said."""
-    from thinkimg.evaluation.lmms import LmmsTask
-    from thinkimg.evaluation.roles import named_scorers, usual_scorers, why_not
-    from thinkimg.evaluation.scorers import JUDGE, find_rule
-
-    if isinstance(task, LmmsTask):
-        folder = options.out / task.name
-        return [task.scorer(options.judge, options.scorers, folder, options.limit, options.seed)]
-    names = named_scorers(task, options.scorers) or usual_scorers(task, bool(options.judge))
-    if not options.scorers and task.official and task.official not in names:
-        lacking = why_not(task.official, bool(options.judge))
-        print(f"{task.name}: the official score is left out: {lacking}", file=sys.stderr)
-    return [_judge(options) if name == JUDGE else find_rule(name) for name in names]
-
-
-def _judge(options: Options) -> "Scorer":
-    from thinkimg.evaluation.identity import named
-    from thinkimg.evaluation.judge import JudgeScorer
-    from thinkimg.models.backends import model_of
-
-    model, judge = model_of(options.judge, None, "--judge")
-    return JudgeScorer(judge, named=" ".join(named(model, options.judge)))
-
-
 class _connected:
     """A tool client's tools while the block lasts, or none without servers."""
 
@@ -215,16 +187,16 @@ class _connected:
     async def __aenter__(self) -> "Tools":
         from thinkimg.agent.tools import NoTools, only
         from thinkimg.client import PATIENCE, ResultCache, ToolClient
+        from thinkimg.client.discovery import keyed
 
         servers = self.options.servers or ()
         if not servers:
             if self.options.tools:
                 raise UserError("tools need a server: start one with `thinkimg serve`, and give --server URL", "--tool")
             return NoTools()
-        key = os.environ.get(Variable.API_KEY)
         self.client = ToolClient(
             servers,
-            dict.fromkeys(servers, key) if key else None,
+            self.options.server_keys or keyed(servers),
             timeout_seconds=self.trained.call_seconds if self.trained else 30,
             cache=ResultCache(),
             patience=PATIENCE,

@@ -15,14 +15,17 @@ multiple_choice      the right option, by letter or text, read alike for every l
 charxiv              CharXiv's grading rules by the kind of question, without its judge (Wang et al., 2024)
 exact                the same text but for its form; a number of the same value
 
-judge                what a judge model says, the way of CharXiv and ReachQA (He et al., 2024, for what is put to it)
+By a model (`--judge`):
+charxiv_judge        CharXiv's own judge: official, if the model is its (Wang et al., 2024)
+reachqa_judge        ReachQA's own judge, likewise (He et al., 2024)
+judge                what a judge model says, asked in our words by CharXiv's rules
 
 `openthinkimg_fuzzy` exists so that published numbers can be compared with; "decrease" gets 0.67 of "increase" there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 from thinkimg.data.choices import lettered
 from thinkimg.errors import UserError
@@ -37,6 +40,11 @@ class Scorer(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def version(self) -> str:
+        """What its verdict on an answer follows from: an answer with a score of another version is scored again."""
+        ...
+
     async def score(self, trajectory: Trajectory) -> float:
         """From 0 to 1; an answer that is missing gets 0.
 
@@ -44,6 +52,32 @@ class Scorer(Protocol):
             InfrastructureError: a judge does not answer.
         """
         ...
+
+
+class GroupScorer(Scorer, Protocol):
+    """One that judges some answers several at a time, when all are there.
+
+    Attributes:
+        size: at most so many at once.
+    """
+
+    @property
+    def size(self) -> int: ...
+
+    def group_of(self, meta: Mapping[str, Any]) -> str | None:
+        """Of a trajectory's `meta`: answers of one group are judged together, in order; None: `score` says it."""
+        ...
+
+    async def score_group(self, trajectories: Sequence[Trajectory]) -> list[float]: ...
+
+
+def is_group_scorer(scorer: Scorer) -> TypeGuard[GroupScorer]:
+    return hasattr(scorer, "group_of")
+
+
+def waits(scorer: Scorer, meta: Mapping[str, Any]) -> bool:
+    """Whether it judges an answer together with others."""
+    return is_group_scorer(scorer) and scorer.group_of(meta) is not None
 
 
 @dataclass(frozen=True)
@@ -54,6 +88,8 @@ class RuleScorer:
         role: what kind of scorer it is.
         beside: the scorer of the other kind that is shown beside it.
         source: of an official one.
+        version: another one when the rule's verdicts change. `tests/unit/evaluation/scorer_versions.json` holds them
+            to that.
     """
 
     name: str
@@ -61,6 +97,7 @@ class RuleScorer:
     role: Role = "normalised"
     beside: str = ""
     source: official.Source | None = None
+    version: str = "1"
 
     async def score(self, trajectory: Trajectory) -> float:
         return self.of(trajectory)
@@ -127,9 +164,11 @@ RULES: dict[str, RuleScorer] = {
 }
 JUDGE = "judge"
 NAMES = (*RULES, JUDGE)
+JUDGES = (*official.JUDGES, JUDGE)
+"""Scorers that ask a model."""
 
 
 def find_rule(name: str) -> RuleScorer:
     if name not in RULES:
-        raise UserError(f"there is no scorer {name!r}; there are {', '.join(NAMES)}", "--scorer")
+        raise UserError(f"there is no scorer {name!r}; there are {', '.join((*RULES, *JUDGES))}", "--scorer")
     return RULES[name]

@@ -18,7 +18,8 @@ def show(results: EvaluationResults) -> None:
     print(f"{results.task}: {results.model}, {asked} questions")
     for number, (scorer, score) in enumerate(results.scores.items()):
         said = accuracy(score.mean, score.bounds, results.refused, results.context_full)
-        kind = ", ".join(word for word in (score.role, "" if number else "decides") if word)
+        by = f"by {score.judged_by}" if score.judged_by else ""
+        kind = ", ".join(word for word in (score.role, by, "" if number else "decides") if word)
         print(f"  {scorer}{f' ({kind})' if kind else ''}: {said} (95 %: {interval(score.ci95)})")
     for name, score in measures(samples) if samples else ():
         print(f"  {name}: {accuracy(score.mean, score.bounds)} (95 %: {interval(score.ci95)})")

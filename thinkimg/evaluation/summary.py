@@ -11,7 +11,8 @@ from typing import Any
 from thinkimg.evaluation.intervals import Answer, Interval, bounds_of, mean_over
 from thinkimg.evaluation.roles import role_of
 from thinkimg.evaluation.samples import Samples, read_as
-from thinkimg.results import AnswerFigures, AnswerRow, KindFigures, ModelFigures, Score, ScorerRole
+from thinkimg.evaluation.scorers import JUDGES
+from thinkimg.results import AnswerFigures, AnswerRow, KindFigures, ModelFigures, Score
 from thinkimg.trajectory import LOST
 
 
@@ -32,6 +33,7 @@ def row_of(record: Mapping[str, Any]) -> AnswerRow:
         status=record["status"],
         correct=record["correct"] is True,
         scores=dict(record["rewards"]),
+        judged_by=str(meta.get("judged_by") or ""),
         rounds=sum(turn["message"]["role"] == "assistant" for turn in turns),
         tools=dict(Counter(call["name"] for call in calls).most_common()),
         errors=dict(Counter(call["error"] for call in calls if call["error"]).most_common()),
@@ -74,6 +76,7 @@ class Summary:
     """1.0 for a right one."""
     values: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
     """By scorer."""
+    judges: set[str] = field(default_factory=set)
     kinds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     lost: Counter[str] = field(default_factory=Counter)
     """By kind."""
@@ -110,6 +113,7 @@ class Summary:
         self.errors.update(row.errors)
         self.calls += sum(row.tools.values())
         self.kinds[row.kind].append(float(row.correct))
+        self.judges |= {row.judged_by} - {""}
         for name, value in row.scores.items():
             if value is not None:
                 self.values[name].append(answer_of(row, value))
@@ -129,9 +133,7 @@ class Summary:
             accuracy=self.accuracy,
             bounds=self.bounds,
             ci95=None if self.infrastructure else mean_over([self.answers]).ci95 if self.n else (0.0, 1.0),
-            scores={
-                name: _mean(role_of(name, task), values, self.infrastructure) for name, values in self.values.items()
-            },
+            scores={name: self._score(name, values, task) for name, values in self.values.items()},
             tool_calls_per_answer=self.calls / self.n if self.n else 0.0,
             rounds_per_answer=self.rounds / self.n if self.n else 0.0,
             tools=dict(self.tools.most_common()),
@@ -151,6 +153,18 @@ class Summary:
                 for kind in sorted({*self.kinds, *self.lost})
             },
         )
+
+    def _score(self, name: str, values: Sequence[Answer], task: str) -> Score:
+        said = Score(
+            role=role_of(name, task, self.judges),
+            judged_by=", ".join(sorted(self.judges)) if name in JUDGES else "",
+            mean=None,
+        )
+        if lost := self.infrastructure:
+            said.bounds = bounds_of(sum(answer.value for answer in values), len(values), lost)
+            return said
+        found = mean_over([values], resamples=2000)
+        return said.model_copy(update={"mean": found.mean, "ci95": found.ci95})
 
 
 def summary_of(rows: Iterable[AnswerRow]) -> Summary:
@@ -183,10 +197,3 @@ def summarise(
     for kind, found in figures.by_kind.items():
         found.accuracy_sampled = second.accuracy_of(kind)
     return figures
-
-
-def _mean(role: ScorerRole, values: Sequence[Answer], lost: int) -> Score:
-    if lost:
-        return Score(role=role, mean=None, bounds=bounds_of(sum(answer.value for answer in values), len(values), lost))
-    found = mean_over([values], resamples=2000)
-    return Score(role=role, mean=found.mean, ci95=found.ci95)

@@ -58,7 +58,12 @@ def create_app(config: GatewayConfig, models: Sequence[ServedModel] = ()) -> Sta
 
 def _middleware(config: GatewayConfig, core: Core) -> list[Middleware]:
     gate = Middleware(
-        Gate, config=config, callers=core.callers, metrics=core.metrics, is_draining=lambda: core.draining
+        Gate,
+        config=config,
+        callers=core.callers,
+        slots=core.slots,
+        metrics=core.metrics,
+        is_draining=lambda: core.draining,
     )
     if not config.cors_origins:
         return [gate]
@@ -106,6 +111,9 @@ class _Pages:
         return Response("ready\n" if ready else "not ready\n", status_code=200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
+        if not request.state.caller.may_read_metrics:
+            hint = "`thinkimg gateway keys add NAME --metrics` makes one that may"
+            raise refuse(403, "not_allowed", f"this key may not read the metrics, which tell what others do; {hint}")
         return Response(self._core.metrics.render(), media_type="text/plain; version=0.0.4")
 
     async def description(self, request: Request) -> Response:

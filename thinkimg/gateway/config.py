@@ -1,6 +1,5 @@
 """Configuration of a gateway."""
 
-import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,12 @@ from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
 from thinkimg.models.reference import absolute
 from thinkimg.serving.config import ProcessConfig, first_fault, read_document
+from thinkimg.serving.doors import open_door
+from thinkimg.serving.memory import at_most
+
+_MIB = 1024 * 1024
+_BODY_BYTES = 2 * MAX_BYTES + MAX_BYTES // 2 + _MIB
+"""Room for two of the largest pictures, in base64 for one of them."""
 
 
 class ToolServer(BaseModel):
@@ -68,22 +73,26 @@ class Limits(BaseModel):
     """What a caller may ask for, at most.
 
     Attributes:
-        body_bytes: of one request.
+        body_bytes: of one request. Of these all but the pictures is small: see `thinkimg.amounts`. An eighth of the
+            container's memory at most, where there is a limit; of `pending_bytes` and `held_bytes` a quarter.
         pending_bytes: of the bodies of all requests together that are under way; more are answered 429.
         client_seconds: how long a caller may take to send its headers, to send a body, or to take an answer.
         image_bytes, image_pixels: of one picture.
         images: pictures in one request.
         tool_seconds, chat_seconds: until a tool call, or a whole chat completion with its tools, is given up.
-        in_flight: requests under way, of all callers together; more are answered 429.
-        held_bytes: memory for pictures that callers have sent or tools have made, least recently used out first.
+        in_flight: requests under way, of all callers together; more are answered 429. Of these and of `pending_bytes` a
+            key has a share: all, where it is the only one, down to a quarter, where there are four keys or more.
+        requests_per_minute: of one key, unless the key says another number; a batch of twelve counts as twelve.
+        sessions: of MCP, open at once, of one key; without keys, of all callers together.
+        held_bytes: memory for pictures that callers have sent or tools have made; who holds most loses first.
         rounds: how often the model may speak in one chat completion.
         tokens_per_turn: new tokens of one turn of the model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    body_bytes: int = Field(default=2 * MAX_BYTES + MAX_BYTES // 2 + 1024 * 1024, ge=1024)
-    pending_bytes: int = Field(default=1024 * 1024 * 1024, ge=1)
+    body_bytes: int = Field(default_factory=lambda: at_most(_BODY_BYTES, 1 / 8), ge=1024)
+    pending_bytes: int = Field(default_factory=lambda: at_most(1024 * _MIB, 1 / 4), ge=1)
     client_seconds: float = Field(default=60, gt=0)
     image_bytes: int = Field(default=MAX_BYTES, ge=1)
     image_pixels: int = Field(default=MAX_PIXELS, ge=1)
@@ -91,7 +100,9 @@ class Limits(BaseModel):
     tool_seconds: float = Field(default=60, gt=0)
     chat_seconds: float = Field(default=600, gt=0)
     in_flight: int = Field(default=256, ge=1)
-    held_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
+    requests_per_minute: int = Field(default=60_000, ge=1)
+    sessions: int = Field(default=250, ge=1)
+    held_bytes: int = Field(default_factory=lambda: at_most(512 * _MIB, 1 / 4), ge=0)
     rounds: int = Field(default=6, ge=1)
     tokens_per_turn: int = Field(default=2048, ge=1)
 
@@ -103,7 +114,6 @@ class GatewayConfig(ProcessConfig):
         servers: of tools.
         models: for chat completions; none: the endpoint says that there are none.
         keys_file: the file that `thinkimg gateway keys` writes. With it, every call needs one of its keys.
-        allow_anonymous: serve a public interface without keys. Otherwise that is refused.
         public_url: how callers reach this gateway, if a proxy stands before it; addresses in replies start with it.
         image_hosts: hosts (`host` or `host:port`) from which pictures may be fetched for callers. None are by default.
         cors_origins: origins (`https://host`) whose web pages may call. None may by default.
@@ -114,7 +124,6 @@ class GatewayConfig(ProcessConfig):
     models: tuple[Upstream, ...] = ()
     port: int = Field(default=8700, ge=0, le=65535)
     keys_file: Path | None = None
-    allow_anonymous: bool = False
     public_url: str | None = None
     image_hosts: tuple[str, ...] = ()
     cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*]+$")], ...] = ()
@@ -131,21 +140,13 @@ class GatewayConfig(ProcessConfig):
 
     @model_validator(mode="after")
     def _public_needs_keys(self) -> "GatewayConfig":
-        if not is_loopback(self.host) and self.keys_file is None and not self.allow_anonymous:
-            raise ValueError(
-                f"{self.host} can be reached from other machines, and no keys are set: set keys_file "
-                "(`thinkimg gateway keys add NAME --file FILE`), or allow_anonymous (`--allow-anonymous`) to let "
-                "everybody call"
-            )
+        remedy = (
+            "set keys_file (`thinkimg gateway keys add NAME --file FILE`), or allow_anonymous (`--allow-anonymous`) to "
+            "let everybody call"
+        )
+        if problem := open_door(self.host, self.keys_file is not None or self.allow_anonymous, remedy):
+            raise ValueError(problem)
         return self
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address. A name other than `localhost` counts as public."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def read_config(path: Path, **overrides: Any) -> GatewayConfig:

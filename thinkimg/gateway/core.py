@@ -10,15 +10,17 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from thinkimg.amounts import TooMuch, check_json
 from thinkimg.client.cache import ResultCache
 from thinkimg.client.tool_client import CallOutcome, ToolClient
 from thinkimg.errors import InfrastructureError, UserError
+from thinkimg.gateway.callers import Caller, Callers, LimitError
 from thinkimg.gateway.config import GatewayConfig
 from thinkimg.gateway.gate import limit_refusal
-from thinkimg.gateway.keys import Caller, Callers, LimitError
 from thinkimg.gateway.metrics import GatewayMetrics
-from thinkimg.gateway.pictures import Pictures
+from thinkimg.gateway.pictures import LARGE_BYTES, Pictures
 from thinkimg.gateway.refusals import log_cause, problem_of, refuse
+from thinkimg.gateway.slots import Slots
 from thinkimg.image import Image
 from thinkimg.tools.tool import ToolSchema, normalise_name
 
@@ -37,6 +39,7 @@ class Core:
 
     Attributes:
         client: the tools.
+        slots: places of requests, which the gate gives out, and faces where one request is many calls.
         draining: the process is ending; the gate takes no new requests.
 
     Raises:
@@ -45,7 +48,8 @@ class Core:
 
     def __init__(self, config: GatewayConfig) -> None:
         self.config = config
-        self.callers = Callers(config.keys_file)
+        self.callers = Callers(config.keys_file, config.limits.requests_per_minute)
+        self.slots = Slots(config.limits, self.callers)
         self.metrics = GatewayMetrics()
         self.pictures = Pictures(config.limits, config.image_hosts)
         keys = {server.url: key for server in config.servers if (key := secret(server.api_key_variable))}
@@ -116,7 +120,7 @@ class Core:
         outcome = "cancelled"
         try:
             async with asyncio.timeout(min(seconds, limit) if seconds else limit):
-                called = await self.client.call(name, arguments, images)
+                called = await self.client.call(name, arguments, images, caller=caller.id)
             outcome = "ok"
         except Exception as error:
             outcome = "failed"  # unless it is nobody's bug
@@ -138,6 +142,14 @@ def spend(caller: Caller, calls: int = 1) -> None:
         raise limit_refusal(error) from error
 
 
+def check_tokens(caller: Caller) -> None:
+    """Raises `Refusal` 429 when the caller's tokens of the day are used up."""
+    try:
+        caller.check_tokens()
+    except LimitError as error:
+        raise limit_refusal(error) from error
+
+
 def secret(variable: str | None) -> str | None:
     """The value of an environment variable that a configuration names. Raises `UserError` if it is not set."""
     if variable is None:
@@ -145,6 +157,23 @@ def secret(variable: str | None) -> str | None:
     if not os.environ.get(variable):
         raise UserError(f"the environment has no {variable}", "api_key_variable")
     return os.environ[variable]
+
+
+async def json_body(request: Request) -> bytes:
+    """The body of a face that takes JSON, looked at before anybody parses it.
+
+    Raises:
+        Refusal: 413, too much is in it.
+    """
+    body = await request.body()
+    try:
+        if len(body) > LARGE_BYTES:
+            await asyncio.to_thread(check_json, body)
+        else:
+            check_json(body)
+    except TooMuch as error:
+        raise refuse(413, "too_much", str(error)) from error
+    return body
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:

@@ -1,6 +1,5 @@
 """The gateway of `thinkimg up`: one more process, before the tool servers of the same file."""
 
-import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -8,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
-from thinkimg.gateway.config import GatewayConfig, below, is_loopback, parse_config
+from thinkimg.gateway.config import GatewayConfig, below, parse_config
+from thinkimg.serving.doors import is_loopback
 from thinkimg.serving.fleet import Plan
-from thinkimg.serving.supervisor import ServerSpec
+from thinkimg.serving.supervisor import ServerSpec, with_group_key
 
 NAME = "gateway"
 
 
 def with_gateway(plan: Plan, folder: Path, keys_file: Path | None = None, allow_anonymous: bool = False) -> Plan:
     """The same plan, its gateway as the last of the servers. Servers that would take a free port get one now, because
-    the gateway must know their addresses.
+    the gateway must know their addresses; those that have no key get one, which the gateway alone knows.
 
     Args:
         folder: what the plan's `keys_file` is relative to.
@@ -39,7 +38,7 @@ def with_gateway(plan: Plan, folder: Path, keys_file: Path | None = None, allow_
         settings["keys_file"] = keys_file.resolve()
     if allow_anonymous:
         settings["allow_anonymous"] = True
-    servers = _with_ports(plan.servers)
+    servers = with_group_key(_with_ports(plan.servers))
     config, environment = _configured(settings, servers)
     return Plan([*servers, ServerSpec(NAME, config, environment, "thinkimg.gateway")], plan.notes)
 
@@ -70,12 +69,9 @@ def _configured(settings: Mapping[str, Any], servers: Sequence[ServerSpec]) -> t
     entries, environment = [], {}
     for number, server in enumerate(servers):
         entry = {"url": _address(server)}
-        key = server.config.secrets.get(Variable.API_KEY) or server.env.get(Variable.API_KEY)
-        if key is not None:
+        if server.api_key:
             entry["api_key_variable"] = variable = f"THINKIMG_SERVER_KEY_{number}"
-            environment[variable] = key
-        elif os.environ.get(Variable.API_KEY):  # which every server inherits, and so does the gateway
-            entry["api_key_variable"] = Variable.API_KEY
+            environment[variable] = server.api_key
         entries.append(entry)
     if "servers" in settings:
         raise UserError("the servers are those of `services`", "gateway.servers")

@@ -11,10 +11,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thinkimg import wire
-from thinkimg.gateway.config import GatewayConfig, Limits, is_loopback
-from thinkimg.gateway.keys import Caller, Callers, LimitError, redacted
+from thinkimg.gateway.callers import Caller, Callers, LimitError
+from thinkimg.gateway.config import GatewayConfig, Limits
+from thinkimg.gateway.keys import redacted
 from thinkimg.gateway.metrics import GatewayMetrics
 from thinkimg.gateway.refusals import Refusal, problem_response, refuse
+from thinkimg.gateway.slots import Slots
+from thinkimg.serving.doors import is_loopback, page_refusal
 
 OPEN_PATHS = ("/livez", "/readyz")
 """Probes carry no key; these say one word."""
@@ -52,6 +55,7 @@ class Gate:
         app: ASGIApp,
         config: GatewayConfig,
         callers: Callers,
+        slots: Slots,
         metrics: GatewayMetrics,
         is_draining: Callable[[], bool],
     ) -> None:
@@ -59,12 +63,11 @@ class Gate:
         self._is_draining = is_draining
         self._config = config
         self._limits = config.limits
-        self._pending = _Pending(config.limits.pending_bytes)
         self._callers = callers
+        self._slots = slots
         self._metrics = metrics
-        self._in_flight = 0
         self._local_only = callers.open and is_loopback(config.host)
-        metrics.in_flight.set_function(lambda: self._in_flight)
+        metrics.in_flight.set_function(lambda: slots.taken)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -88,11 +91,11 @@ class Gate:
             await send(message)
 
         key = "none"
-        body = _Body(receive, self._limits, self._pending)
+        body = _Body(receive, self._limits, self._slots)
         try:
             caller = self._admit(scope, headers)
             key = caller.id if caller else "probe"
-            state["caller"] = caller
+            state["caller"] = body.caller = caller
             self._refuse_declared_size(headers)
             await self._pass(scope, body, send_with_id, caller)
         except Refusal as refusal:
@@ -116,23 +119,14 @@ class Gate:
         """The caller; None for a probe. Raises `Refusal`."""
         if scope["path"] in OPEN_PATHS:
             return None
-        self._refuse_web_pages(headers)
+        if refusal := page_refusal(headers, self._local_only, self._config.cors_origins):
+            kind, detail = refusal
+            hint = "; cors_origins lists those that may" if kind == "wrong_origin" else ""
+            raise refuse(403, kind, detail + hint)
         caller = self._callers.identify(headers)
         if caller is None:
             raise refuse(401, "unauthorised", "the key is missing or wrong")
         return caller
-
-    def _refuse_web_pages(self, headers: Mapping[bytes, bytes]) -> None:
-        """A page in somebody's browser must not use what only that browser can reach. Its requests name its origin, or,
-        after its name was pointed at this machine, a host that is not ours."""
-        host, origin = headers.get(b"host", b"").decode("latin-1"), headers.get(b"origin", b"").decode("latin-1")
-        if self._local_only and not is_loopback(_host_name(host)):
-            raise refuse(403, "wrong_host", f"this gateway serves its own machine only, not {host[:100]!r}")
-        own = (f"http://{host}", f"https://{host}")
-        if origin and origin not in own and origin not in self._config.cors_origins:
-            raise refuse(
-                403, "wrong_origin", f"pages of {origin[:100]!r} may not call; cors_origins lists those that may"
-            )
 
     def _refuse_declared_size(self, headers: Mapping[bytes, bytes]) -> None:
         declared = headers.get(b"content-length", b"0")
@@ -145,23 +139,19 @@ class Gate:
             return
         if self._is_draining():
             raise refuse(503, "draining", "the gateway is draining")
-        if self._in_flight >= self._limits.in_flight:
-            raise refuse(429, "overloaded", f"{self._in_flight} requests are under way", retry_after_seconds=0.1)
+        self._slots.enter(caller)
         try:
-            caller.enter()
+            caller.admit()
+            await self._app(scope, body.receive, send)
         except LimitError as error:
             raise limit_refusal(error) from error
-        self._in_flight += 1
-        try:
-            await self._app(scope, body.receive, send)
         finally:
-            self._in_flight -= 1
-            caller.leave()
+            self._slots.leave(caller)
 
     def _account(self, scope: Scope, face: str, status: int, key: str, seconds: float, request_id: str) -> None:
         if key == "probe":
             return
-        self._metrics.requests.labels(face, str(status or 499), key).inc()
+        self._metrics.requests.labels(face, str(status or 499)).inc()
         self._metrics.seconds.labels(face).observe(seconds)
         log.info(
             "request",
@@ -176,35 +166,22 @@ class Gate:
         )
 
 
-class _Pending:
-    """Bytes of all bodies that are under way. To be used from one event loop."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.bytes = 0
-
-    def take(self, size: int) -> None:
-        if self.bytes + size > self._limit:
-            detail = f"requests of {self.bytes:,} bytes are under way; at most {self._limit:,} are held at one time"
-            raise refuse(429, "overloaded", detail, retry_after_seconds=0.1)
-        self.bytes += size
-
-
 class _Body:
     """A request's body, whose size and time of arrival are bounded for every face alike."""
 
-    def __init__(self, receive: Receive, limits: Limits, pending: _Pending) -> None:
+    def __init__(self, receive: Receive, limits: Limits, slots: Slots) -> None:
+        self.caller: Caller | None = None
         self._receive = receive
         self._limit = limits.body_bytes
         self._seconds = limits.client_seconds
-        self._pending = pending
+        self._slots = slots
         self._bytes = 0
         self._whole = False
         self._deadline = time.monotonic() + limits.client_seconds
 
     def give_back(self) -> None:
         """The request has ended."""
-        self._pending.bytes -= self._bytes
+        self._slots.hold(self.caller, -self._bytes)
         self._bytes = 0
 
     async def receive(self) -> Message:
@@ -219,7 +196,7 @@ class _Body:
             size = len(message.get("body", b""))
             if self._bytes + size > self._limit:
                 raise _too_large(self._limit)
-            self._pending.take(size)
+            self._slots.hold(self.caller, size)
             self._bytes += size
             self._whole = not message.get("more_body", False)
         return message
@@ -234,13 +211,6 @@ def _too_large(limit: int) -> Refusal:
     return Refusal(
         wire.Problem(413, "model", "refused", f"The request is too large: at most {limit:,} bytes are accepted.")
     )
-
-
-def _host_name(header: str) -> str:
-    """Without the port."""
-    if header.startswith("["):
-        return header.partition("]")[0].removeprefix("[")
-    return header.rpartition(":")[0] if ":" in header else header
 
 
 def _request_id(given: bytes | None) -> str:

@@ -6,7 +6,7 @@ back as `thinkimg.gateway.mcp_results` has it.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,14 +24,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from thinkimg import __version__
 from thinkimg.cache import BoundedCache
-from thinkimg.gateway.core import CallerGone, Core, while_connected
-from thinkimg.gateway.keys import Caller
+from thinkimg.gateway.callers import Caller
+from thinkimg.gateway.core import CallerGone, Core, json_body, while_connected
 from thinkimg.gateway.mcp_results import JSON, NUMBERS, PICTURES, content_of, picture_contents
 from thinkimg.gateway.refusals import Refusal, problem_of
 from thinkimg.image import Image
 from thinkimg.tools.tool import ToolSchema
 
-_SESSIONS = 1000
 _IDLE_SECONDS = 1800.0
 _INSTRUCTIONS = (
     "Tools that look at pictures. An argument that is a picture takes a data URL, base64, or the handle (img_...) of a "
@@ -60,33 +59,36 @@ class McpFace:
             on_list_resource_templates=self._list_templates,
             on_read_resource=self._read_resource,
         )
-        self._numbers: BoundedCache[tuple[str, str], str] = BoundedCache(_HELD_NUMBERS)
-        self._sessions: StreamableHTTPSessionManager | None = None
+        self._numbers: BoundedCache[tuple[str, str], str] = BoundedCache(_HELD_NUMBERS, fair=True)
+        self._sessions = _Sessions(self._manager)
         self.routes = [Route("/mcp", _Endpoint(self), methods=["POST", "DELETE"])]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """While sessions may be had. Answers are JSON, not event streams: clients bound the size of an event, and a
         picture may be larger."""
-        self._sessions = StreamableHTTPSessionManager(
+        try:
+            yield
+        finally:
+            await self._sessions.close()
+
+    def _manager(self) -> StreamableHTTPSessionManager:
+        return StreamableHTTPSessionManager(
             self._server,
             json_response=True,
             session_idle_timeout=_IDLE_SECONDS,
-            max_sessions=_SESSIONS,
+            max_sessions=self._core.config.limits.sessions,
             max_request_body_size=self._core.config.limits.body_bytes,
         )
-        async with self._sessions.run():
-            yield
-        self._sessions = None
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request. The protocol's newer revision cancels a call by closing its connection."""
-        assert self._sessions is not None
         request = Request(scope, receive)
         scope["user"] = _user(request.state.caller)  # a session belongs to the key that opened it
-        body = await request.body()
+        body = await json_body(request)
         try:
-            await while_connected(request, self._sessions.handle_request(scope, _again(body), send))
+            sessions = await self._sessions.of(request.state.caller)
+            await while_connected(request, sessions.handle_request(scope, _again(body), send))
         except CallerGone:
             await Response(status_code=499)(scope, receive, send)
 
@@ -162,6 +164,35 @@ class McpFace:
                 arguments[name] = self._core.pictures.hold(caller.id, image)
                 images[arguments[name]] = image
         return arguments, images
+
+
+class _Sessions:
+    """A manager of sessions for each caller: nobody's sessions take another's places, or are known to another."""
+
+    def __init__(self, make: Callable[[], StreamableHTTPSessionManager]) -> None:
+        self._make = make
+        self._started: dict[str, asyncio.Future[StreamableHTTPSessionManager]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def of(self, caller: Caller) -> StreamableHTTPSessionManager:
+        """The caller's, which runs from its first request on."""
+        started = self._started.get(caller.id)
+        if started is None:
+            started = self._started[caller.id] = asyncio.get_running_loop().create_future()
+            self._tasks.add(asyncio.create_task(self._run(started)))
+        return await asyncio.shield(started)
+
+    async def _run(self, started: "asyncio.Future[StreamableHTTPSessionManager]") -> None:
+        manager = self._make()
+        async with manager.run():  # entered and left in one task, as its cancel scopes want it
+            started.set_result(manager)
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks, self._started = set(), {}
 
 
 class _Endpoint:

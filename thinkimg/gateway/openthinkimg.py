@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from thinkimg import wire
-from thinkimg.gateway.core import CallerGone, Core, while_connected
+from thinkimg.gateway.core import CallerGone, Core, json_body, while_connected
 from thinkimg.gateway.gate import CONTROLLER_PATHS
 from thinkimg.gateway.openthinkimg_calls import arguments_of, names_of, original_name, reply
 from thinkimg.gateway.refusals import Refusal, error_code, problem_of, refuse
@@ -162,7 +162,7 @@ def _too_slow(problem: wire.Problem) -> wire.Problem:
 
 async def _document(request: Request) -> dict[str, Any]:
     try:
-        document = wire.decode(await request.body(), wire.JSON)
+        document = wire.decode(await json_body(request), wire.JSON)
     except wire.WireError as error:
         raise refuse(400, "invalid_request", "the body must be JSON") from error
     if not isinstance(document, dict):

@@ -23,7 +23,8 @@ _HANDLE = re.compile(r"img_[0-9a-f]{16}")
 
 
 class Pictures:
-    """Least recently used out first. One caller never sees another's: `owner` is part of every name.
+    """Of whoever holds most, the least recently used goes first, so that nobody drives out what another holds. One
+    caller never sees another's: `owner` is part of every name.
 
     Args:
         limits: bytes and pixels of one picture, bytes of all that are held.
@@ -33,7 +34,7 @@ class Pictures:
     def __init__(self, limits: Limits, hosts: tuple[str, ...] = ()) -> None:
         self._limits = limits
         self._hosts = frozenset(host.lower() for host in hosts)
-        self._held: BoundedCache[tuple[str, str], Image] = BoundedCache(limits.held_bytes)
+        self._held: BoundedCache[tuple[str, str], Image] = BoundedCache(limits.held_bytes, fair=True)
 
     @property
     def held_bytes(self) -> int:
@@ -44,7 +45,7 @@ class Pictures:
 
     def hold(self, owner: str, image: Image) -> str:
         """Keep it; returns the handle by which the owner may name it."""
-        name = handle_of(image)
+        name, image = handle_of(image), image.held_for(owner)
         self._held.put((owner, name), image, len(image.data), owner)
         return name
 

@@ -6,6 +6,7 @@ Pictures pass through as the bytes that they are; nothing is decoded but their h
 
 import asyncio
 import math
+import time
 from typing import Any
 
 from starlette.requests import Request
@@ -13,11 +14,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from thinkimg import wire
+from thinkimg.gateway.callers import Caller
 from thinkimg.gateway.core import CallerGone, Core, while_connected
-from thinkimg.gateway.keys import Caller
 from thinkimg.gateway.pictures import LARGE_BYTES
 from thinkimg.gateway.refusals import problem_of, problem_response, refuse
-from thinkimg.image import Image
+from thinkimg.image import Image, is_sha256
 from thinkimg.tools.tool import ToolResult
 
 MOST_CALLS = 64
@@ -57,7 +58,8 @@ class ToolsFace:
             return problem_response(problem_of(error))
 
     async def batch(self, request: Request) -> Response:
-        """Calls run side by side; each has its own result or problem, in the order asked."""
+        """Calls run side by side, as many as the caller has places for. Each counts as a request, and has its own
+        result or problem, in the order asked."""
         try:
             body = await request.body()
             return await while_connected(request, self._answer_batch(request, body))
@@ -68,9 +70,25 @@ class ToolsFace:
         calls = await _decoded(wire.decode_batch, body, _body_type(request))
         if len(calls) > MOST_CALLS:
             raise refuse(422, "malformed_request", f"`calls` has {len(calls)} members; at most {MOST_CALLS} are run")
-        seconds = _seconds(request)
-        results = await asyncio.gather(*(self._one_of_batch(request.state.caller, call, seconds) for call in calls))
+        caller: Caller = request.state.caller
+        further = max(0, len(calls) - 1)
+        caller.charge(further)
+        with self._core.slots.more(caller, further) as further:
+            results = await self._side_by_side(caller, calls, _seconds(request), 1 + further)
         return await _reply({"results": results}, _reply_type(request))
+
+    async def _side_by_side(
+        self, caller: Caller, calls: list[wire.CallRequest], seconds: float | None, places: int
+    ) -> list[dict[str, Any]]:
+        """Each call takes a place; those that wait for one have the less time left."""
+        free, began = asyncio.Semaphore(places), time.monotonic()
+
+        async def one(call: wire.CallRequest) -> dict[str, Any]:
+            async with free:
+                left = None if seconds is None else max(seconds - (time.monotonic() - began), 0.001)
+                return await self._one_of_batch(caller, call, left)
+
+        return await asyncio.gather(*(one(call) for call in calls))
 
     async def _one_of_batch(self, caller: Caller, call: wire.CallRequest, seconds: float | None) -> dict[str, Any]:
         try:
@@ -106,7 +124,7 @@ class ToolsFace:
 
     async def put_image(self, request: Request) -> Response:
         sha256 = str(request.path_params["sha256"])
-        if not wire.is_sha256(sha256):
+        if not is_sha256(sha256):
             detail = "an image's address ends with its sha256, 64 hex digits in lower case"
             raise refuse(422, "malformed_request", detail)
         await self._keep(request.state.caller, sha256, await request.body())

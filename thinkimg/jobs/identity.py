@@ -1,11 +1,11 @@
 """What a stage is made of. Its result is reused as long as that is the same, and made again when it has changed.
 
-It is the stage's block, the agent's, the seed, the data and the tools that it uses, the user's rewards, and the stages
-that it comes from; of files it is what they hold. A field that nobody has written is not part of it, so that a release
-with new fields makes nothing out of date. Fields that change no result are left out (`CHANGES_NO_RESULT`).
+It is the stage's block, the agent's, the seed, the data and the tools that it uses, what says whether an answer is
+right, the user's rewards, and the stages that it comes from; of files it is what they hold. A field that nobody has
+written is not part of it, so that a release with new fields makes nothing out of date. Fields that change no result are
+left out (`CHANGES_NO_RESULT`).
 """
 
-import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +14,8 @@ from urllib.parse import parse_qsl
 
 from thinkimg.api import BASE, Dataset, Manifest, Stage, ToolRLJob, scheme_of
 from thinkimg.errors import UserError
-from thinkimg.identity import Identity, content_of, digest_of, weights_of
+from thinkimg.evaluation.scorers import RULES
+from thinkimg.identity import Identity, content_of, digest_of, module_content, weights_of
 from thinkimg.jobs.stages.questions import source_of
 from thinkimg.models.reference import Adapter, Folder, Reader, Source
 from thinkimg.models.trained import trained_with_tools
@@ -36,9 +37,13 @@ CHANGES_NO_RESULT: dict[str, str] = {
     "sft.dataFrom": "The stage that it names is part by itself.",
     "sft.maxSeconds.fromStage": "The stage that it names is part by itself.",
     "evaluate.models": "Each is part by itself.",
+    "scorer.judge.apiKeyVariable": "A key.",
 }
 """Fields of a stage's blocks and the agent's that are no part of an identity, with the reasons. Besides, of a stage:
 name, `nodes`, `procsPerNode` and `resources`."""
+
+USUAL_SCORER = "relaxed_normalised"
+"""Of a manifest that names none."""
 
 _RUNNING_ARGUMENTS = re.compile(
     r"(logging|save|dataloader|gradient_checkpointing|torch_empty_cache|ddp|log_level|push_to_hub|hub)(_|$)"
@@ -84,7 +89,7 @@ class _Made:
             found |= self._tools()
         for split, data in self._data(stage).items():
             found |= self._content(f"data.{split}", data)
-        return found | self._rewards(stage)
+        return found | self._scorer(stage) | self._code(stage)
 
     def _data(self, stage: Stage) -> dict[str, Dataset]:
         data = self.job.spec.data
@@ -126,11 +131,39 @@ class _Made:
             found |= _flat(f"tools[{tool.name}]", kept, (f"tools[{tool.name}].weights.secretRef",))
         return found
 
-    def _rewards(self, stage: Stage) -> Identity:
-        """The modules of the user's own rewards."""
-        rewards = stage.grpo.rewards if stage.grpo else ()
-        modules = {reward.name.partition(":")[0] for reward in rewards if ":" in reward.name}
-        return {f"code.{module}": content_of(path) for module in sorted(modules) if (path := _file_of(module))}
+    def _scorer(self, stage: Stage) -> Identity:
+        """What says whether an answer is right, where a stage asks. A rule that has changed makes an evaluation out of
+        date, whose answers it scores anew, and no training."""
+        assert stage.scorer is not None, "inherited from the job"
+        if not _asks_what_is_right(stage):
+            return {}
+        found = _flat("scorer", _dump(stage.scorer)) if stage.scorer.name != USUAL_SCORER else {}
+        rule = RULES.get(stage.scorer.name)
+        if stage.evaluate and rule is not None and rule.version != "1":
+            found["scorer.version"] = rule.version
+        return found
+
+    def _code(self, stage: Stage) -> Identity:
+        """The modules of the user's own rewards and scorer."""
+        names = [reward.name for reward in stage.grpo.rewards] if stage.grpo else []
+        if stage.scorer is not None and _asks_what_is_right(stage):
+            names.append(stage.scorer.name)
+        modules = {name.partition(":")[0] for name in names if ":" in name}
+        return {f"code.{module}": found for module in sorted(modules) if (found := module_content(module))}
+
+
+def _asks_what_is_right(stage: Stage) -> bool:
+    if stage.synthesize:
+        return stage.synthesize.filters.require_correct
+    if stage.sft:
+        return stage.sft.gate is not None
+    rewards = stage.grpo.rewards if stage.grpo else ()
+    return stage.evaluate is not None or any(_may_ask(reward.name) for reward in rewards)
+
+
+def _may_ask(reward: str) -> bool:
+    """`accuracy` is the scorer's verdict, and a function of the user's own may take it."""
+    return reward == "accuracy" or ":" in reward or "/" in reward
 
 
 def _origins(job: ToolRLJob, stage: Stage) -> dict[str, str]:
@@ -190,14 +223,6 @@ def _version(tool: str) -> str | None:
     """Of a built-in tool; None for its first one, so that nothing is out of date that says none."""
     version = TOOLS[tool].schema.version if tool in TOOLS else "1"
     return None if version == "1" else version
-
-
-def _file_of(module: str) -> Path | None:
-    try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return None  # refused before anything starts
-    return Path(found.origin) if found and found.origin else None
 
 
 def _folders(source: Source) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +10,18 @@ from pathlib import Path
 from thinkimg.agent.tools import NoTools, Tools, only
 from thinkimg.api import CUSTOM
 from thinkimg.client import PATIENCE, ResultCache, ToolClient
+from thinkimg.client.discovery import keyed
 from thinkimg.errors import UserError
 from thinkimg.models.reference import Folder, Model, Preset
 from thinkimg.models.trained import Trained
 from thinkimg.serving import Supervisor
+from thinkimg.serving.supervisor import with_group_key
 from thinkimg.serving.vision_tools import server_of
 
 
 @contextmanager
-def tools_of(model: Model, secrets: Path | None = None) -> Iterator[list[str]]:
-    """Servers of the tools that a model was trained with, for as long as the block lasts; their addresses.
+def tools_of(model: Model, secrets: Path | None = None) -> Iterator[dict[str, str]]:
+    """Servers of the tools that a model was trained with, for as long as the block lasts: address -> key.
 
     Args:
         secrets: where the manifest's secrets are files, `NAME/KEY`.
@@ -30,7 +32,7 @@ def tools_of(model: Model, secrets: Path | None = None) -> Iterator[list[str]]:
     """
     tools = model.trained.tools if model.trained else ()
     if not tools:
-        yield []
+        yield {}
         return
     for tool in tools:
         if tool.spec.tool == CUSTOM:
@@ -41,24 +43,27 @@ def tools_of(model: Model, secrets: Path | None = None) -> Iterator[list[str]]:
             )
     with (
         tempfile.TemporaryDirectory() as logs,
-        Supervisor([server_of(tool, secrets) for tool in tools], Path(logs)) as up,
+        Supervisor(with_group_key([server_of(tool, secrets) for tool in tools]), Path(logs)) as up,
     ):
-        yield list(up.endpoints)
+        yield up.keys
 
 
 @contextmanager
 def ready(
     model: Model, servers: Sequence[str] | None, secrets: Path | None = None
-) -> Iterator[tuple[Model, Sequence[str]]]:
-    """The model, made if it is a preset, and the servers of its tools: those that are named, or if that is None its
-    own, started for as long as the block lasts."""
-    with nullcontext(servers) if servers is not None else tools_of(model, secrets) as addresses:
-        yield made(model), addresses
+) -> Iterator[tuple[Model, Mapping[str, str]]]:
+    """The model, made if it is a preset, and the servers of its tools with their keys: those that are named, with the
+    environment's key, or if that is None its own, started for as long as the block lasts."""
+    with nullcontext(keyed(servers)) if servers is not None else tools_of(model, secrets) as found:
+        yield made(model), found
 
 
 @asynccontextmanager
-async def tools_of_servers(servers: Sequence[str], trained: Trained | None) -> AsyncIterator[Tools]:
+async def tools_of_servers(servers: Mapping[str, str], trained: Trained | None) -> AsyncIterator[Tools]:
     """An agent's tools: those of the servers that the model was trained with, all if that is not known.
+
+    Args:
+        servers: address -> key, as `ready` gives them.
 
     Raises:
         UserError: no server has one of them.
@@ -67,7 +72,9 @@ async def tools_of_servers(servers: Sequence[str], trained: Trained | None) -> A
         yield NoTools()
         return
     seconds = trained.call_seconds if trained else 30
-    async with ToolClient(servers, timeout_seconds=seconds, cache=ResultCache(), patience=PATIENCE) as client:
+    async with ToolClient(
+        list(servers), servers, timeout_seconds=seconds, cache=ResultCache(), patience=PATIENCE
+    ) as client:
         names = trained.tool_names if trained else None
         yield only(client, names) if names else client
 

@@ -63,7 +63,7 @@ class Planner:
 
     model: Any
     asking: Any
-    servers: Sequence[str]
+    servers: Mapping[str, str]
     trained: Any = None
     found: "Model | None" = None
     chains: Mapping[str, float] = field(default_factory=dict)
@@ -112,7 +112,8 @@ def run_synthesis(options: Options) -> SynthesisResults:
     rule = find_rule(task.scorer)
     judge, judging = model_of(options.judge, None, "--judge") if options.judge else (None, None)
     opinion = ModelOpinion(judging) if judging else None
-    judged_by = " ".join([task.scorer, *(named(judge, options.judge) if judge else ())])
+    scored_by = [task.scorer] if rule.version == "1" else [task.scorer, rule.version]
+    judged_by = " ".join([*scored_by, *(named(judge, options.judge) if judge else ())])
 
     async def work(planner: Planner) -> SynthesisResults:
         model, asked = Metered(planner.model, Prices(*options.price)), planner.asking
@@ -173,6 +174,7 @@ def _settings(options: Options, task: "EvaluationTask", planner: Planner, agent:
 @contextmanager
 def _planner(options: Options) -> Iterator[Planner]:
     from thinkimg.agent.formats import get_format
+    from thinkimg.client.discovery import keyed
     from thinkimg.jobs.model_tools import ready
     from thinkimg.models.backends import find_model, make_model
     from thinkimg.models.trained import asking
@@ -185,7 +187,9 @@ def _planner(options: Options) -> Iterator[Planner]:
             raise UserError(f"there is no chain {min(unknown)!r}; there are {', '.join(CHAINS)}", "--chain")
         asked = asking(None, **given)
         chains = options.chains or dict.fromkeys(CHAINS, 1.0)
-        yield Planner(ScriptedPlanner(get_format(asked.format), chains), asked, options.servers or (), chains=chains)
+        yield Planner(
+            ScriptedPlanner(get_format(asked.format), chains), asked, keyed(options.servers or ()), chains=chains
+        )
         return
     written = str(arguments.pop("model", "") or "")
     if not written:

@@ -19,8 +19,8 @@ from thinkimg.image import Image
 from thinkimg.message import ImageBlock, Message, TextBlock, ToolResultBlock
 from thinkimg.models.chat import ContextFull, QuestionRefused, Reply, SamplingParameters
 from thinkimg.models.connections import Connections
-from thinkimg.models.replies import EmptyReply, read_reply
 from thinkimg.refusals import Complaint
+from thinkimg.replies import EmptyReply, Filtered, read_reply
 from thinkimg.trajectory import Trajectory
 
 MOST_BACKOFF_SECONDS = 30.0
@@ -210,11 +210,14 @@ class ApiModel:
         if response.status_code != 200:
             return Complaint.of(response)
         try:
-            return read_reply(response)
+            found = read_reply(response)
+        except Filtered as error:
+            raise QuestionRefused(str(error), "content") from error
         except EmptyReply as error:
             raise _Passing(f"{error}: {response.text[:200]!r}", empty=True) from error
         except ValueError as error:
             raise _Passing(f"the response is no chat completion: {response.text[:200]!r}") from error
+        return found if isinstance(found, Complaint) else Reply(**vars(found))
 
     async def _refusal(self, complaint: Complaint, client: httpx.AsyncClient, body: dict[str, Any]) -> Exception:
         """Whose a refusal is. One that does not say is the question's, if the endpoint answers another."""

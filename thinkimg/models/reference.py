@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from thinkimg.api import BASE, suggestion
-from thinkimg.errors import UserError
+from thinkimg.errors import UserError, without_passwords
 from thinkimg.models.checkpoint import ADAPTER, CONFIG, check_adapter, check_checkpoint, is_model, read_json
 from thinkimg.models.runs import Origin, Place, models_of, origin_of, place_of
 from thinkimg.models.trained import Trained, read_trained, trained_by
@@ -68,7 +68,7 @@ class Endpoint:
     name: str
 
     def __str__(self) -> str:
-        return f"{self.name} at {self.base_url}"
+        return without_passwords(f"{self.name} at {self.base_url}")
 
 
 @dataclass(frozen=True)

@@ -256,7 +256,7 @@ def _foreign(record: dict[str, Any]) -> Trajectory | None:
 
 
 def _ours(record: dict[str, Any], images: Path) -> Trajectory:
-    found = {name: Image(b"", **reference) for name, reference in record["images"].items()}
+    found = {name: Image.from_reference(reference) for name, reference in record["images"].items()}
     found = {
         name: replace(image, data=(images / (image.sha256 + image.suffix)).read_bytes())
         for name, image in found.items()

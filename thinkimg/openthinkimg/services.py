@@ -14,6 +14,7 @@ from typing import Any
 
 from thinkimg.errors import UserError
 from thinkimg.serving.config import read_document
+from thinkimg.serving.doors import LOOPBACK, is_loopback
 from thinkimg.serving.fleet import Plan, parse_fleet
 from thinkimg.tools.registry import TOOLS
 from thinkimg.tools.tool import normalise_name
@@ -38,6 +39,8 @@ _HONOURED = {"worker_name", "cuda_visible_devices", "cmd"}
 _HONOURED_FLAGS = {"script-addr", "port", "host", "limit-model-concurrency"}
 _HONOURED_TOP = {"controller_config", "tool_worker_config"}
 _CONTROLLER_PORT = 20001
+_IGNORED = "ignored, for they speak of OpenThinkIMG's scheduler, environments or own worker code"
+_MOVED = f"workers listen on {LOOPBACK}, with a key that only the gateway knows, for callers come by the gateway"
 
 
 def read_openthinkimg(path: Path) -> Plan:
@@ -50,17 +53,21 @@ def read_openthinkimg(path: Path) -> Plan:
     if not isinstance(document, dict) or not isinstance(document.get("tool_worker_config"), list):
         raise UserError("it has no list `tool_worker_config`: this is no service file of OpenThinkIMG", str(path))
     ignored = [str(key) for key in document if key not in _HONOURED_TOP]
-    services = []
+    services, moved = [], []
     for number, (key, worker) in enumerate(_workers(document["tool_worker_config"])):
         where = f"tool_worker_config[{number}].{key}"
         services.append(_service(key, worker, where))
+        if document.get("controller_config") and not is_loopback(services[-1].get("host", LOOPBACK)):
+            moved.append(f"{where}.cmd.host")
+            services[-1]["host"] = LOOPBACK
         ignored += _without_effect(worker, where)
     gateway = _gateway(document.get("controller_config"))
     if gateway is not None:
         ignored += _without_effect(document["controller_config"], "controller_config")
     fleet = parse_fleet({"services": services, "gateway": gateway})
-    said = "ignored, for they speak of OpenThinkIMG's scheduler, environments or own worker code: "
-    return Plan(fleet.specs(), [said + ", ".join(ignored)] if ignored else [], fleet.gateway)
+    notes = [f"{_IGNORED}: {', '.join(ignored)}"] if ignored else []
+    notes += [f"{_MOVED}: {', '.join(moved)}"] if moved else []
+    return Plan(fleet.specs(), notes, fleet.gateway)
 
 
 def _workers(entries: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -87,7 +94,7 @@ def _gateway(controller: Any) -> dict[str, Any] | None:
     if not isinstance(controller, dict) or not isinstance(controller.get("cmd", {}), dict):
         raise UserError("it is a mapping with a mapping `cmd`", "controller_config")
     command = controller.get("cmd", {})
-    return {"port": command.get("port", _CONTROLLER_PORT), "host": command.get("host", "127.0.0.1")}
+    return {"port": command.get("port", _CONTROLLER_PORT), "host": command.get("host", LOOPBACK)}
 
 
 def _service(key: str, worker: dict[str, Any], where: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Configuration of one tool server process."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from thinkimg.api import Batching, read_yaml
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
+from thinkimg.serving.memory import at_most
 
 
 def _batching(given: Any) -> Any:
@@ -28,6 +30,9 @@ def _batching(given: Any) -> Any:
             "max_wait_milliseconds": given["max_wait_ms"]
         }
     return given
+
+
+_MIB = 1024 * 1024
 
 
 class ToolEntry(BaseModel):
@@ -68,6 +73,7 @@ class ProcessConfig(BaseModel):
 
     Attributes:
         port: 0 takes a free one.
+        allow_anonymous: serve an address that other machines reach without a key. Otherwise that is refused.
         drain_seconds: how long calls may still take after SIGTERM.
     """
 
@@ -75,6 +81,7 @@ class ProcessConfig(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65535)
+    allow_anonymous: bool = False
     drain_seconds: int = Field(default=30, ge=0)
 
     @property
@@ -93,6 +100,8 @@ class ServerConfig(ProcessConfig):
         max_queue: calls that may wait for a thread; more are answered 429.
         max_image_bytes, max_image_pixels: limits of one picture.
         image_store_bytes: memory for pictures that clients have sent or tools have made, least recently used out first.
+            Where the container's memory has a limit, a quarter of it at most, as of `max_pending_bytes`; of
+            `decoded_bytes` a sixteenth.
         decoded_bytes: memory for decoded pictures, so that several calls decode one only once. It is the process's: of
             several services in one process the largest counts.
         max_pending_bytes: of all requests together that are being read or run; more are answered 429.
@@ -106,15 +115,20 @@ class ServerConfig(ProcessConfig):
     max_queue: int = Field(default=256, ge=0)
     max_image_bytes: int = Field(default=MAX_BYTES, ge=1)
     max_image_pixels: int = Field(default=MAX_PIXELS, ge=1)
-    image_store_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
-    decoded_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
-    max_pending_bytes: int = Field(default=1024 * 1024 * 1024, ge=1)
+    image_store_bytes: int = Field(default_factory=lambda: at_most(512 * _MIB, 1 / 4), ge=0)
+    decoded_bytes: int = Field(default_factory=lambda: at_most(64 * _MIB, 1 / 16), ge=0)
+    max_pending_bytes: int = Field(default_factory=lambda: at_most(1024 * _MIB, 1 / 4), ge=1)
     client_seconds: float = Field(default=60, gt=0)
     default_timeout_seconds: float = Field(default=300, gt=0)
 
     @property
     def secrets(self) -> dict[str, str]:
         return {Variable.API_KEY: self.api_key.get_secret_value()} if self.api_key else {}
+
+    def key(self, environment: Mapping[str, str]) -> str:
+        """What callers have to send to a server with this environment; empty: nothing."""
+        given = self.api_key.get_secret_value() if self.api_key else environment.get(Variable.API_KEY, "")
+        return given.strip()
 
     @property
     def max_body_bytes(self) -> int:

@@ -1,7 +1,6 @@
 """How much work a fleet's servers have, read from their metrics."""
 
 import contextlib
-import os
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from thinkimg.api.server_contract import IN_FLIGHT_METRIC, HttpPath, Variable
+from thinkimg.api.server_contract import IN_FLIGHT_METRIC, HttpPath
 from thinkimg.serving.supervisor import ServerSpec, ServerStatus, Supervisor
 
 _READ_SECONDS = 2.0
@@ -32,7 +31,7 @@ class Readings:
 
     def __init__(self, specs: Sequence[ServerSpec], supervisor: Supervisor) -> None:
         self.loads: dict[str, Load] = {}
-        self._keys = {spec.name: spec.config.secrets.get(Variable.API_KEY) for spec in specs}
+        self._keys = {spec.name: spec.api_key for spec in specs}
         self._supervisor = supervisor
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._read_all, name="readings", daemon=True)
@@ -53,8 +52,8 @@ class Readings:
                             self.loads[status.name] = self._read(http, status)
 
     def _read(self, http: httpx.Client, status: ServerStatus) -> Load:
-        secret = self._keys.get(status.name) or os.environ.get(Variable.API_KEY)
-        headers = {"authorization": f"Bearer {secret.strip()}"} if secret else {}
+        secret = self._keys[status.name]
+        headers = {"authorization": f"Bearer {secret}"} if secret else {}
         return load_of(http.get(f"{status.url}{HttpPath.METRICS}", headers=headers).raise_for_status().text)
 
 

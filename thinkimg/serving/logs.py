@@ -5,6 +5,8 @@ import logging
 import sys
 from typing import Any
 
+from thinkimg.errors import without_passwords
+
 
 class JsonLines(logging.Formatter):
     """One JSON object a line; members given as `extra` are members of it."""
@@ -15,11 +17,11 @@ class JsonLines(logging.Formatter):
         line: dict[str, Any] = {
             "time": round(record.created, 3),
             "level": record.levelname,
-            "event": record.getMessage(),
+            "event": without_passwords(record.getMessage()),
         }
         line.update({name: value for name, value in record.__dict__.items() if name not in self._KNOWN})
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = without_passwords(self.formatException(record.exc_info))
         return json.dumps(line, default=str)
 
 

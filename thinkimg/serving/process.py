@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -11,9 +12,11 @@ from typing import Any
 import uvicorn
 
 from thinkimg.api.pod_contract import ExitCode
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.extras import naming_the_extra
 from thinkimg.serving.config import ServerConfig, read_config
+from thinkimg.serving.doors import open_door
 from thinkimg.serving.listener import Announcer, Server, bind, url_of
 from thinkimg.serving.logs import configure_logging
 from thinkimg.serving.memory import give_memory_back, share_one_arena
@@ -48,8 +51,19 @@ def serve(config: ServerConfig) -> int:
     return _run(config, Announcer(None), supervised=False)
 
 
+def check_door(config: ServerConfig) -> None:
+    """Raises `UserError`: others could reach the server, and it would ask nobody for a key."""
+    remedy = (
+        f"set api_key, or {Variable.API_KEY} in the environment; or allow_anonymous (`--allow-anonymous`) to let "
+        "everybody call"
+    )
+    if problem := open_door(config.host, bool(config.key(os.environ)) or config.allow_anonymous, remedy):
+        raise UserError(problem, "host")
+
+
 def _run(config: ServerConfig, announce: Announcer, supervised: bool) -> int:
     try:
+        check_door(config)
         listening = bind(config.host, config.port)
     except UserError as error:
         announce.failed(error)

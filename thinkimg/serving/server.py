@@ -18,8 +18,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thinkimg import wire
-from thinkimg.api.server_contract import HttpPath, Variable
+from thinkimg.api.server_contract import HttpPath
+from thinkimg.image import is_sha256
 from thinkimg.serving.config import ServerConfig
+from thinkimg.serving.doors import is_loopback, page_refusal
 from thinkimg.serving.service import ProblemError, ToolService
 
 MAX_CALLS = 256
@@ -46,16 +48,16 @@ def create_app(config: ServerConfig, service: ToolService | None = None) -> Fast
         ("HEAD", "/v1/images/{sha256}", face.has_image),
     ):
         app.router.add_route(path, handler, methods=[method], include_in_schema=False)
-    key = config.api_key.get_secret_value() if config.api_key else os.environ.get(Variable.API_KEY)
-    app.add_middleware(_Gate, api_key=(key or "").strip() or None)
+    app.add_middleware(_Gate, api_key=config.key(os.environ), local_only=is_loopback(config.host))
     return app
 
 
 class _Gate:
-    """Refuses calls without the key, and gives every request an id."""
+    """Refuses calls without the key and of pages in a browser, and gives every request an id."""
 
-    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+    def __init__(self, app: ASGIApp, api_key: str, local_only: bool) -> None:
         self._app = app
+        self._local_only = local_only
         self._expected = f"Bearer {api_key}".encode() if api_key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,16 +73,21 @@ class _Gate:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
-        if self._may_pass(scope["path"], headers):
+        problem = self._refusal(scope["path"], headers)
+        if problem is None:
             await self._app(scope, receive, send_with_id)
         else:
-            problem = wire.Problem(401, "user", "unauthorised", "the key is missing or wrong")
             await _problem_response(problem)(scope, receive, send_with_id)
 
-    def _may_pass(self, path: str, headers: dict[bytes, bytes]) -> bool:
-        if self._expected is None or path in _OPEN_PATHS:
-            return True
-        return hmac.compare_digest(headers.get(b"authorization", b""), self._expected)
+    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> wire.Problem | None:
+        if path in _OPEN_PATHS:
+            return None
+        if refusal := page_refusal(headers, self._local_only):
+            return wire.Problem(403, "user", *refusal)
+        given = headers.get(b"authorization", b"")
+        if self._expected is None or hmac.compare_digest(given, self._expected):
+            return None
+        return wire.Problem(401, "user", "unauthorised", "the key is missing or wrong")
 
 
 class _Face:
@@ -118,7 +125,7 @@ class _Face:
         try:
             tool = self._service.find(request.path_params["name"])
             name = tool.name
-            deadline = self._deadline(request)
+            deadline, caller = self._deadline(request), _caller(request)
             body_type, reply_type = _body_type(request), _reply_type(request)
             with self._bodies.share() as share:
                 body = await self._read(request, share)
@@ -127,6 +134,7 @@ class _Face:
                     lambda: _decoded(lambda: wire.decode_request(body, body_type)),
                     lambda result: _encoded(wire.result_document(result), reply_type),
                     deadline,
+                    caller,
                 )
                 answer = await _unless_left(request, work)
             self._account(request, name, started, None)
@@ -142,26 +150,28 @@ class _Face:
         """Calls run side by side; each has its own result or problem, in the order asked."""
 
         async def answer() -> Response:
-            deadline = self._deadline(request)
+            deadline, caller = self._deadline(request), _caller(request)
             with self._bodies.share() as share:
                 body = await self._read(request, share)
                 calls = await asyncio.to_thread(_decoded, lambda: wire.decode_batch(body, _body_type(request)))
                 if len(calls) > MAX_CALLS:
                     raise ProblemError(_malformed(f"{len(calls)} calls in one batch; at most {MAX_CALLS} are accepted"))
-                work = asyncio.gather(*(self._one_of_batch(request, call, deadline) for call in calls))
+                work = asyncio.gather(*(self._one_of_batch(request, call, deadline, caller) for call in calls))
                 results = await _unless_left(request, work)
             reply_type = _reply_type(request)
             return Response(await asyncio.to_thread(_encoded, {"results": results}, reply_type), media_type=reply_type)
 
         return await self._answered(request, answer)
 
-    async def _one_of_batch(self, request: Request, call: wire.CallRequest, deadline: float) -> dict[str, Any]:
+    async def _one_of_batch(
+        self, request: Request, call: wire.CallRequest, deadline: float, caller: str
+    ) -> dict[str, Any]:
         started = time.perf_counter()
         name = "(unknown)"
         try:
             tool = self._service.find(call.tool)
             name = tool.name
-            document = await self._service.execute(tool, lambda: call, wire.result_document, deadline)
+            document = await self._service.execute(tool, lambda: call, wire.result_document, deadline, caller)
         except ProblemError as error:
             self._account(request, name, started, error.problem)
             return {"problem": error.problem.as_document()}
@@ -170,10 +180,10 @@ class _Face:
 
     async def put_image(self, request: Request) -> Response:
         async def answer() -> Response:
-            sha256 = _sha256(request)
+            sha256, caller = _sha256(request), _caller(request)
             with self._bodies.share() as share:
                 body = await self._read(request, share, self._service.config.max_image_bytes)
-                await asyncio.to_thread(self._service.keep, sha256, body)
+                await asyncio.to_thread(self._service.keep, sha256, body, caller)
             return Response(status_code=204)
 
         return await self._answered(request, answer)
@@ -191,8 +201,11 @@ class _Face:
             return Response(status_code=499)
 
     async def has_image(self, request: Request) -> Response:
-        known = self._service.images.get(request.path_params["sha256"]) is not None
-        return Response(status_code=200 if known else 404)
+        async def answer() -> Response:
+            known = self._service.held(request.path_params["sha256"], _caller(request)) is not None
+            return Response(status_code=200 if known else 404)
+
+        return await self._answered(request, answer)
 
     # ---- parts ------------------------------------------------------------------------------------------------------
 
@@ -354,9 +367,17 @@ def _reply_type(request: Request) -> str:
     return wire.media_type_of(accept) if accept != "*/*" else _body_type(request)
 
 
+def _caller(request: Request) -> str:
+    """On whose behalf it is sent; empty if it names nobody. Who has the key is believed."""
+    name = request.headers.get(wire.CALLER_HEADER, "")
+    if name and not wire.is_caller(name):
+        raise ProblemError(_malformed(f"{wire.CALLER_HEADER} must be 1 to 64 letters, digits, dots, dashes"))
+    return name
+
+
 def _sha256(request: Request) -> str:
     text = str(request.path_params["sha256"])
-    if not wire.is_sha256(text):
+    if not is_sha256(text):
         raise ProblemError(_malformed("an image's address ends with its sha256, 64 hex digits in lower case"))
     return text
 

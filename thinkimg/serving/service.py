@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ class ToolService:
 
     Attributes:
         schemas: of the tools, with what computes them here.
+        images: by caller and hash. A caller gets what it sent, or what tools made for it; who has most loses first.
         ready: the tools are loaded and the process is not draining.
     """
 
@@ -46,7 +48,7 @@ class ToolService:
         self.config = config
         self.tools: dict[str, Tool] = {}
         self.schemas: list[ToolSchema] = []
-        self.images: BoundedCache[str, Image] = BoundedCache(config.image_store_bytes)
+        self.images: BoundedCache[tuple[str, str], Image] = BoundedCache(config.image_store_bytes, fair=True)
         self.metrics = ServerMetrics()
         self.draining = False
         self._loaded = False
@@ -54,6 +56,7 @@ class ToolService:
         self._batchers: dict[str, Batcher] = {}
         self._pool = ThreadPoolExecutor(config.workers, thread_name_prefix="tool")
         self._admitted = 0
+        self._admitted_of: Counter[str] = Counter()
         self._queued = 0
         self._lock = threading.Lock()
 
@@ -115,7 +118,12 @@ class ToolService:
     # ---- on the loop ------------------------------------------------------------------------------------------------
 
     async def execute(
-        self, tool: Tool, read: Callable[[], wire.CallRequest], write: Callable[[ToolResult], T], deadline: float
+        self,
+        tool: Tool,
+        read: Callable[[], wire.CallRequest],
+        write: Callable[[ToolResult], T],
+        deadline: float,
+        caller: str = "",
     ) -> T:
         """Run one call in a thread, or in a batch if the tool computes in batches.
 
@@ -126,20 +134,21 @@ class ToolService:
             read: gives the request; runs in a thread.
             write: makes the answer of the result; runs in a thread.
             deadline: on `time.monotonic`'s clock.
+            caller: on whose behalf, see `wire.CALLER_HEADER`.
 
         Raises:
             ProblemError: whatever went wrong, by family: 429 when the queue is full, 504 after the deadline. Internals
                 of an unexpected error go to the log, not to the caller.
         """
-        place = self._admit()
+        place = self._admit(caller)
         batcher = self._batchers.get(tool.name)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 if batcher is None:
-                    return await self._in_thread(place, tool, lambda: write(self._run(tool, read())), deadline)
-                bound = await self._in_thread(place, tool, lambda: self._bind(tool, read()), deadline)
+                    return await self._in_thread(place, tool, lambda: write(self._run(tool, read(), caller)), deadline)
+                bound = await self._in_thread(place, tool, lambda: self._bind(tool, read(), caller), deadline)
                 outcome = await batcher.submit(bound, deadline)
-                return await self._in_thread(place, tool, lambda: write(self._outcome(tool, outcome)), deadline)
+                return await self._in_thread(place, tool, lambda: write(self._outcome(tool, outcome, caller)), deadline)
         except TimeoutError as error:
             self.metrics.abandoned.labels(tool.name, "deadline").inc()
             problem = wire.Problem(504, "infrastructure", "deadline", "the deadline passed before there was a result")
@@ -150,18 +159,25 @@ class ToolService:
         finally:
             place.leave()
 
-    def _admit(self) -> "_Place":
+    def _admit(self, caller: str) -> "_Place":
+        """A caller that is named by whoever calls for many gets no more than the workers and half of the queue."""
         with self._lock:
-            if self._admitted >= self.config.workers + self.config.max_queue:
-                detail = f"{self._admitted} calls are under way"
+            most = self.config.workers + self.config.max_queue
+            own = most - self.config.max_queue // 2 if caller else most
+            if self._admitted >= most or self._admitted_of[caller] >= own:
+                detail = f"{self._admitted} calls are under way, {self._admitted_of[caller]} of them of this caller"
                 extra = {"retry_after_seconds": _RETRY_AFTER_SECONDS}  # the header has whole seconds only
                 raise ProblemError(wire.Problem(429, "infrastructure", "overloaded", detail, extra))
             self._admitted += 1
-        return _Place(self._release)
+            self._admitted_of[caller] += 1
+        return _Place(lambda: self._release(caller))
 
-    def _release(self) -> None:
+    def _release(self, caller: str) -> None:
         with self._lock:
             self._admitted -= 1
+            self._admitted_of[caller] -= 1
+            if not self._admitted_of[caller]:
+                del self._admitted_of[caller]
 
     async def _in_thread(self, place: "_Place", tool: Tool, work: Callable[[], T], deadline: float) -> T:
         asked = time.monotonic()
@@ -187,24 +203,24 @@ class ToolService:
 
     # ---- in a thread ------------------------------------------------------------------------------------------------
 
-    def _run(self, tool: Tool, request: wire.CallRequest) -> ToolResult:
-        images = self._gather(request.images)
+    def _run(self, tool: Tool, request: wire.CallRequest, caller: str) -> ToolResult:
+        images = self._gather(request.images, caller)
         try:
             result = tool.run(request.arguments, images)
         except Exception as error:
             raise self._problem(tool, error) from error
-        return self._kept(result)
+        return self._kept(result, caller)
 
-    def _bind(self, tool: Tool, request: wire.CallRequest) -> Mapping[str, Any]:
-        images = self._gather(request.images)
+    def _bind(self, tool: Tool, request: wire.CallRequest, caller: str) -> Mapping[str, Any]:
+        images = self._gather(request.images, caller)
         try:
             return tool.bind(request.arguments, images)
         except Exception as error:
             raise self._problem(tool, error) from error
 
-    def _outcome(self, tool: Tool, outcome: ToolResult | Exception) -> ToolResult:
+    def _outcome(self, tool: Tool, outcome: ToolResult | Exception, caller: str) -> ToolResult:
         if isinstance(outcome, ToolResult):
-            return self._kept(outcome)
+            return self._kept(outcome, caller)
         raise self._problem(tool, outcome) from outcome
 
     def _problem(self, tool: Tool, error: Exception) -> ProblemError:
@@ -216,23 +232,35 @@ class ToolService:
         detail = f"{tool.name} failed; the server's log says why"
         return ProblemError(wire.Problem(500, "infrastructure", "tool_failed", detail))
 
-    def _kept(self, result: ToolResult) -> ToolResult:
+    def _kept(self, result: ToolResult, caller: str) -> ToolResult:
         for image in result.images:
-            self.images.put(image.sha256, image, len(image.data))
+            self._hold(image, caller)
         return result
 
-    def keep(self, sha256: str, data: bytes) -> Image:
-        """Check a picture and hold it. Raises `ProblemError`: too large, unreadable, or not of this hash."""
+    def _hold(self, image: Image, caller: str) -> Image:
+        image = image.held_for(caller)
+        self.images.put((caller, image.sha256), image, len(image.data), caller)
+        return image
+
+    def keep(self, sha256: str, data: bytes, caller: str = "") -> Image:
+        """Check a picture and hold it for a caller.
+
+        Raises:
+            ProblemError: too large, unreadable, or not of this hash.
+        """
         image = self._decode(data)
         if image.sha256 != sha256:
             detail = f"the data has sha256 {image.sha256}, not {sha256}"
             raise ProblemError(wire.Problem(422, "user", "wrong_hash", detail))
-        self.images.put(sha256, image, len(data))
-        return image
+        return self._hold(image, caller)
 
-    def _gather(self, refs: dict[str, wire.ImageRef]) -> dict[str, Image]:
+    def held(self, sha256: str, caller: str = "") -> Image | None:
+        """A picture that this caller sent, or that was made for it."""
+        return self.images.get((caller, sha256))
+
+    def _gather(self, refs: dict[str, wire.ImageRef], caller: str) -> dict[str, Image]:
         found = {
-            name: self.images.get(ref.sha256) if ref.data is None else self.keep(ref.sha256, ref.data)
+            name: self.held(ref.sha256, caller) if ref.data is None else self.keep(ref.sha256, ref.data, caller)
             for name, ref in refs.items()
         }
         missing = [refs[name].sha256 for name, image in found.items() if image is None]

@@ -4,21 +4,25 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.extras import require
-from thinkimg.serving.config import ProcessConfig, dump_config
+from thinkimg.private import append_private, write_private
+from thinkimg.serving.config import ProcessConfig, ServerConfig, dump_config
 
 _POLL_SECONDS = 0.05
 _FIRST_BACKOFF_SECONDS = 0.5
@@ -47,6 +51,24 @@ class ServerSpec:
     config: ProcessConfig
     env: Mapping[str, str] = field(default_factory=dict)
     module: str = "thinkimg.serving"
+
+    @property
+    def api_key(self) -> str:
+        """What callers have to send; empty: nothing."""
+        return self.config.key({**os.environ, **self.env}) if isinstance(self.config, ServerConfig) else ""
+
+
+def with_group_key(entries: Sequence[ServerSpec]) -> list[ServerSpec]:
+    """The same tool servers, of which those without a key get one, random and common to all: for servers that only
+    their own program calls, on a machine where others may work too. One that lets everybody call is left alone."""
+    key = SecretStr(secrets.token_urlsafe(32))
+
+    def guarded(entry: ServerSpec) -> ServerSpec:
+        if entry.api_key or entry.config.allow_anonymous or not isinstance(entry.config, ServerConfig):
+            return entry
+        return replace(entry, config=entry.config.model_copy(update={"api_key": key}))
+
+    return [guarded(entry) for entry in entries]
 
 
 State = Literal["starting", "ready", "waiting", "refused", "failed", "stopped"]
@@ -114,6 +136,11 @@ class Supervisor:
     def endpoints(self) -> list[str]:
         """Addresses, in the order of the entries. They stay the same when a server is restarted."""
         return [server.url for server in self._servers]
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Address -> the key that callers have to send; empty: none."""
+        return {server.url: server.spec.api_key for server in self._servers}
 
     @property
     def restarts(self) -> int:
@@ -236,10 +263,10 @@ class _Server:
 
     def start(self) -> None:
         self._ready_path.unlink(missing_ok=True)
-        self._config_path.write_text(dump_config(self._config()), encoding="utf-8")
+        write_private(self._config_path, dump_config(self._config()))
         command = [sys.executable, "-m", self.spec.module, "--config", str(self._config_path)]
         command += ["--ready-file", str(self._ready_path), "--supervised-by", str(os.getpid())]
-        with self.log_path.open("ab") as output:
+        with append_private(self.log_path) as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=self._environment()
             )

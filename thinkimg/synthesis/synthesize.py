@@ -54,9 +54,10 @@ def _repeats(trajectory: Trajectory) -> bool:
 
 @dataclass
 class Synthesis:
-    """`dropped` counts reasons; kept and dropped together are all tasks."""
+    """`dropped` counts the reasons of `rejected`; these and `kept` together are all tasks."""
 
     kept: list[Trajectory] = field(default_factory=list)
+    rejected: list[Trajectory] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
 
@@ -112,6 +113,7 @@ async def synthesize(
     result = Synthesis()
     for trajectory in await asyncio.gather(*(run(task) for task in tasks)):
         if reason := trajectory.meta.get(DROPPED):
+            result.rejected.append(trajectory)
             result.dropped[reason] += 1
         else:
             result.kept.append(trajectory)

@@ -50,10 +50,17 @@ def save_images(images: Iterable[Image], folder: Path) -> None:
             partial.replace(target)
 
 
+def own_file(folder: Path, name: str) -> Path | None:
+    """A file of a folder of pictures; None if it is not there, or if it or the folder is a link: what a run of somebody
+    else's shows is to be its own."""
+    path = folder / name
+    return None if folder.is_symlink() or path.is_symlink() or not path.is_file() else path
+
+
 def _read_image(folder: Path, reference: dict[str, Any]) -> Image:
-    image = Image(b"", **reference)
+    image = Image.from_reference(reference)
     file = folder / (image.sha256 + image.suffix)
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() != image.sha256:
         raise ValueError(f"{file} is not the picture that was written: its hash differs")
-    return Image(data, **reference)
+    return Image.from_reference(reference, data)

@@ -112,7 +112,7 @@ class Store:
     def load(self, name: str) -> Trajectory:
         """The answer to a question, its pictures as references without bytes."""
         record = self.record(name)
-        record["images"] = {handle: Image(b"", **reference) for handle, reference in record["images"].items()}
+        record["images"] = {handle: Image.from_reference(reference) for handle, reference in record["images"].items()}
         return Trajectory.model_validate(record)
 
     def put_in_order(self, ids: Iterable[str]) -> None:
@@ -151,8 +151,12 @@ class Store:
 
     def _write(self, raw: bytes, name: str, digest: str, again: bool) -> None:
         written = 0
-        while written < len(raw):
-            written += self._file.write(raw[written:])
+        try:
+            while written < len(raw):
+                written += self._file.write(raw[written:])
+        except BaseException:  # a full disk: the file ends again where its last whole line does
+            self._file.truncate(self._end)
+            raise
         self._lines[name] = _Line(self._end, len(raw), digest, again)
         self._end += len(raw)
 

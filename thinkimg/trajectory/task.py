@@ -10,8 +10,8 @@ PLACEHOLDER = "<image>"
 NOTED = frozenset((
     "attempt", "chain", "control", "dropped", "error", "filtered", "fork_of", "generation", "imported", "invariant",
     "item", "judge", "judged_by", "kind", "lmms", "lost", "malformed", "masked", "mode", "model", "opinion",
-    "question_id", "refusal", "retry_after", "row", "sample", "sample_of", "sample_seed", "stage", "start", "step",
-    "task", "usage",
+    "question_id", "refusal", "retry_after", "row", "sample", "sample_of", "sample_seed", "scored_by", "stage",
+    "start", "step", "task", "usage",
 ))  # fmt: skip
 """Keys of a trajectory's `meta` that ThinkIMG writes itself."""
 

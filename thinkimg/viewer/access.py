@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import ipaddress
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers
@@ -10,18 +9,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from thinkimg.serving.doors import is_loopback
+
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address. A name other than `localhost` counts as public."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Gate:

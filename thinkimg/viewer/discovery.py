@@ -57,7 +57,7 @@ class RunFolder:
 
     def logs(self) -> list[Path]:
         """The training logs of its stages."""
-        return sorted(self.path.glob("stages/*/log.jsonl")) if self.path.is_dir() else []
+        return own_files(self.path, "stages/*/log.jsonl") if self.path.is_dir() else []
 
     def files(self, known: Collection[str] = ()) -> list[TrajectoryFile]:
         """Evaluated models first, then training in the order of its steps, then examples.
@@ -65,8 +65,8 @@ class RunFolder:
         Args:
             known: paths that need not be looked into to see that they hold trajectories.
         """
-        inside = (path for path in self.path.rglob("*.jsonl") if self.path / REPLACED not in path.parents)
-        paths = [self.path] if self.path.is_file() else sorted(inside)
+        inside = (path for path in own_files(self.path, "**/*.jsonl") if self.path / REPLACED not in path.parents)
+        paths = [self.path] if self.path.is_file() else list(inside)
         found = [self._describe(path) for path in paths if str(path) in known or looks_right(path)]
         return sorted(found, key=lambda file: (order_of(file.mode), file.stage, file.step or 0, file.path))
 
@@ -105,6 +105,12 @@ def _roots(path: Path) -> Iterator[Path]:
         yield from inner
     else:
         yield path
+
+
+def own_files(root: Path, pattern: str) -> list[Path]:
+    """Files below a folder, in order; none that a link leads to outside of it: a run may come from somebody else."""
+    home = root.resolve()
+    return sorted(path for path in root.glob(pattern) if path.resolve().is_relative_to(home))
 
 
 def step_of(path: Path) -> int | None:

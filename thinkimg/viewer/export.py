@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from thinkimg.errors import UserError
+from thinkimg.trajectory.files import own_file
 from thinkimg.viewer.page import embed_json
 from thinkimg.viewer.pictures import data_uri
 from thinkimg.viewer.queries import Queries
@@ -116,7 +117,8 @@ def _embedded(queries: Queries, src: str | None) -> str | None:
         return None
     _, file, name = src.split("/")
     folder = queries.index.folder_of_pictures(int(file))
-    return data_uri(folder / name) if folder else None
+    path = own_file(folder, name) if folder else None
+    return data_uri(path) if path else None
 
 
 def _digest(text: str) -> str:

@@ -105,7 +105,7 @@ class _Content:
 
     def _new_pictures(self, trajectory: Trajectory, candidate: Candidate) -> dict[str, str | None]:
         return {
-            image.sha256: data_uri(candidate.picture_path(image))
+            image.sha256: data_uri(path) if (path := candidate.picture_path(image)) else None
             for image in trajectory.images.values()
             if image.sha256 not in self.pictures
         }

@@ -14,6 +14,7 @@ from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.tools.vision.masks import COLORS, decode_rle
 from thinkimg.trajectory import Trajectory
+from thinkimg.trajectory.files import own_file
 from thinkimg.viewer.sample import as_record
 
 _MOST_MASKS = 64  # of one result
@@ -35,14 +36,14 @@ def page_record(record: dict[str, Any], file: int, folder: Path, decode: Decode 
         UserError: the record is not a trajectory of this version; the field is named.
     """
     try:
-        images = {name: Image(b"", **reference) for name, reference in record["images"].items()}
+        images = {name: Image.from_reference(reference) for name, reference in record["images"].items()}
         trajectory = Trajectory.model_validate(record | {"images": images})
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"this version cannot show it: {error}", f"trajectory {record.get('id')}") from error
     shown = as_record(trajectory)
     for name, image in trajectory.images.items():
         picture = image.sha256 + image.suffix
-        shown["images"][name]["src"] = f"images/{file}/{picture}" if (folder / picture).is_file() else None
+        shown["images"][name]["src"] = f"images/{file}/{picture}" if own_file(folder, picture) else None
     for turn, original in zip(shown["turns"], trajectory.turns, strict=True):
         for block, content in zip(turn["blocks"], original.message.content, strict=True):
             if content.type == "tool_result":

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from thinkimg import jsonl
+from thinkimg.errors import UserError
 from thinkimg.image import Image
 from thinkimg.message import Content
 from thinkimg.trajectory import Trajectory, Turn
-from thinkimg.viewer.discovery import is_evaluated, step_of
+from thinkimg.trajectory.files import own_file
+from thinkimg.viewer.discovery import is_evaluated, own_files, step_of
 
 Mode = Literal["greedy", "sampled", "training", "examples"]
 """Of a source; beside these a control's name."""
@@ -27,13 +29,20 @@ class Candidate:
     step: int | None
 
     def load(self) -> Trajectory:
-        """The record; pictures are references without bytes (`picture_path` finds those)."""
-        record = jsonl.parse(self.line)
-        record["images"] = {name: Image(b"", **reference) for name, reference in record["images"].items()}
-        return Trajectory.model_validate(record)
+        """The record; pictures are references without bytes (`picture_path` finds those).
 
-    def picture_path(self, image: Image) -> Path:
-        return self.folder / (image.sha256 + image.suffix)
+        Raises:
+            UserError: it is no trajectory of this version.
+        """
+        record = jsonl.parse(self.line)
+        try:
+            images = {name: Image.from_reference(reference) for name, reference in record["images"].items()}
+            return Trajectory.model_validate(record | {"images": images})
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"it cannot be shown: {error}", f"{self.folder.parent}: a trajectory") from error
+
+    def picture_path(self, image: Image) -> Path | None:
+        return own_file(self.folder, image.sha256 + image.suffix)
 
 
 @dataclass
@@ -57,12 +66,15 @@ def find_sources(run: Path) -> list[Source]:
     """Everything below `RUN/stages`: evaluated models first, then training, then examples."""
     evaluated = [
         _read_source(path.parent.parent.name, path.parent.name, mode, [path])
-        for mode, path in sorted((path.stem, path) for path in run.glob("stages/*/*/*.jsonl"))
+        for mode, path in sorted((path.stem, path) for path in own_files(run, "stages/*/*/*.jsonl"))
         if is_evaluated(mode) and path.parent.name != "trajectories"
     ]
     trained, examples = [], []
-    for folder in sorted(run.glob("stages/*/trajectories")):
-        paths = sorted(folder.glob("*.jsonl"), key=lambda path: (step_of(path) or 0, path.name))
+    kept: dict[Path, list[Path]] = {}
+    for path in own_files(run, "stages/*/trajectories/*.jsonl"):
+        kept.setdefault(path.parent, []).append(path)
+    for folder, unordered in kept.items():
+        paths = sorted(unordered, key=lambda path: (step_of(path) or 0, path.name))
         steps = [path for path in paths if step_of(path) is not None]
         others = [path for path in paths if step_of(path) is None]
         if steps:

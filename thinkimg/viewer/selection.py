@@ -37,7 +37,7 @@ class Selection(BaseModel):
     mode: str = ""
     kind: str = ""
     status: str = ""
-    step: str = ""
+    step: str = Field(default="", max_length=100)
     outcome: Literal["", "right", "wrong", "open"] = ""
     tool: str = ""
     error: str = ""

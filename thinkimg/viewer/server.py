@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from thinkimg.cache import BoundedCache
 from thinkimg.errors import UserError
 from thinkimg.image import FORMATS, Image, ImageDecodeError
+from thinkimg.trajectory.files import own_file
 from thinkimg.viewer.access import Gate
 from thinkimg.viewer.export import export_page, page_html, read_static
 from thinkimg.viewer.index import Index
@@ -31,6 +32,7 @@ _MOST_ROWS = 500  # of one answer
 _LOOK_EVERY = 2.0  # seconds: how often files are looked at for new lines, while somebody watches
 _PATIENCE = 0.1  # seconds: what a few new lines take
 _PICTURE = re.compile(r"([0-9a-f]{64})\.(png|jpg|webp|gif|bmp|tiff)")
+_FILE = re.compile(r"[0-9]{1,18}", re.ASCII)
 _TOKENIZER_BYTES = 64 * 1024 * 1024  # of one with 150,000 words, roughly
 _MOST_TOKENIZERS = 8
 _FOREVER = "private, max-age=31536000, immutable"
@@ -125,9 +127,10 @@ def create_app(index: Index, token: str | None = None) -> Starlette:
 
     def picture(request: Request) -> Response:
         name = _PICTURE.fullmatch(request.path_params["name"])
-        folder = viewer.index.folder_of_pictures(request.path_params["file"])
-        path = folder / name[0] if name and folder else None
-        if path is None or not path.is_file():
+        file = request.path_params["file"]
+        folder = viewer.index.folder_of_pictures(int(file)) if _FILE.fullmatch(file) else None
+        path = own_file(folder, name[0]) if name and folder else None
+        if path is None:
             return _refuse(404, "This picture was not kept.")
         return _picture(path)
 
@@ -148,6 +151,9 @@ def create_app(index: Index, token: str | None = None) -> Starlette:
     def user_error(_: Request, error: Exception) -> Response:
         return _refuse(400, str(error))
 
+    def no_such_number(_: Request, error: Exception) -> Response:
+        return _refuse(404, "There is nothing of such a number.")
+
     return Starlette(
         routes=[
             Route("/", page),
@@ -157,11 +163,11 @@ def create_app(index: Index, token: str | None = None) -> Starlette:
             Route("/api/pairs", pairs),
             Route("/api/curves", curves),
             Route("/api/export", export),
-            Route("/images/{file:int}/{name}", picture),
+            Route("/images/{file}/{name}", picture),
             Route("/static/{name}", static),
         ],
         middleware=[Middleware(Gate, token=token), Middleware(_Compressed, minimum_size=2000, compresslevel=1)],
-        exception_handlers={UserError: user_error},
+        exception_handlers={UserError: user_error, OverflowError: no_such_number},
         lifespan=lifespan,
     )
 

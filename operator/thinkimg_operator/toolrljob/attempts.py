@@ -17,7 +17,6 @@ from thinkimg.api.pod_contract import (
     ExitCode,
     Label,
     TerminationMessage,
-    last_line,
     misunderstanding,
 )
 
@@ -39,8 +38,6 @@ _MEANING: Mapping[int, str] = {
     ExitCode.INFRASTRUCTURE: ", infrastructure",
     ExitCode.INTERRUPTED: ", interrupted",
 }
-_MOST_CHARACTERS = 300
-"""Of a log's last line, where a container left no message."""
 _BLOCKED = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError",
             "CreateContainerError", "RunContainerError", "ErrImageNeverPull"}  # fmt: skip
 
@@ -269,7 +266,7 @@ def still_runs(job: JobSeen, pods: Iterable[PodSeen]) -> bool:
 
 
 def _failure_of_pod(pod: PodSeen) -> Failure:
-    said = last_words(pod.message)
+    said = last_words(pod.message) or ("its log says why" if pod.message else "")
     text = f"pod {pod.name} "
     if pod.exit_code:
         text += f"ended with exit code {pod.exit_code}{_MEANING.get(pod.exit_code, '')}"
@@ -281,10 +278,11 @@ def _failure_of_pod(pod: PodSeen) -> Failure:
 
 
 def last_words(message: str) -> str:
-    """The reason in a stage's termination message; of any other text, the last line."""
+    """The reason in a stage's termination message. Any other text is the end of a log, which may hold what is not for
+    everybody who may read the job: nothing of it."""
     words = TerminationMessage.parse(message)
     if words is None:
-        return last_line(message)[:_MOST_CHARACTERS]
+        return ""
     return "; ".join(filter(None, [words.message, not_understood(words)]))
 
 

@@ -110,6 +110,7 @@ def server_config(spec: VisionToolSpec) -> dict[str, Any]:
         "tools": [{name: value for name, value in entry.items() if value}],
         "host": "0.0.0.0",
         "port": PORT,
+        **({} if spec.auth else {"allow_anonymous": True}),
         "drain_seconds": spec.drain_seconds,
         "default_timeout_seconds": spec.call_timeout_seconds,
     }

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from thinkimg.api import CUSTOM, VisionTool
+from thinkimg.api.server_contract import refusal_in
 
 from ..conditions import Condition, find_condition, merge_conditions
 from ..kinds import Body
@@ -33,7 +34,7 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "Unschedulable": "A pod fits on no node: too few GPUs, CPUs or memory, or no node with the labels asked for.",
         "ImagePullFailed": "A pod's image cannot be pulled: wrong name, or a secret is missing.",
         "ConfigurationMissing": "A pod refers to a Secret, ConfigMap, claim or key that does not exist.",
-        "Crashing": "A server ends again and again; the message has its last words.",
+        "Crashing": "A server ends again and again; the message has the exit code, and which setting it refuses.",
         "PodsRefused": "Pods cannot be created: a quota, a policy, or a ServiceAccount that does not exist.",
         "DeadlineExceeded": "The roll-out has made no progress for too long.",
     },
@@ -61,6 +62,8 @@ _REMEDIES = {
     "ConfigurationMissing": "Create it, or correct the reference.",
     "Crashing": "See the log of the pod.",
 }
+_VALID = "The spec is valid."
+_ANONYMOUS = "The tool has no spec.auth: whoever reaches its servers may call them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +145,8 @@ def _problems_of(pod: Body) -> Iterable[PodProblem]:
         message = waiting.get("message", waiting["reason"])
         if reason == "Crashing":
             last = (container.get("lastState") or {}).get("terminated") or {}
-            words = (last.get("message") or last.get("reason") or "").strip()[-300:]
-            message = f"it ended with code {last.get('exitCode', '?')}: {words}"
+            words = refusal_in(last.get("message") or "") or last.get("reason") or ""
+            message = f"it ended with code {last.get('exitCode', '?')}" + (f": {words}" if words else "")
         yield _problem(reason, message)
 
 
@@ -169,7 +172,7 @@ def status_of(
     """
     state = state or DeploymentState(observed=False, desired=tool.spec.replicas)
     conditions = [
-        Condition("Accepted", "True", "Valid", "The spec is valid."),
+        Condition("Accepted", "True", "Valid", _VALID if tool.spec.auth else f"{_VALID} {_ANONYMOUS}"),
         _available(tool, state),
         _progressing(state, problem),
     ]

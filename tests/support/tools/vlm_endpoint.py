@@ -4,17 +4,20 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from PIL import Image as Pillow
 
+from tests.support.models.endpoint import Answer
+
 
 class VLMEndpoint:
     """Attributes:
     answer: what the model says next; a number is a refusal with that status.
+    plays: a response as it is, instead of an answer.
     models: what `GET /models` lists; None answers 404.
     key: what callers must send; None takes everybody.
     questions, pictures, keys: what was sent.
@@ -22,6 +25,7 @@ class VLMEndpoint:
 
     def __init__(self, models: list[str] | None, key: str | None) -> None:
         self.answer: str | int | dict[str, Any] = "none"
+        self.plays: Answer | None = None
         self.models, self.key = models, key
         self.questions: list[str] = []
         self.pictures: list[Pillow.Image] = []
@@ -59,14 +63,19 @@ def serve_vlm(models: list[str] | None = None, key: str | None = None) -> Iterat
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if played := endpoint.plays:
+                self.reply(played.status, played.body if played.raw is None else played.raw, played.headers)
+                return
             self.reply(*endpoint.complete(body) if self.path == "/v1/chat/completions" else (404, {}))
 
-        def reply(self, status: int, body: Any) -> None:
+        def reply(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
             endpoint.keys.append(self.headers["authorization"])
             if endpoint.key and self.headers["authorization"] != f"Bearer {endpoint.key}":
                 status, body = 401, {"error": {"message": "wrong key"}}
-            data = json.dumps(body).encode()
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.send_header("content-length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

@@ -17,6 +17,22 @@ def test_the_key_sees_pixels_and_not_handles() -> None:
     assert first != cache_key(SCHEMA, {"image": "img_1", "n": 1}, {"img_1": "bb"})
 
 
+def test_nothing_that_is_written_looks_like_a_picture() -> None:
+    schema = SCHEMA.model_copy(update={"image_parameters": ("image", "others")})
+    of_picture = cache_key(schema, {"image": "img_1", "others": ["img_1"]}, {"img_1": "aa"})
+    written = ("aa", {"sha256": "aa"}, ["picture", "aa"], [["picture", "aa"]], {"picture": "aa"}, ["several", "aa"])
+    forged = {
+        cache_key(schema, {"image": one, "others": many}, {}) for one in written for many in (*written, ["img_1"])
+    }
+    assert of_picture not in forged
+    assert len(forged) == len(written) * (len(written) + 1), "and no two of them are one"
+
+
+def test_the_key_sees_who_asks() -> None:
+    keys = {cache_key(SCHEMA, {"image": "img_1"}, {"img_1": "aa"}, caller) for caller in ("", "a", "b")}
+    assert len(keys) == 3
+
+
 def test_the_key_sees_tool_version_and_arguments() -> None:
     keys = {
         cache_key(schema, arguments, {})
@@ -63,3 +79,12 @@ def test_memory_is_bounded_by_entries_and_by_bytes() -> None:
     for key in "abc":
         small.put(key, RESULT)
     assert len(small) == 2
+
+
+def test_who_keeps_much_does_not_drive_out_others() -> None:
+    cache = ResultCache(max_entries=10)
+    cache.put("a", RESULT, "a")
+    for number in range(30):
+        cache.put(f"b{number}", RESULT, "b")
+    assert cache.get("a") == RESULT
+    assert len(cache) == 10

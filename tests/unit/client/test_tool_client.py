@@ -299,7 +299,29 @@ def test_a_shared_request_outlives_the_caller_who_gave_up(sample_url: str) -> No
     using(work, sample_url, cache=ResultCache())
 
 
-def test_the_models_errors_are_kept_and_the_infrastructures_are_not(sample_url: str) -> None:
+def test_errors_of_arguments_are_not_kept(sample_url: str) -> None:
+    async def work(client: ToolClient) -> None:
+        for _ in range(2):
+            with pytest.raises(ModelError):
+                await client.call("Echo", {"txt": "a"}, {})
+        stats = client.stats()["Echo"]
+        assert (stats.http_calls, stats.cache_hits) == (2, 0)
+
+    using(work, sample_url, cache=ResultCache())
+
+
+def test_callers_share_no_result_and_no_request(sample_url: str) -> None:
+    async def work(client: ToolClient) -> None:
+        names = ("alice", "bob", "")
+        outcomes = await asyncio.gather(*(client.call("Count", {"key": "callers"}, {}, caller=name) for name in names))
+        assert sorted(outcome.result.text for outcome in outcomes) == ["1", "2", "3"]
+        again = await client.call("Count", {"key": "callers"}, {}, caller="bob")
+        assert (again.result, again.cached) == (outcomes[1].result, True)
+
+    using(work, sample_url, cache=ResultCache())
+
+
+def test_what_a_tool_finds_is_kept_and_errors_of_the_infrastructure_are_not(sample_url: str) -> None:
     async def work(client: ToolClient) -> None:
         for how, error in (("model", ModelError), ("bug", InfrastructureError)):
             for _ in range(2):

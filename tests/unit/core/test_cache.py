@@ -46,6 +46,34 @@ def test_the_least_recently_used_goes_first() -> None:
     assert cache.evictions == 3
 
 
+def test_whoever_has_most_gives_way_first() -> None:
+    cache: BoundedCache[str, str] = BoundedCache(50, fair=True)
+    cache.put("a", "A", 10, "small")
+    for key in "bcdefg":
+        cache.put(key, key.upper(), 10, "large")
+    assert kept(cache) == "adefg"
+    assert cache.get("d") == "D"
+    cache.put("h", "H", 10, "large")
+    assert kept(cache) == "adfgh", "of its own, the least recently used"
+    assert cache.put("b", "B", 30, "small")
+    assert kept(cache) == "abh", "what is new stays"
+    assert cache.put("c", "C", 20, "large")
+    assert kept(cache) == "ch", "then the other has most, and its oldest is not enough"
+    assert cache.put("a", "A", 50, "large")
+    assert cache.owners() == {"large": 50}, "a value of the whole bound is kept alone"
+
+
+def test_no_owner_is_driven_below_its_share() -> None:
+    cache: BoundedCache[str, str] = BoundedCache(100, fair=True)
+    for number in range(5):
+        cache.put(f"one{number}", "x", 10, "one")
+    for number in range(50):
+        cache.put(f"two{number}", "x", 10, "two")
+        cache.put(f"three{number}", "x", 1, "three")
+    assert cache.bytes_of("one") >= 30
+    assert cache.bytes_of("three") >= 30
+
+
 def test_asking_whether_a_key_is_there_is_no_use() -> None:
     cache = filled(BoundedCache(20), "ab")
     assert "a" in cache

@@ -342,12 +342,12 @@ def test_whoever_draws_on_pixels_draws_on_a_copy(monkeypatch: pytest.MonkeyPatch
     first = image.pixels()
     first.putpixel((0, 0), (0, 0, 0))
     assert image.pixels().getpixel((0, 0)) == (255, 255, 255)
-    assert image_module._decoded.get(image.sha256) is not None
+    assert image_module._decoded.get(image.kept_as) is not None
 
 
-def kept_of(monkeypatch: pytest.MonkeyPatch, *bounds: int) -> BoundedCache[str, Pillow.Image]:
+def kept_of(monkeypatch: pytest.MonkeyPatch, *bounds: int) -> BoundedCache[tuple[str, str], Pillow.Image]:
     """The process's decoded pictures, after so many asked it to keep them."""
-    kept: BoundedCache[str, Pillow.Image] = BoundedCache(0, largest=image_module._LARGEST_SHARE)
+    kept: BoundedCache[tuple[str, str], Pillow.Image] = BoundedCache(0, largest=image_module._LARGEST_SHARE)
     monkeypatch.setattr(image_module, "_decoded", kept)
     for bound in bounds:
         keep_decoded_pictures(bound)
@@ -363,14 +363,14 @@ def test_decoded_pictures_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch
     images = [plain(5, 5, shade) for shade in range(7)]
     for image in images[:6]:
         image.pixels()
-    assert [image.sha256 in kept for image in images] == [False, False, True, True, True, True, False]
+    assert [image.kept_as in kept for image in images] == [False, False, True, True, True, True, False]
     images[2].pixels()
     images[6].pixels()
-    assert images[2].sha256 in kept
-    assert images[3].sha256 not in kept
+    assert images[2].kept_as in kept
+    assert images[3].kept_as not in kept
     large = plain(6, 5, 0)  # more than a quarter of the bound
     assert large.pixels().size == (6, 5)
-    assert large.sha256 not in kept
+    assert large.kept_as not in kept
 
 
 def test_of_two_bounds_in_one_process_the_wider_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +379,7 @@ def test_of_two_bounds_in_one_process_the_wider_counts(monkeypatch: pytest.Monke
     image.pixels()
     for later in (0, 3 * 50):
         keep_decoded_pictures(later)
-    assert image.sha256 in kept
+    assert image.kept_as in kept
     assert kept.max_bytes == 3 * 100
     keep_decoded_pictures(3 * 200)
     assert kept.max_bytes == 3 * 200

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from thinkimg.api import parse_manifest
 from thinkimg.errors import UserError
-from thinkimg.evaluation import roles
-from thinkimg.evaluation.evaluate import score
+from thinkimg.evaluation import official, roles
 from thinkimg.evaluation.formats import as_csv, as_markdown
 from thinkimg.evaluation.report import collect, terminal_table, write_report
 from thinkimg.evaluation.roles import named_scorers, usual_scorers, with_the_other
-from thinkimg.evaluation.scorers import JUDGE, RULES
+from thinkimg.evaluation.scorers import RULES
+from thinkimg.evaluation.scoring import score
 from thinkimg.evaluation.summary import row_of, summarise, summary_of
 from thinkimg.evaluation.tables import compare
 from thinkimg.evaluation.tasks import TASKS, EvaluationTask
@@ -49,7 +49,7 @@ def write_output(folder: Path, task: str, *scorers: str) -> Path:
 def test_every_benchmark_has_both_and_its_headline_is_one_of_them() -> None:
     for task in TASKS.values():
         assert task.scorer in (task.official, task.normalised), task.name
-        assert task.official == JUDGE or RULES[task.official].source is not None
+        assert task.official in official.JUDGES or RULES[task.official].source is not None
         assert RULES[task.normalised].role == "normalised"
 
 
@@ -57,7 +57,7 @@ def test_both_are_computed_and_the_headline_decides() -> None:
     assert usual_scorers(TASKS["chartqa"], judged=False) == ["relaxed", "relaxed_normalised"]
     assert usual_scorers(TASKS["vstar"], judged=False) == ["multiple_choice", "lmms_eval_vstar"]
     assert usual_scorers(TASKS["charxiv"], judged=False) == ["charxiv"]
-    assert usual_scorers(TASKS["charxiv"], judged=True) == ["charxiv", "judge"]
+    assert usual_scorers(TASKS["charxiv"], judged=True) == ["charxiv", "charxiv_judge"]
     mine = EvaluationTask("mine", data="mine.jsonl", scorer="multiple_choice")
     assert usual_scorers(mine, judged=False) == ["multiple_choice", "vlmevalkit_choice"]
     assert usual_scorers(EvaluationTask("mine", data="mine.jsonl"), judged=False) == ["exact"]

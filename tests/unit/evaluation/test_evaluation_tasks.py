@@ -79,9 +79,10 @@ def test_charxiv_asks_four_descriptive_questions_and_a_reasoning_one(tmp_path: P
     assert layout.question.startswith("What is the layout of the subplots?")
     assert [task.meta["rubric"] for task in found[:5]] == ["title", "enum", "layout", "quant", "text"]
     assert [task.meta["kind"] for task in found[:5]] == [
-        "information_extraction", "enumeration", "compositionality", "enumeration", "text_in_chart"
+        "information_extraction", "enumeration", "pattern_recognition", "enumeration", "text_in_chart"
     ]  # fmt: skip
     assert spacing.meta["applicable"] is False
+    assert (found[9].meta["raw_question"], found[9].meta["answer_type"]) == ("How many?", 4)
     assert found[9].question.endswith("* Your final answer must be a number with 2 decimal places.")
     assert found[14].question.endswith("* Your final answer must be an exact integer.")
     assert len(list(TASKS["charxiv_descriptive"].tasks(data))) == 12

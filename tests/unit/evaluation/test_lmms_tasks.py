@@ -17,6 +17,7 @@ from thinkimg.errors import UserError
 from thinkimg.evaluation.lmms import LmmsTask
 from thinkimg.evaluation.options import Options
 from thinkimg.evaluation.run import run_evaluation
+from thinkimg.evaluation.shown import show
 from thinkimg.evaluation.tasks import find_task
 from thinkimg.results import EvaluationResults
 
@@ -61,6 +62,24 @@ def test_lmms_evals_questions_are_asked_scored_and_aggregated_by_it(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("harness")
+def test_of_a_group_every_task_is_asked_and_told_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serve(said("red"), said("blue"), said("green"), said("green")) as endpoint:
+        results = evaluate(tmp_path, endpoint.url, "lmms:all-colours")
+    assert len(endpoint.bodies) == 4
+    assert {kind: (found.n, found.accuracy) for kind, found in results.by_kind.items()} == {
+        "colours": (2, 1.0),
+        "more-colours": (2, 0.5),
+    }
+    assert (results.n, results.accuracy, results.scores["right"].mean) == (4, 0.75, 0.75)
+    shares = {"colours": 1.0, "more-colours": 0.5, "all-colours": 0.75}
+    assert results.lmms_eval == {name: {"right,none": share} for name, share in shares.items()}
+    show(results)
+    printed = capsys.readouterr().out
+    for name, share in shares.items():
+        assert f"  lmms-eval, {name}: right,none = {share:g}\n" in printed
+
+
+@pytest.mark.usefixtures("harness")
 def test_an_answer_that_no_judge_scored_is_lost_and_nothing_is_aggregated(tmp_path: Path) -> None:
     down = said("the judge is down")
     with serve(down, said("blue"), down) as endpoint:
@@ -74,7 +93,9 @@ def test_an_answer_that_no_judge_scored_is_lost_and_nothing_is_aggregated(tmp_pa
     [
         ({"task": "lmms:nothing"}, "has no task 'nothing'"),
         ({"task": "lmms:judged"}, "neither a key in the environment .* --judge replies=FILE"),
-        ({"task": "lmms:errors"}, "less is better"),
+        ({"task": "lmms:errors"}, "lmms:errors: of its metric wer less is better"),
+        ({"task": "lmms:colours-and-errors"}, "lmms:errors: of its metric wer less is better"),
+        ({"task": "lmms:colours-and-lengths"}, "colours has right, lengths has anls.*: lmms:colours lmms:lengths"),
         ({"scorers": ["exact"]}, "scored by lmms-eval"),
         ({"judge": {"model": "x"}}, "replies=FILE"),
         ({"data": "somewhere"}, "leave --data and --split out"),

@@ -15,6 +15,7 @@ from tests.support.evaluation.answering import World, answering
 from thinkimg.errors import UserError
 from thinkimg.evaluation import identity
 from thinkimg.evaluation.options import Chosen, Options
+from thinkimg.evaluation.scorers import RULES
 from thinkimg.jsonfile import read
 from thinkimg.models.api import ApiModel
 from thinkimg.models.loading import NAMES as LOADING
@@ -270,6 +271,45 @@ def test_of_several_tasks_none_is_asked_when_the_output_of_one_is_anothers(
     asked = len(world.asked)
     with pytest.raises(UserError, match=r"charts: it was begun with .*questions = 4, now 3"):
         evaluate(world, killed, without="--data", tasks=f"{tmp_path}/first.py {tmp_path}/charts.py")
+    assert len(world.asked) == asked
+
+
+# ---- scorers ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_of_another_version_scores_what_is_there_anew(
+    world: World, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    rule, asked = RULES["relaxed_normalised"], len(world.asked)
+
+    def figures() -> dict[str, Any]:
+        evaluate(world, tmp_path / "out")
+        found = json.loads((tmp_path / "out/charts/results.json").read_text())["scores"]
+        return {name: found[name]["mean"] for name in ("relaxed_normalised", "relaxed")}
+
+    before = figures()
+    other = dataclasses.replace(rule, rule=lambda answer, reference, _: before["relaxed_normalised"] != 1.0)
+    monkeypatch.setitem(RULES, rule.name, other)
+    assert figures() == before, "the same version says the same"
+    monkeypatch.setitem(RULES, rule.name, dataclasses.replace(other, version="another"))
+    after = float(before["relaxed_normalised"] != 1.0)
+    assert figures() == {"relaxed_normalised": after, "relaxed": before["relaxed"]}
+    monkeypatch.setitem(RULES, rule.name, rule)
+    assert figures() == before
+    assert len(world.asked) == asked, "no question is asked again"
+
+
+def test_answers_of_an_earlier_version_are_scored_anew(world: World, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    path, asked = tmp_path / "out/charts/trajectories.jsonl", len(world.asked)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        del record["meta"]["scored_by"]
+        record["rewards"] = dict.fromkeys(record["rewards"], 0.25)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    evaluate(world, tmp_path / "out")
+    assert (tmp_path / "out/charts/items.jsonl").read_bytes() == (finished / "charts/items.jsonl").read_bytes()
     assert len(world.asked) == asked
 
 

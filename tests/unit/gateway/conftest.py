@@ -22,9 +22,9 @@ def tool_urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def keyed(tmp_path_factory: pytest.TempPathFactory, tool_urls: list[str]) -> Iterator[tuple[Gateway, str]]:
-    """A gateway with keys, and a key."""
+    """A gateway with keys, and a key that may read its metrics."""
     folder = tmp_path_factory.mktemp("keyed")
-    key = add_key(folder / "keys.json", "alice")
+    key = add_key(folder / "keys.json", "alice", metrics=True)
     servers = [{"url": url} for url in tool_urls]
     with run_gateway(folder, servers=servers, keys_file="keys.json") as gateway:
         yield gateway, key

@@ -18,9 +18,10 @@ from starlette.routing import Route
 from tests.support.gateway.gateways import Gateway, run_gateway
 from thinkimg.errors import UserError
 from thinkimg.gateway.app import create_app
-from thinkimg.gateway.config import GatewayConfig, is_loopback, parse_config
+from thinkimg.gateway.config import GatewayConfig, parse_config
 from thinkimg.gateway.gate import OPEN_PATHS
 from thinkimg.gateway.keys import add_key, read_keys
+from thinkimg.serving.doors import is_loopback
 
 Keyed = tuple[Gateway, str]
 SERVERS = [{"url": "http://127.0.0.1:1"}]

@@ -41,7 +41,7 @@ def question(*urls: str) -> list[Any]:
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory, tool_urls: list[str]) -> Iterator[Chat]:
     folder = tmp_path_factory.mktemp("chat")
-    key = add_key(folder / "keys.json", "alice")
+    key = add_key(folder / "keys.json", "alice", metrics=True)
     with serve(completion(ANSWER)) as upstream:
         model = {"name": "thinker", "base_url": upstream.url, "model": "inner", "api_key_variable": "UPSTREAM_KEY"}
         few = {**model, "name": "few-tools", "tools": ["Echo"]}

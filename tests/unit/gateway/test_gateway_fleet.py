@@ -47,8 +47,20 @@ def test_keys_of_servers_reach_the_gateway_by_its_environment(monkeypatch: pytes
     assert [found.servers[-1].env[str(name)] for name in names] == ["secret", "secret"]
     assert "secret" not in config_of(found).model_dump_json()
     monkeypatch.setenv(Variable.API_KEY, "of all")
-    inherited = config_of(with_gateway(plan({}), Path()))
-    assert {server.api_key_variable for server in inherited.servers} == {Variable.API_KEY}
+    inherited = with_gateway(plan({}), Path())
+    assert set(inherited.servers[-1].env.values()) == {"of all"}
+
+
+def test_servers_behind_a_gateway_have_a_key_that_nobody_else_knows() -> None:
+    found = [with_gateway(plan({}, host="0.0.0.0", port=9000), Path()) for _ in range(2)]
+    keys = [{server.api_key for server in one.servers[:-1]} for one in found]
+    assert [len(key) for key in keys] == [1, 1]
+    assert len(keys[0] | keys[1]) == 2
+    assert min(len(key) for key in keys[0] | keys[1]) >= 32
+    assert set(found[0].servers[-1].env.values()) == keys[0]
+    assert keys[0].isdisjoint(config_of(found[0]).model_dump_json())
+    anonymous = with_gateway(plan({}, allow_anonymous=True), Path())
+    assert {server.api_key for server in anonymous.servers} == {""}, "who says that everybody may call is heard"
 
 
 def test_the_file_of_keys_lies_beside_the_file_unless_the_command_line_says_another(tmp_path: Path) -> None:

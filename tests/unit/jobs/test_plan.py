@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from thinkimg.api import ToolRLJob, load_manifest
 from thinkimg.api.v1alpha1.fields import declared_fields
 from thinkimg.errors import UserError
+from thinkimg.evaluation.scorers import RULES
 from thinkimg.jobs.identity import CHANGES_NO_RESULT
 from thinkimg.jobs.layout import IDENTITY, Run
 from thinkimg.jobs.runner.plan import Planned, plan
@@ -91,7 +93,9 @@ class Folder:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_scorer.py").write_text("def right(trajectory): return 0.0")
     return Folder(tmp_path)
 
 
@@ -112,6 +116,10 @@ RESULTS: list[tuple[str, Change, tuple[str, ...], str]] = [
      ("base", "cold", "sft", "rl", "text", "table"), "tools[ocr].options.text: plain → rows"),
     ("the agent's words", lambda f: f.spec.update(agent={"prompt": "compact"}), ("cold", "sft", "rl", "text", "table"),
      "agent.prompt: the default → compact"),
+    ("the scorer", lambda f: f.spec.update(scorer={"name": "exact"}), ("cold", "sft", "rl", "text", "table"),
+     "scorer.name: the default → exact"),
+    ("a stage's scorer", lambda f: f.spec["stages"][4].update(scorer={"name": "exact"}), ("table",),
+     "scorer.name: the default → exact"),
     ("a line of the test data", lambda f: (f.root / "test.jsonl").write_text("{}"), ("table",),
      "data.test has another content"),
     ("a picture of the test data", lambda f: (f.root / "pictures" / "test.png").write_bytes(b"new"), ("table",),
@@ -130,6 +138,41 @@ def test_only_what_depends_on_a_correction_runs_again(
     assert reason in found[again[0]]
 
 
+def test_a_scorer_of_ones_own_that_has_changed_judges_anew(folder: Folder) -> None:
+    folder.spec["stages"][4]["scorer"] = {"name": "own_scorer:right"}
+    for one in folder.planned():
+        folder.finish(one)
+    (folder.root / "own_scorer.py").write_text("def right(trajectory): return 1.0")
+    assert folder.again() == {"table": "code.own_scorer has another content"}
+
+
+def test_a_rule_of_another_version_is_only_applied_again(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "relaxed_normalised", replace(RULES["relaxed_normalised"], version="2"))
+    assert folder.again() == {"table": "scorer.version: the default → 2"}
+    (planned,) = (one for one in folder.planned() if one.name == "table")
+    assert planned.fate == "would be judged anew, with all that was made"
+    assert planned.keeps == ["base", "sft", "rl", "text"]
+
+
+def test_trajectories_that_are_only_filtered_otherwise_are_kept(folder: Folder) -> None:
+    made = folder.run.stage("cold") / "trajectories"
+    (made / "images").mkdir(parents=True)
+    (made / "images" / "a.png").write_bytes(b"picture")
+    for name in ("cold-start.jsonl", "dropped.jsonl"):
+        (made / name).write_text(name)
+    folder.block("cold")["filters"] = {"minToolCalls": 1}
+    (planned,) = (one for one in folder.planned() if one.name == "cold")
+    assert planned.fate == "would be judged anew, with all that was made"
+    set_aside(folder.run, planned)
+    assert sorted(path.name for path in made.iterdir()) == ["cold-start.jsonl", "dropped.jsonl", "images"]
+    folder.finish(planned)
+    folder.block("cold")["trajectories"] = 9
+    (planned,) = (one for one in folder.planned() if one.name == "cold")
+    assert planned.fate == "would run again (it took 2.0 s)"
+    set_aside(folder.run, planned)
+    assert not made.exists()
+
+
 NO_RESULTS: list[tuple[str, Change]] = [
     ("how many at once", lambda f: f.block("rl").update(concurrency=3, toolConcurrency=2)),
     ("a part of a step", lambda f: f.block("rl").update(microBatch=8)),
@@ -142,6 +185,8 @@ NO_RESULTS: list[tuple[str, Change]] = [
     ("how failures are met", lambda f: f.spec.update(failurePolicy={"maxRestarts": 7})),
     ("how a training logs", lambda f: f.block("sft").update(args={"logging_steps": 5})),
     ("a tool's replicas", lambda f: f.tool["spec"].update(replicas=3, callTimeoutSeconds=5)),
+    ("the scorer that is the default", lambda f: f.spec.update(scorer={"name": "relaxed_normalised"})),
+    ("the scorer of a stage that does not ask", lambda f: f.spec["stages"][2].update(scorer={"name": "exact"})),
     ("what is the default", lambda f: f.block("rl").update(learningRate=1e-6)),
     ("the table's resamples", lambda f: f.block("table").update(bootstrap=500)),
     ("data that no stage uses", lambda f: f.spec["data"].update(validation={"uri": "test.jsonl"})),

@@ -9,8 +9,8 @@ from tests.support.models.endpoint import completion, serve
 from thinkimg.api import Judge, Reward, Scorer, Stage, parse_manifest
 from thinkimg.api.v1alpha1.rewards import SCORERS
 from thinkimg.errors import InfrastructureError, UserError
-from thinkimg.evaluation.evaluate import score as score_answer
 from thinkimg.evaluation.scorers import NAMES
+from thinkimg.evaluation.scoring import score as score_answer
 from thinkimg.jobs.stages.scoring import make_scorer, rewards_of, scorer_of
 from thinkimg.training.rewards import score_group
 from thinkimg.trajectory import Trajectory

@@ -4,18 +4,23 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
+from thinkimg.agent.formats import get_format
 from thinkimg.api.v1alpha1 import parse_manifest
 from thinkimg.errors import UserError
+from thinkimg.evaluation.scorers import RuleScorer
 from thinkimg.jobs.layout import Run
+from thinkimg.jobs.stages import stage
 from thinkimg.jobs.stages.context import Context
 from thinkimg.jobs.stages.sft import DeclaredTools, cold_start
 from thinkimg.jobs.stages.stage import _link_or_copy
+from thinkimg.synthesis.planner import ScriptedPlanner
 from thinkimg.tools.registry import find_tool
-from thinkimg.trajectory import Trajectory, write_trajectories
+from thinkimg.trajectory import Trajectory, read_trajectories, write_trajectories
 
 
 def context(tmp_path: Path) -> Context:
@@ -61,3 +66,46 @@ def test_a_file_of_the_cache_reaches_the_run_wherever_that_is(tmp_path: Path, el
         target.write_bytes(b"old")
         _link_or_copy(file, target)
     assert target.read_bytes() == b"new"
+
+
+class Scripted(ScriptedPlanner):
+    asked = 0
+
+    async def reply(self, *arguments: Any, **options: Any) -> Any:
+        Scripted.asked += 1
+        return await super().reply(*arguments, **options)
+
+
+def test_a_synthesis_whose_filters_have_changed_filters_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trajectories that it dropped before may be kept now, and no planner is asked again."""
+    spec: dict[str, Any] = {
+        "model": {"uri": "preset://tiny"},
+        "data": {"train": {"uri": "charts://?questions=4"}},
+        "stages": [{"name": "cold", "type": "Synthesize", "synthesize": {"trajectories": 4, "toolUse": "Disabled"}}],
+    }
+    job = {"apiVersion": "thinkimg.dev/v1alpha1", "kind": "ToolRLJob", "metadata": {"name": "job"}, "spec": spec}
+    here = Context(parse_manifest(yaml.safe_dump(job)).job(), Run(tmp_path / "run"), data_folder=tmp_path)
+    monkeypatch.setattr(stage, "_planner", lambda context, name: Scripted(get_format("openthinkimg"), {"none": 1.0}))
+    folder = here.run.stage("cold") / "trajectories"
+
+    def kept(takes: tuple[str, ...]) -> int:
+        def is_taken(answer: str, reference: str, trajectory: Trajectory) -> float:
+            return float(trajectory.meta["task"] in takes)
+
+        monkeypatch.setattr(stage, "scorer_of", lambda _: RuleScorer("own", is_taken, version=str(takes)))
+        done = stage._synthesize(here, "cold")
+        assert sorted(path.name for path in folder.glob("*.jsonl*")) == ["cold-start.jsonl", "dropped.jsonl"]
+        names = [one.meta["task"] for one in read_trajectories(folder / "cold-start.jsonl")]
+        assert set(names) == set(takes)
+        assert done.kept + sum(done.dropped.values()) == 4
+        assert len(list(read_trajectories(folder / "dropped.jsonl"))) == 4 - done.kept
+        return done.kept
+
+    names = [task.id for task in here.tasks("train")]
+    assert kept((names[0],)) == 1
+    asked = Scripted.asked
+    assert kept(tuple(names[1:])) == 3
+    assert kept((names[0], names[2])) == 2
+    assert Scripted.asked == asked

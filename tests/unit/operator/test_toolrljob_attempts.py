@@ -76,6 +76,13 @@ def test_a_failed_pod_says_its_code_its_reason_and_its_last_words() -> None:
     assert failure.text == "pod demo-sft-2-1 ended with exit code 70, infrastructure: the store is gone"
 
 
+def test_the_end_of_a_log_is_not_repeated_where_others_may_read_it() -> None:
+    seen = observe_pod(pod("Failed", False, ended(1, message="Traceback ...\nKeyError: 'hf_canary'\n")))
+    failure = failure_of(None, [seen], NEVER)
+    assert failure is not None
+    assert failure.text == "pod demo-sft-2-1 ended with exit code 1: its log says why"
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -149,7 +149,10 @@ def waiting(reason: str, message: str = "", last: dict | None = None) -> dict:
 
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: no GPU."}
 PENDING = {"metadata": {}, "status": {"conditions": [UNSCHEDULABLE]}}
-CRASHED = waiting("CrashLoopBackOff", "back-off", {"terminated": {"exitCode": 2, "message": "options: unknown field"}})
+REFUSED = 'loading\n{"event": "failed", "family": "user", "field": "options", "message": "unknown field", "pid": 7}\n'
+CRASHED = waiting("CrashLoopBackOff", "back-off", {"terminated": {"exitCode": 2, "message": REFUSED}})
+SECRET = "Traceback ...\nKeyError: 'hf_canary'\n"
+DIED = waiting("CrashLoopBackOff", "back-off", {"terminated": {"exitCode": 1, "reason": "Error", "message": SECRET}})
 
 
 @pytest.mark.parametrize(
@@ -159,13 +162,22 @@ CRASHED = waiting("CrashLoopBackOff", "back-off", {"terminated": {"exitCode": 2,
         (waiting("ImagePullBackOff", "not found"), "ImagePullFailed", "Correct spec.image"),
         (waiting("CreateContainerConfigError", 'secret "hub" not found'), "ConfigurationMissing", "hub"),
         (CRASHED, "Crashing", "it ended with code 2: options: unknown field. See the log"),
+        (DIED, "Crashing", "it ended with code 1: Error. See the log"),
     ],
 )
 def test_a_waiting_pod_tells_what_to_do(pod, reason, text):
     problem = pod_problem([{"metadata": {}, "status": {}}, pod])
     assert problem.reason == reason
     assert text in problem.message
+    assert "canary" not in problem.message
     assert problem.reason in REASONS["Progressing"]
+
+
+def test_a_tool_without_a_key_says_so():
+    for auth, said in ((None, "The tool has no spec.auth"), ({"secretRef": {"name": "k", "key": "key"}}, None)):
+        accepted = find_condition({"status": status(READY, auth=auth)}, "Accepted")
+        assert (accepted["status"], accepted["reason"]) == ("True", "Valid")
+        assert ("may call them" in accepted["message"]) == (said is not None)
 
 
 def test_pods_that_start_or_go_are_no_problem():

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support import REPOSITORY
+from thinkimg.evaluation.scoring import SCORED_BY
 from thinkimg.synthesis.synthesize import DROPPED, FILTERED
 from thinkimg.trajectory import NOTED
 from thinkimg.trajectory.store import ITEM
 
-NAMED = {"DROPPED": DROPPED, "FILTERED": FILTERED, "ITEM": ITEM}
+NAMED = {"DROPPED": DROPPED, "FILTERED": FILTERED, "ITEM": ITEM, "SCORED_BY": SCORED_BY}
 
 
 def written(source: Path) -> Iterator[str]:

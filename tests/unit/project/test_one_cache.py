@@ -12,7 +12,6 @@ SOURCES = ("thinkimg", "operator", "hack", "bench")
 ALLOWED = {
     ("thinkimg/cache.py", "OrderedDict"): "the one cache",
     ("thinkimg/cache.py", "move_to_end"): "the one cache",
-    ("thinkimg/cache.py", "first key"): "the one cache",
     ("thinkimg/api/v1alpha1/trainer_args.py", "cache known_args"): "one file of the package",
     ("thinkimg/client/connections.py", "lru_cache _parse"): "at most 1024 short addresses",
     ("thinkimg/client/connections.py", "lru_cache _tls"): "one context",

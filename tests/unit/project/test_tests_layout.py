@@ -13,6 +13,7 @@ TESTS = REPOSITORY / "tests"
 MAY_CHANGE_THE_PATH = {
     "test_rewards.py": "a reward of the user's own is found where the command was started: a folder of that test",
     "test_late_mistakes.py": "rewards of the user's own, as above",
+    "test_plan.py": "a scorer of the user's own, as above",
 }
 PROGRAMS = {"gpu/gpu_check.py": "a program for a machine with a GPU, whose checks are no tests of pytest"}
 CHANGES = {"append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse"}

@@ -132,17 +132,26 @@ def test_openthinkimgs_file_is_read_and_what_is_left_out_is_named(tmp_path: Path
     plan = read_openthinkimg(written(tmp_path, OPENTHINKIMG, "all_service.yaml"))
     point, ocr, line = plan.servers
     assert [spec.config.tools[0].name for spec in (point, ocr, line)] == ["Point", "OCR", "DrawHorizontalLineByY"]
-    assert (point.name, point.config.host, point.config.port) == ("Point", "0.0.0.0", 20027)
+    assert (point.name, point.config.host, point.config.port) == ("Point", "127.0.0.1", 20027)
     assert dict(point.env) == {"CUDA_VISIBLE_DEVICES": "0,1"}
     assert (ocr.config.port, ocr.config.workers, dict(ocr.env)) == (20009, 3, {"CUDA_VISIBLE_DEVICES": "2"})
     assert plan.gateway == {"port": 20001, "host": "0.0.0.0"}
-    (note,) = plan.notes
+    note, moved = plan.notes
+    assert moved.endswith(": tool_worker_config[0].Point.cmd.host")
+    assert "gateway" in moved
     ignored = set(note.partition(": ")[2].split(", "))
     assert {"base_dir", "log_folder", "partition", "controller_config.job_name"} <= ignored
     assert {f"tool_worker_config[0].Point.{key}" for key in ("job_name", "conda_env", "srun_kwargs")} <= ignored
     assert "tool_worker_config[0].Point.cmd.model_path" in ignored
     assert "cuda_visible_devices" not in note
     assert "cmd.port" not in note
+
+
+def test_without_a_controller_workers_listen_where_the_file_says(tmp_path: Path) -> None:
+    """And refuse to, unless the environment has a key: see test_doors.py."""
+    alone = OPENTHINKIMG.replace("controller_config:", "other:")
+    plan = read_openthinkimg(written(tmp_path, alone))
+    assert plan.servers[0].config.host == "0.0.0.0"
 
 
 def test_a_worker_without_a_tool_is_refused_with_its_name(tmp_path: Path) -> None:

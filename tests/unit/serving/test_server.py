@@ -212,9 +212,8 @@ def test_the_deadline_counts_from_the_arrival_and_not_from_the_end_of_the_body(s
     url = start(spec("slow", "echo")).endpoints[0]
     host, _, port = url.removeprefix("http://").partition(":")
     body = json.dumps({"arguments": {"text": "x"}}).encode()
-    head = (
-        f"POST /v1/tools/Echo HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n{wire.TIMEOUT_HEADER}: 0.3\r\n\r\n"
-    )
+    head = f"POST /v1/tools/Echo HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n"
+    head += f"{wire.TIMEOUT_HEADER}: 0.3\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as slow:
         slow.sendall(head.encode() + body[:5])
         time.sleep(0.5)
@@ -231,7 +230,7 @@ def test_work_of_a_client_that_has_left_is_never_begun(start: Start) -> None:
         wait_for_metric(url, "thinkimg_tool_calls_in_flight", 1)
         with socket.create_connection((host, int(port))) as leaving:
             leaving.sendall(
-                b"POST /v1/tools/Count HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+                b"POST /v1/tools/Count HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body
             )
             wait_for_metric(url, "thinkimg_tool_queue_length", 1)
         wait_for_metric(url, "thinkimg_tool_queue_length", 0)
@@ -285,7 +284,7 @@ def test_a_client_that_stalls_loses_its_connection(start: Start) -> None:
     url = start(spec("impatient", "echo", client_seconds=0.5)).endpoints[0]
     host, _, port = url.removeprefix("http://").partition(":")
     unfinished = b"POST /v1/tools/Echo HTTP/1.1\r\nhost:"
-    for before in (b"", b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"):
+    for before in (b"", b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"):
         with socket.create_connection((host, int(port)), timeout=30) as stalling:
             stalling.sendall(before)
             assert not before or b" 200 " in stalling.recv(1000)
@@ -294,7 +293,7 @@ def test_a_client_that_stalls_loses_its_connection(start: Start) -> None:
                 while stalling.recv(1000):
                     pass
     with socket.create_connection((host, int(port)), timeout=30) as stalling:
-        stalling.sendall(b"POST /v1/tools/Echo HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n12")
+        stalling.sendall(b"POST /v1/tools/Echo HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9\r\n\r\n12")
         assert b" 408 " in stalling.recv(100)
     assert call(url, "Echo", {"text": "x"}).status_code == 200
 
@@ -378,7 +377,7 @@ def test_a_call_that_never_ends_does_not_keep_the_process(tmp_path: Path) -> Non
     [
         ({"tools": []}, 2, {"family": "user", "field": "tools"}),
         ({"tools": [{"name": "OCRR"}]}, 2, {"family": "user", "field": "tools[0].name"}),
-        ({"tools": [{"entry_point": f"{SAMPLE_TOOLS}:broken"}]}, 70, {"family": "infrastructure"}),
+        ({"tools": [{"entry_point": f"{SAMPLE_TOOLS}:broken"}]}, 70, {"family": "bug"}),
     ],
 )
 def test_a_wrong_configuration_ends_the_process_with_a_reason(
@@ -432,7 +431,7 @@ def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
 def test_a_slow_sender_does_not_stop_the_others(sample_url: str) -> None:
     host, _, port = sample_url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))) as slow:
-        slow.sendall(b"POST /v1/tools/Echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nab")
+        slow.sendall(b"POST /v1/tools/Echo HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\nab")
         assert call(sample_url, "Echo", {"text": "a"}).status_code == 200
 
 
@@ -442,9 +441,9 @@ def test_the_store_drops_the_least_recently_used() -> None:
     service = ToolService(ServerConfig(tools=[ToolEntry(name="Crop")], image_store_bytes=room))
     service.keep(one.sha256, one.data)
     service.keep(two.sha256, two.data)
-    service.images.get(one.sha256)
+    service.held(one.sha256)
     service.keep(three.sha256, three.data)
-    assert [image.sha256 in service.images for image in (one, two, three)] == [True, False, True]
+    assert [("", image.sha256) in service.images for image in (one, two, three)] == [True, False, True]
     assert 0 < service.images.bytes <= room
 
 

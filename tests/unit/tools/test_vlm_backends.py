@@ -8,6 +8,7 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
+from tests.support.evaluation.refusals import QUESTIONS
 from tests.support.tools.vlm_endpoint import VLMEndpoint, serve_vlm
 from thinkimg.data.chart_drawing import draw_chart
 from thinkimg.data.charts import make_charts
@@ -151,6 +152,35 @@ def test_trouble_of_the_endpoint_is_the_infrastructures(endpoint, answer):
     endpoint.answer = answer
     with pytest.raises(InfrastructureError, match=endpoint.url):
         point.run({"image": "img_1", "description": "a bar"}, {"img_1": plain()})
+
+
+UNSAID = {"gemini's empty choices", "gemini without a message", "gemini says nothing", "fastapi's 422", "a firewall"}
+"""Refusals that may as well be faults: whoever calls the tool tries elsewhere."""
+SAYS_SO = [case for case in QUESTIONS if case.ends in ("refused", "tokens") and case.name not in UNSAID]
+
+
+@pytest.mark.parametrize("case", SAYS_SO, ids=lambda case: case.name)
+def test_a_refusal_is_one_that_the_model_reads_whatever_its_status(endpoint, case):
+    point = load("Point", endpoint)
+    endpoint.plays = case.answer
+    with pytest.raises(ModelError, match="does not take this picture or this text") as caught:
+        point.run({"image": "img_1", "description": "a bar"}, {"img_1": plain()})
+    assert caught.value.kind == "refused"
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in QUESTIONS if case.ends == "answered" or case.name in UNSAID], ids=lambda case: case.name
+)
+def test_a_fault_of_the_endpoint_is_nobodys(endpoint, case):
+    point = load("Point", endpoint)
+    endpoint.plays = case.answer
+    arguments = {"image": "img_1", "description": "a bar"}
+    if case.name == "a stream that is whole":
+        with pytest.raises(ModelError, match="Nothing matches"):
+            point.run(arguments, {"img_1": plain()})
+        return
+    with pytest.raises(InfrastructureError, match=endpoint.url):
+        point.run(arguments, {"img_1": plain()})
 
 
 def test_a_picture_that_the_endpoint_does_not_take_is_an_error_that_the_model_reads(endpoint):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkimg.errors import UserError
-from thinkimg.evaluation.lmms.process import Harness
+from thinkimg.evaluation.lmms.process import VERSION, Harness
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.trajectory import PLACEHOLDER, Task, Trajectory
 
@@ -69,10 +69,21 @@ class LmmsTask:
                 f"what else it reads, lmms-eval says) nor a file of replies: --judge {REPLIES}=FILE",
                 "--judge",
             )
-        if not harness.about["higher_is_better"]:
+        if why := self._why_no_accuracy(harness.about["tasks"]):
             harness.close()
-            raise UserError(f"{self.name}: of its metric {harness.about['metric']} less is better", "TASK")
+            raise UserError(why, "TASK")
         return harness
+
+    def _why_no_accuracy(self, tasks: Mapping[str, Mapping[str, Any]]) -> str:
+        """Why no share of right answers can be told of the task, or of all tasks of a group; "" if one can."""
+        for name, task in tasks.items():
+            if not task["higher_is_better"]:
+                return f"{PREFIX}{name}: of its metric {task['metric']} less is better"
+        if len({task["metric"] for task in tasks.values()}) == 1:
+            return ""
+        said = ", ".join(f"{name} has {task['metric']}" for name, task in tasks.items())
+        alone = " ".join(f"{PREFIX}{name}" for name in tasks)
+        return f"the tasks of {self.name} are not measured alike ({said}); name them one by one: {alone}"
 
     @property
     def about(self) -> dict[str, Any]:
@@ -115,14 +126,20 @@ class LmmsTask:
 
 
 class LmmsScorer:
-    """The task's first metric, of one question: a number, or what its aggregation says of this one alone."""
+    """The first metric of the task, or of every task of a group, of one question: a number, or what its aggregation
+    says of this one alone."""
 
     def __init__(self, task: LmmsTask) -> None:
         self._task = task
 
     @property
     def name(self) -> str:
-        return str(self._task.about["metric"])
+        return str(next(iter(self._task.about["tasks"].values()))["metric"])
+
+    @property
+    def version(self) -> str:
+        """Of lmms-eval, as it is installed."""
+        return str(self._task.about.get("lmms_eval", VERSION))
 
     async def score(self, trajectory: Trajectory) -> float:
         """See `thinkimg.evaluation.scorers.Scorer`. All metrics of the question are kept in `meta["lmms"]`. A missing

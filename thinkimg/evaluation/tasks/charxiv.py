@@ -140,12 +140,12 @@ DESCRIPTIVE: dict[int, tuple[str, ...]] = {
 
 CLASSES = {
     **dict.fromkeys((1, 2, 3, 4, 5, 6, 7), "information_extraction"),
-    **dict.fromkeys((8, 9, 12, 13, 14, 15), "enumeration"),
-    **dict.fromkeys((10, 19), "counting"),
-    **dict.fromkeys((11, 16), "pattern_recognition"),
-    **dict.fromkeys((17, 18), "compositionality"),
+    **dict.fromkeys((8, 9, 13, 14, 15), "enumeration"),
+    **dict.fromkeys((10, 12, 19), "counting"),
+    **dict.fromkeys((11, 16, 18), "pattern_recognition"),
+    17: "compositionality",
 }
-"""The benchmark's groups of descriptive questions."""
+"""The benchmark's groups of descriptive questions (`QNUM2QTYPE` in its `src/score_utils.py`)."""
 
 REASONING: dict[int, tuple[str, str, tuple[str, ...]]] = {
     1: (
@@ -202,8 +202,9 @@ def descriptive(row: Row) -> Iterator[Question]:
 
 
 def reasoning(row: Row) -> Iterator[Question]:
-    answer = row.text("reasoning_a")
-    kind, rubric, lines = REASONING[int(row.text("reasoning_a_type"))]
+    answer, asked = row.text("reasoning_a"), row.text("reasoning_q")
+    answer_type = int(row.text("reasoning_a_type"))
+    kind, rubric, lines = REASONING[answer_type]
     if not lines:
         digits = answer.partition(".")[2]
         lines = (
@@ -213,11 +214,11 @@ def reasoning(row: Row) -> Iterator[Question]:
         )
     yield Question(
         id=f"{_figure(row)}-r",
-        text="\n".join((row.text("reasoning_q"), *lines)),
+        text="\n".join((asked, *lines)),
         reference=answer,
         image=row.pictures("image"),
         kind=kind,
-        meta={"rubric": rubric},
+        meta={"rubric": rubric, "answer_type": answer_type, "raw_question": asked},
     )
 
 
@@ -227,7 +228,8 @@ def both(row: Row) -> Iterator[Question]:
 
 
 def _figure(row: Row) -> str:
-    return str(row.get("original_id") or row.get("figure_id") or row.number)
+    named = (row.get(name) for name in ("original_id", "figure_id"))
+    return str(next((name for name in named if name not in (None, "")), row.number))
 
 
 def _place(row: Row) -> str:
@@ -245,9 +247,9 @@ CHARXIV, CHARXIV_DESCRIPTIVE, CHARXIV_REASONING = (
         split="validation",
         questions=questions,
         scorer="charxiv",
-        official="judge",
+        official="charxiv_judge",
         normalised="charxiv",
-        source="Wang et al., 2024, arXiv 2406.18521; the paper scores by GPT-4o: `--scorer judge`",
+        source="Wang et al., 2024, arXiv 2406.18521; the paper scores by GPT-4o: `--scorer official`",
     )
     for name, questions in (("charxiv", both), ("charxiv_descriptive", descriptive), ("charxiv_reasoning", reasoning))
 )

@@ -19,7 +19,7 @@ TASK = EvaluationTask(
     data="hf://hewei2001/ReachQA",
     questions=questions,
     scorer="relaxed_normalised",
-    official="judge",
+    official="reachqa_judge",
     normalised="relaxed_normalised",
-    source="He et al., 2024, arXiv 2410.18798; the paper scores by a judge: `--scorer judge`",
+    source="He et al., 2024, arXiv 2410.18798; the paper scores by GPT-4o: `--scorer official`",
 )

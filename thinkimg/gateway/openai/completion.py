@@ -10,8 +10,8 @@ from typing import Any
 
 from thinkimg.agent.agent import Agent
 from thinkimg.errors import InfrastructureError
+from thinkimg.gateway.callers import Caller
 from thinkimg.gateway.core import Core
-from thinkimg.gateway.keys import Caller
 from thinkimg.gateway.openai.conversation import Conversation
 from thinkimg.gateway.openai.functions import Functions, HandedBack
 from thinkimg.gateway.openai.models import ServedModel
@@ -109,6 +109,13 @@ class Completion:
     def told_usage(self) -> dict[str, int] | None:
         """None where the model's endpoint counts nothing: a zero would be a lie."""
         return self.usage if self.usage["completion_tokens"] else None
+
+    @property
+    def spent_tokens(self) -> int:
+        """What counts against the caller's quota: `usage`; where the model's endpoint counts nothing, as many as its
+        turns may have had at most."""
+        spoken = len(self.trajectory.turns) - self._given
+        return self.usage["total_tokens"] or spoken * self._agent.limits.tokens_per_turn
 
     def document(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": self.answer, "refusal": None}

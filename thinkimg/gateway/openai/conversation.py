@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from thinkimg.agent.formats import Call, Format, Parsed, Returned
+from thinkimg.gateway.callers import Caller
 from thinkimg.gateway.core import Core
-from thinkimg.gateway.keys import Caller
 from thinkimg.gateway.refusals import refuse
 from thinkimg.image import Image, ImageDecodeError
 from thinkimg.message import ImageBlock, TextBlock, ToolCallBlock, ToolResultBlock

@@ -14,12 +14,13 @@ from thinkimg import wire
 from thinkimg.agent.agent import Agent, Limits
 from thinkimg.agent.tools import OfferedTools, Outcome
 from thinkimg.errors import UserError
-from thinkimg.gateway.core import CallerGone, Core, spend, while_connected
-from thinkimg.gateway.keys import Caller
+from thinkimg.gateway.callers import Caller
+from thinkimg.gateway.core import CallerGone, Core, check_tokens, json_body, spend, while_connected
 from thinkimg.gateway.openai.completion import Completion
 from thinkimg.gateway.openai.functions import Functions, WithFunctions
 from thinkimg.gateway.openai.models import Asked, ServedModel
 from thinkimg.gateway.openai.request import ChatRequest, read_request
+from thinkimg.gateway.pictures import LARGE_BYTES
 from thinkimg.gateway.refusals import log_cause, openai_error, problem_of, problem_response, refuse
 from thinkimg.image import Image
 from thinkimg.models.generator import Filters
@@ -58,7 +59,8 @@ class ChatFace:
         return self._models[name]
 
     async def complete(self, request: Request) -> Response:
-        asked = read_request(await request.body())
+        body = await json_body(request)
+        asked = await asyncio.to_thread(read_request, body) if len(body) > LARGE_BYTES else read_request(body)
         served = self._find(asked.model)
         caller: Caller = request.state.caller
         offered = self._offered(served, asked.thinkimg.tools)
@@ -66,9 +68,11 @@ class ChatFace:
         tools = WithFunctions(OfferedTools(_PaidCalls(self._core, caller), offered), functions)
         completion = Completion(asked, served, self._agent(asked, served, tools, functions), functions)
         await completion.read(self._core, caller)
+        check_tokens(caller)
         spend(caller)
         if asked.stream:
-            return StreamingResponse(self._stream(completion), media_type="text/event-stream", headers=_UNBUFFERED)
+            events = self._stream(completion, caller)
+            return StreamingResponse(events, media_type="text/event-stream", headers=_UNBUFFERED)
         try:
             await while_connected(request, completion.run())
             return _json(completion.document())
@@ -77,7 +81,7 @@ class ChatFace:
         except Exception as error:
             return problem_response(_problem(error, completion), "chat")
         finally:
-            self._count(completion)
+            self._count(completion, caller)
 
     def _offered(self, served: ServedModel, chosen: list[str] | None) -> dict[str, ToolSchema]:
         """Raises `Refusal` 400 for a tool that the model is not offered."""
@@ -102,7 +106,7 @@ class ChatFace:
         model = Asked.of(asked, served)
         return Agent(model, tools, limits, served.format, served.prompt, served.words, filters, functions.check)
 
-    async def _stream(self, completion: Completion) -> AsyncIterator[str]:
+    async def _stream(self, completion: Completion, caller: Caller) -> AsyncIterator[str]:
         """Server-sent events: the trace as it grows, if asked for, then the answer. A comment now and then keeps
         proxies from closing a connection on which a model thinks."""
         yield _event(completion.chunk({"role": "assistant", "content": ""}))
@@ -121,9 +125,10 @@ class ChatFace:
                 yield event
         finally:
             work.cancel()
-            self._count(completion)
+            self._count(completion, caller)
 
-    def _count(self, completion: Completion) -> None:
+    def _count(self, completion: Completion, caller: Caller) -> None:
+        caller.spend_tokens(completion.spent_tokens)
         for kind in ("prompt", "completion"):
             self._core.metrics.tokens.labels(completion.served.name, kind).inc(completion.usage[f"{kind}_tokens"])
 

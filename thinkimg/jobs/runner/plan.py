@@ -19,6 +19,10 @@ from thinkimg.tools.registry import own_tools
 from thinkimg.training.checkpoints import check_processes, mark_of, newest_checkpoint
 
 Action = Literal["done", "run", "go on", "again", "take back"]
+_MODELS = "evaluate.models["
+_SCORER = ("scorer.", "code.")
+CONTROL = ("evaluate.control", "evaluate.controlScope")
+"""What changes no answer to a question with its true pictures."""
 _LONGEST = 60
 """Characters of a value that are shown."""
 
@@ -51,10 +55,30 @@ class Planned:
         return self.action in ("run", "go on", "again")
 
     @property
+    def judged_anew(self) -> bool:
+        """Whether only what judges has changed: of a synthesis its filters, of both it and an evaluation the scorer."""
+        kinds: dict[str, tuple[str, ...]] = {"Synthesize": (*_SCORER, "synthesize.filters."), "Evaluate": _SCORER}
+        judges = kinds.get(str(self.identity.get("type")), ())
+        return bool(self.changes) and all(name.startswith(judges) for name in self.changes)
+
+    @property
+    def keeps(self) -> list[str]:
+        """What of the stage's folder is as good as made again: answers of models that have not changed, and of a
+        synthesis all trajectories. Both are judged anew."""
+        if self.identity.get("type") == "Synthesize":
+            return ["trajectories"] if self.judged_anew else []
+        if not all(name.startswith((_MODELS, *_SCORER)) or name in CONTROL for name in self.changes):
+            return []
+        models = [name for name in self.identity if name.startswith(_MODELS) and name not in self.changes]
+        return [name.removeprefix(_MODELS).removesuffix("]") for name in models]
+
+    @property
     def fate(self) -> str:
         """In words."""
         if self.action == "go on":
             return "would go on" + (f" from step {self.step}" if self.step else "")
+        if self.action == "again" and self.judged_anew:
+            return "would be judged anew, with all that was made"
         if self.action == "again":
             return "would run again" + (f" (it took {duration(self.seconds)})" if self.seconds else "")
         return {"done": "done", "run": "would run", "take back": "done before, taken back"}[self.action]

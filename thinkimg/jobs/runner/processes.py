@@ -1,6 +1,7 @@
 """The processes of a local run: one runner per folder, and the ranks of the stage that it is at."""
 
 import fcntl
+import io
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from thinkimg.errors import UserError
 from thinkimg.jobs.cores import available_cores
 from thinkimg.jobs.layout import Run
 from thinkimg.jobs.runner.ports import free_port
+from thinkimg.private import append_private
 
 _TO_END, _TO_SAVE = 10.0, 120.0
 """Seconds that processes are given: those of a failed stage wait for each other, an interrupted training ends its step
@@ -85,7 +87,7 @@ def run_processes(
         shared |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         shared |= {"LOCAL_WORLD_SIZE": str(world)}
     processes: list[subprocess.Popen[str]] = []
-    with log.open("a") as file:
+    with io.TextIOWrapper(append_private(log), encoding="utf-8") as file:
         try:
             for rank in range(world):
                 ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}

@@ -6,17 +6,15 @@ from collections.abc import Collection
 from pathlib import Path
 
 from thinkimg.jobs.layout import IDENTITY, Run
-from thinkimg.jobs.runner.plan import Planned
+from thinkimg.jobs.runner.plan import CONTROL, Planned
 from thinkimg.jsonfile import write
 from thinkimg.results import StageIdentity
-
-_CONTROL = ("evaluate.control", "evaluate.controlScope")
-"""What changes no answer to a question with its true pictures."""
 
 
 def set_aside(run: Run, planned: Planned) -> None:
     """Make room for a stage that is done again. One that was never finished takes no finished one's place. Of an
-    evaluation, answers that would be the same are kept: of models that have not changed, and under another control."""
+    evaluation, answers that would be the same are kept: of models that have not changed, and under another control; of
+    a synthesis, trajectories that are only judged otherwise."""
     folder, aside = run.stage(planned.name), run.replaced(planned.name)
     if (folder / "done.json").exists() or not aside.exists():
         _move(folder, aside)
@@ -24,11 +22,11 @@ def set_aside(run: Run, planned: Planned) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     note_identity(run, planned)
-    others = ("control-*",) if any(name in planned.changes for name in _CONTROL) else ()
-    for model in _unchanged_models(planned):
-        if (aside / model).is_dir():
+    others = ("control-*",) if any(name in planned.changes for name in CONTROL) else ()
+    for kept in planned.keeps:
+        if (aside / kept).is_dir():
             left_out = shutil.ignore_patterns(*others)
-            shutil.copytree(aside / model, folder / model, ignore=left_out, copy_function=_linked)
+            shutil.copytree(aside / kept, folder / kept, ignore=left_out, copy_function=_linked)
 
 
 def note_identity(run: Run, planned: Planned) -> None:
@@ -70,14 +68,6 @@ def _move(folder: Path, to: Path) -> None:
     shutil.rmtree(to, ignore_errors=True)
     to.parent.mkdir(exist_ok=True)
     folder.rename(to)
-
-
-def _unchanged_models(planned: Planned) -> list[str]:
-    prefix = "evaluate.models["
-    if not all(name.startswith(prefix) or name in _CONTROL for name in planned.changes):
-        return []
-    models = [name for name in planned.identity if name.startswith(prefix) and name not in planned.changes]
-    return [name.removeprefix(prefix).removesuffix("]") for name in models]
 
 
 def _linked(source: str, target: str) -> None:

@@ -32,6 +32,7 @@ from thinkimg.jobs.runner.processes import StageFailed, locked, run_processes
 from thinkimg.jobs.runner.replacing import forget, note_earlier, note_identity, set_aside, set_others_aside, take_back
 from thinkimg.jsonfile import read, write
 from thinkimg.models.reference import Reader, check_source
+from thinkimg.private import write_private
 from thinkimg.results import (
     AnyDone,
     BaseDone,
@@ -43,6 +44,7 @@ from thinkimg.results import (
     SynthesizeDone,
 )
 from thinkimg.serving import ServerSpec, Supervisor
+from thinkimg.serving.supervisor import with_group_key
 from thinkimg.serving.vision_tools import server_of
 from thinkimg.synthesis.planner import CHAINS
 from thinkimg.tools.registry import backends_here, own_tools
@@ -121,7 +123,7 @@ class JobRun:
         for one in planned:
             note_earlier(self.run, one)
         write(self.run.marker, RunMarker(manifest=text, job=self.job.name, seed=self.seed, folder=folder))
-        self.run.manifest.write_text(text)
+        write_private(self.run.manifest, text)
 
     def _check(self, waiting: Sequence[str]) -> None:
         """What would be found out late is looked for before anything runs."""
@@ -141,7 +143,9 @@ class JobRun:
             environment[Variable.ATTEMPT] = str(next_attempt(folder))
             if self._needs_tools(name):
                 progress.update(task, note="starting tools")
-                environment[Variable.TOOL_ENDPOINTS] = ",".join(self.start_tools(name, folder / "servers", stack))
+                servers = self.start_tools(name, folder / "servers", stack)
+                environment[Variable.TOOL_ENDPOINTS] = ",".join(servers)
+                environment |= {Variable.tool_key(number): key for number, key in enumerate(servers.values())}
             world = 1 if name == BASE else self.job.spec.stage(name).world_size
             log = folder / "output.log"
             code = run_processes(
@@ -152,10 +156,10 @@ class JobRun:
             raise StageFailed(name, code or 1, log)
         progress.update(task, total=1, completed=1, note=f"[green]done[/] {_summary(done)}")
 
-    def start_tools(self, name: str, folder: Path, stack: ExitStack) -> list[str]:
-        """Start a stage's tool servers; their addresses. Experiments put something before them here."""
-        entries = servers_of(self.manifest, self.job, self.secrets)
-        return stack.enter_context(Supervisor(entries, folder)).endpoints
+    def start_tools(self, name: str, folder: Path, stack: ExitStack) -> dict[str, str]:
+        """Start a stage's tool servers; their addresses with their keys. Experiments put something before them here."""
+        entries = with_group_key(servers_of(self.manifest, self.job, self.secrets))
+        return stack.enter_context(Supervisor(entries, folder)).keys
 
     def _command(self, name: str) -> list[str]:
         # The run's own copy: whoever edits the manifest meanwhile does not change the stages to come.

@@ -9,13 +9,14 @@ from thinkimg.errors import UserError
 from thinkimg.evaluation.judge import JudgeScorer
 from thinkimg.evaluation.roles import with_the_other
 from thinkimg.evaluation.scorers import RULES, RuleScorer, Scorer
+from thinkimg.identity import address_of, module_content
 from thinkimg.models.judge import judge_model
 from thinkimg.training.rewards import BoundReward, make_rewards, value_of
 from thinkimg.trajectory import Trajectory
 
 
 class FunctionScorer:
-    """A function of the user's own, found and called as a reward is.
+    """A function of the user's own, found and called as a reward is. Its version is what its module's file holds.
 
     Raises:
         UserError: it is not there.
@@ -23,6 +24,7 @@ class FunctionScorer:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.version = (module_content(name.partition(":")[0]) if ":" in name else None) or ""
         (self._reward,) = make_rewards([Reward(name=name)])
 
     async def score(self, trajectory: Trajectory) -> float:
@@ -40,7 +42,8 @@ class FunctionScorer:
 def make_scorer(named: Named) -> Scorer:
     """Raises `UserError`: a function that is not there, a judge without its key."""
     if named.judge is not None:
-        return JudgeScorer(judge_model(named.judge), criteria=named.judge.criteria)
+        who = f"{named.judge.model} {address_of(named.judge.base_url)}"
+        return JudgeScorer(judge_model(named.judge), criteria=named.judge.criteria, named=who)
     return RULES.get(named.name) or FunctionScorer(named.name)
 
 

@@ -49,6 +49,8 @@ from thinkimg.trajectory.store import Store
 
 ATTEMPTS = "attempts.jsonl"
 """What a Synthesize stage has made so far, while it runs."""
+REJECTED = "dropped.jsonl"
+"""What it made and did not keep, with the reasons, once it has ended."""
 DEFAULT_CHAINS = {"zoom-ocr": 0.22, "ocr": 0.28, "zoom": 0.2, "point": 0.1, "point-line": 0.1, "none": 0.1}
 
 
@@ -159,7 +161,8 @@ def _synthesize(context: Context, name: str) -> SynthesizeDone:
     assert settings is not None
     tasks = list(repeated(context.tasks("train"), settings.trajectories))
     folder = context.run.stage(name) / "trajectories"
-    attempts = folder / ATTEMPTS
+    attempts = _attempts(folder)
+    judged_by = f"{scorer.name} {scorer.version}" if settings.filters.require_correct else ""
 
     def progress(done: int) -> None:
         if done % 100 == 0 or done == len(tasks):
@@ -169,15 +172,28 @@ def _synthesize(context: Context, name: str) -> SynthesizeDone:
         async with StageTools(context, settings.tool_use == "Enabled", name) as tools:
             agent = context.agent(_planner(context, name), tools, rounds=settings.max_rounds)
             with Store(attempts) as store:
-                made = await synthesize(agent, tasks, scorer.score, settings, context.job.spec.seed, progress, store)
+                made = await synthesize(
+                    agent, tasks, scorer.score, settings, context.job.spec.seed, progress, store, judged_by=judged_by
+                )
         _refuse_none(made, name)
+        write_trajectories(made.rejected, folder / REJECTED)
         write_trajectories(made.kept, folder / TRAJECTORIES)
         return SynthesizeDone(kept=len(made.kept), dropped=dict(made.dropped))
 
     done = asyncio.run(work())
     for file in folder.glob(f"{ATTEMPTS}*"):
-        file.unlink()  # what was kept stands in the other file, and all pictures beside it
+        file.unlink()  # all of it stands in the other two files, and all pictures beside them
     return done
+
+
+def _attempts(folder: Path) -> Path:
+    """The file of the stage's trajectories. Those that it made before it was filtered otherwise are in it again."""
+    attempts, parts = folder / ATTEMPTS, [folder / TRAJECTORIES, folder / REJECTED]
+    if not attempts.exists() and all(part.exists() for part in parts):
+        partial = folder / f"{ATTEMPTS}.partial"
+        partial.write_bytes(b"".join(part.read_bytes() for part in parts))
+        partial.replace(attempts)
+    return attempts
 
 
 def _refuse_none(made: Synthesis, name: str) -> None:

@@ -72,7 +72,7 @@ class Segmenter:
 
     def __init__(self, model: SegmentationModel, embedding_cache_bytes: int) -> None:
         self.model = model
-        self.cache: BoundedCache[str, Embedding] = BoundedCache(embedding_cache_bytes)
+        self.cache: BoundedCache[tuple[str, str], Embedding] = BoundedCache(embedding_cache_bytes, fair=True)
         self._lock = threading.Lock()
 
     def segment(self, requests: Sequence[tuple[Image, Sequence[Prompt]]]) -> list[list[Mask]]:
@@ -85,17 +85,17 @@ class Segmenter:
         """
         with self._lock:
             embeddings = self._embeddings([image for image, _ in requests])
-            return [self._masks(embeddings[image.sha256], image, prompts) for image, prompts in requests]
+            return [self._masks(embeddings[image.kept_as], image, prompts) for image, prompts in requests]
 
-    def _embeddings(self, images: Sequence[Image]) -> dict[str, Embedding]:
-        found = {image.sha256: self.cache.get(image.sha256) for image in images}
-        new = {image.sha256: image for image in images if found[image.sha256] is None}
-        known = {sha256: embedding for sha256, embedding in found.items() if embedding is not None}
+    def _embeddings(self, images: Sequence[Image]) -> dict[tuple[str, str], Embedding]:
+        found = {image.kept_as: self.cache.get(image.kept_as) for image in images}
+        new = {image.kept_as: image for image in images if found[image.kept_as] is None}
+        known = {key: embedding for key, embedding in found.items() if embedding is not None}
         if new:
             made = self.model.encode([with_room(image.pixels()) for image in new.values()])
-            for sha256, embedding in zip(new, made, strict=True):
-                self.cache.put(sha256, embedding, embedding.nbytes)
-                known[sha256] = embedding
+            for (key, image), embedding in zip(new.items(), made, strict=True):
+                self.cache.put(key, embedding, embedding.nbytes, image.holder)
+                known[key] = embedding
         return known
 
     def _masks(self, embedding: Embedding, image: Image, prompts: Sequence[Prompt]) -> list[Mask]:

@@ -20,7 +20,9 @@ class TextReader(ABC):
     """An engine and its cache. Thread-safe: one picture is read at a time, and a picture only once."""
 
     def __init__(self, cache_size: int = CACHE_SIZE) -> None:
-        self.cache: BoundedCache[str, tuple[TextItem, ...]] = BoundedCache(_CACHE_BYTES, max_entries=cache_size)
+        self.cache: BoundedCache[tuple[str, str], tuple[TextItem, ...]] = BoundedCache(
+            _CACHE_BYTES, max_entries=cache_size, fair=True
+        )
         self._lock = threading.Lock()
 
     def read(self, image: Image) -> tuple[TextItem, ...]:
@@ -29,7 +31,7 @@ class TextReader(ABC):
         Raises:
             ImageDecodeError: the picture is broken.
         """
-        return self.cache.get_or_make(image.sha256, lambda: self._read(image), _size)
+        return self.cache.get_or_make(image.kept_as, lambda: self._read(image), _size, image.holder)
 
     def _read(self, image: Image) -> tuple[TextItem, ...]:
         with self._lock:

@@ -13,8 +13,11 @@ import httpx
 from thinkimg.errors import InfrastructureError, ModelError, UserError
 from thinkimg.image import Image
 from thinkimg.refusals import Complaint
+from thinkimg.replies import Completion, Filtered, read_reply
 from thinkimg.tools.backends.options import EndpointOptions
 from thinkimg.tools.coordinates import other_units
+
+_REFUSED = "the model behind this tool does not take this picture or this text"
 
 
 class VisionLanguageModel:
@@ -59,16 +62,22 @@ class VisionLanguageModel:
             "temperature": 0,
             "max_tokens": self._options.max_tokens,
         }
-        response = self._request("POST", "/chat/completions", json=body)
+        found = self._read(self._request("POST", "/chat/completions", json=body))
+        if isinstance(found, Completion):
+            return found.text
+        if found.kind in ("question", "context"):
+            raise ModelError(_REFUSED, kind="refused")
+        raise InfrastructureError(f"{self._url} answers {found.status}: {found.said}")
+
+    def _read(self, response: httpx.Response) -> Completion | Complaint:
+        """Raises `ModelError`: a filter behind status 200. `InfrastructureError`: it is no completion."""
         if response.status_code != 200:
-            complaint = Complaint.of(response)
-            if complaint.kind in ("question", "context"):
-                raise ModelError("the model behind this tool does not take this picture or this text", kind="refused")
-            raise InfrastructureError(f"{self._url} answers {complaint.status}: {complaint.said}")
+            return Complaint.of(response)
         try:
-            text = response.json()["choices"][0]["message"]["content"] or ""
-            return text if isinstance(text, str) else "".join(part.get("text", "") for part in text)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            return read_reply(response)
+        except Filtered as error:
+            raise ModelError(_REFUSED, kind="refused") from error
+        except ValueError as error:
             raise InfrastructureError(f"{self._url} sent no chat completion: {response.text[:200]!r}") from error
 
     def refuse_other_units(self, places: Sequence[Sequence[float]]) -> None:

@@ -110,8 +110,8 @@ def test_embeddings_are_dropped_oldest_first_when_memory_is_full(saved):
         call(sam, picture(30, 30, seed), points=POINTS)
     assert len(cache) == 2  # one takes 32 x 8 x 8 x 4 bytes
     assert cache.bytes <= 20_000
-    assert cache.get(picture(30, 30, 3).sha256) is not None
-    assert cache.get(picture(30, 30, 1).sha256) is None
+    assert cache.get(picture(30, 30, 3).kept_as) is not None
+    assert cache.get(picture(30, 30, 1).kept_as) is None
 
 
 def test_embeddings_that_may_take_no_memory_are_not_kept(saved):

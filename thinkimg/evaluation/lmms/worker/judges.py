@@ -50,47 +50,51 @@ class Judges:
 
     def _between(self, module: str, send: Any) -> Any:
         def sending(client: Any, request: Any, **options: Any) -> Any:
-            if not self.listening or request.method != "POST":
+            if not self._is_asked(request):
                 return send(client, request, **options)
             name = _name_of(module, request)
             if name not in self.known:
-                self.failed = f"{request.url} does not answer"
                 response = send(client, self._allowed(request), **options)
                 if module != "requests":
                     response.read()
-                if response.status_code != 200:
-                    self.failed = f"{request.url} answers {response.status_code}"
+                if not self._keep(name, request, response):
                     return response
-                self._keep(name, response)
-            self.failed = None
-            return _response(module, self.known[name], request)
+            return self._replayed(module, name, request)
 
         return sending
 
     def _between_async(self, module: str, send: Any) -> Any:
         async def sending(client: Any, request: Any, **options: Any) -> Any:
-            if not self.listening or request.method != "POST":
+            if not self._is_asked(request):
                 return await send(client, request, **options)
             name = _name_of(module, request)
             if name not in self.known:
-                self.failed = f"{request.url} does not answer"
                 response = await send(client, self._allowed(request), **options)
                 await response.aread()
-                if response.status_code != 200:
-                    self.failed = f"{request.url} answers {response.status_code}"
+                if not self._keep(name, request, response):
                     return response
-                self._keep(name, response)
-            self.failed = None
-            return _response(module, self.known[name], request)
+            return self._replayed(module, name, request)
 
         return sending
+
+    def _is_asked(self, request: Any) -> bool:
+        return self.listening and request.method == "POST"
 
     def _allowed(self, request: Any) -> Any:
         if not self.key:
             raise NoJudge(str(request.url))
+        self.failed = f"{request.url} does not answer"
         return request
 
-    def _keep(self, name: str, response: Any) -> None:
+    def _replayed(self, module: str, name: str, request: Any) -> Any:
+        self.failed = None
+        return _response(module, self.known[name], request)
+
+    def _keep(self, name: str, request: Any, response: Any) -> bool:
+        """Whether it is a reply."""
+        if response.status_code != 200:
+            self.failed = f"{request.url} answers {response.status_code}"
+            return False
         self.known[name] = {
             "request": name,
             "status": response.status_code,
@@ -100,6 +104,7 @@ class Judges:
         if self.path:
             with open(self.path, "a", encoding="utf-8") as lines:
                 lines.write(json.dumps(self.known[name]) + "\n")
+        return True
 
 
 def _name_of(module: str, request: Any) -> str:

@@ -66,13 +66,10 @@ class Worker:
     # ---- what is asked ----------------------------------------------------------------------------------------------
 
     def about(self) -> dict[str, Any]:
-        first = self.outputs[0].task
-        metric = next(iter(first._metric_fn_list), None)
         return {
             "lmms_eval": version("lmms-eval"),
             "questions": len(self.questions),
-            "metric": metric,
-            "higher_is_better": bool(first.higher_is_better().get(metric, True)),
+            "tasks": {output.task_name: _measure(output.task) for output in self.outputs},
             "sources": sorted({_source(output.task.config) for output in self.outputs}),
             "versions": {output.task_name: str(output.task.VERSION) for output in self.outputs},
         }
@@ -211,6 +208,12 @@ def _named(written: str) -> tuple[str, str | None]:
     if not isinstance(config.get("task"), str):
         raise Refused(f"{written} has no `task`, which is the name")
     return config["task"], os.path.dirname(written)
+
+
+def _measure(task: Any) -> dict[str, Any]:
+    """Of one task: its first metric, by which an answer is right."""
+    metric = next(iter(task._metric_fn_list), None)
+    return {"metric": metric, "higher_is_better": bool(task.higher_is_better().get(metric, True))}
 
 
 def _aggregate(function: Any, items: list[Any], args: Any) -> Any:

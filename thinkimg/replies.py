@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import httpx
 
-from thinkimg.models.chat import QuestionRefused, Reply
 from thinkimg.refusals import Complaint
 
 _CUT_OFF = ("length", "max_tokens", "model_length")
@@ -17,16 +17,37 @@ _FILTERED = (
 """OpenAI's word, Gemini's own ones (its endpoint does not translate them), Anthropic's, Zhipu's, Bedrock's."""
 
 
+@dataclass(frozen=True)
+class Completion:
+    """What a model said.
+
+    Attributes:
+        finish: `stop` or `length` (cut off by the limit).
+        prompt_tokens, completion_tokens: 0 if the endpoint does not say.
+        cost: in money, as the endpoint itself says; else 0.
+    """
+
+    text: str
+    finish: Literal["stop", "length"]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+
 class EmptyReply(ValueError):
     """A completion without a choice or without a message: how some filters refuse, and how some servers fail."""
 
 
-def read_reply(response: httpx.Response) -> Reply | Complaint:
+class Filtered(Exception):
+    """A filter of what is asked or answered, or the model itself, refuses this conversation."""
+
+
+def read_reply(response: httpx.Response) -> Completion | Complaint:
     """The reply, or what stands in its place.
 
     Raises:
         EmptyReply: there is no choice in it.
-        QuestionRefused: a filter has cut it off, or the model itself refused in the field for that.
+        Filtered: a filter has cut it off, or the model itself refused in the field for that.
         ValueError: it is no chat completion.
     """
     body = _body(response)
@@ -49,7 +70,7 @@ def _choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
     choices = body.get("choices")
     if choices in ([], None):
         if _blocked(body):
-            raise QuestionRefused("the endpoint's filter blocked the question", "content")
+            raise Filtered("the endpoint's filter blocked the question")
         if "choices" not in body and "id" not in body:
             raise ValueError("no choices")
         raise EmptyReply("a completion without a choice")
@@ -72,19 +93,19 @@ def _refuse_filtered(ending: str, choice: Mapping[str, Any]) -> None:
     message = choice.get("message")
     refusal = message.get("refusal") if isinstance(message, Mapping) else None
     if ending.partition(":")[0].strip() in _FILTERED:
-        raise QuestionRefused(f"the reply was filtered: finish_reason {ending}", "content")
+        raise Filtered(f"the reply was filtered: finish_reason {ending}")
     if refusal and not (isinstance(message, Mapping) and message.get("content")):
-        raise QuestionRefused(f"the model refuses: {str(refusal)[:200]}", "content")
+        raise Filtered(f"the model refuses: {str(refusal)[:200]}")
 
 
-def _reply(choice: Mapping[str, Any], ending: str, body: Mapping[str, Any]) -> Reply:
+def _reply(choice: Mapping[str, Any], ending: str, body: Mapping[str, Any]) -> Completion:
     message = choice.get("message")
     if message is None:
         raise EmptyReply("a choice without a message")
     usage = body.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
     try:
-        return Reply(
+        return Completion(
             _text(message.get("content")),
             "length" if ending in _CUT_OFF else "stop",
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
