@@ -78,8 +78,10 @@ def stage(
     """
     from thinkimg.jobs.environment import check_contract, tool_endpoints, tool_keys
     from thinkimg.jobs.runner.launch import launch, wants_torchrun
+    from thinkimg.jobs.termination import told_before
 
-    check_contract(os.environ)
+    with told_before(name):
+        check_contract(os.environ)
     if wants_torchrun(os.environ):
         raise typer.Exit(launch(sys.argv[1:]))
     _end_with_parent()
@@ -89,13 +91,14 @@ def stage(
     from thinkimg.jobs.stages.stage import join_ranks, run_stage
     from thinkimg.tools.registry import own_tools
 
-    loaded = load_manifest(manifest, own_tools())
-    chosen = loaded.job(job)
-    if seed is not None:
-        chosen.spec.seed = seed
-    stages = ["base", *(known.name for known in chosen.spec.stages)]
-    if name not in stages:
-        raise UserError(f"there is no stage {name!r}; there are {', '.join(stages)}", "NAME")
+    with told_before(name):
+        loaded = load_manifest(manifest, own_tools())
+        chosen = loaded.job(job)
+        if seed is not None:
+            chosen.spec.seed = seed
+        stages = ["base", *(known.name for known in chosen.spec.stages)]
+        if name not in stages:
+            raise UserError(f"there is no stage {name!r}; there are {', '.join(stages)}", "NAME")
     endpoints = tool_endpoints(os.environ)
     with join_ranks() as (rank, world_size):
         context = Context(

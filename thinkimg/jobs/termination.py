@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from thinkimg.api.pod_contract import ResultRow, State, TerminationMessage, Variable
-from thinkimg.errors import full_disk
+from thinkimg.errors import ThinkImgError, full_disk
 from thinkimg.results import ModelFigures
 
 
@@ -39,12 +39,25 @@ def last_words(stage: str, rank: int = 0) -> Iterator[LastWords]:
             raise full from error
         raise
     finally:
-        path = os.environ.get(Variable.TERMINATION_LOG)
-        if path and rank == 0:
+        if rank == 0:
             seconds = round(time.monotonic() - began, 1)
             rows = [_row(name, figures) for name, figures in words.models.items()]
-            message = TerminationMessage(stage, state, seconds, reason, rows)
-            Path(path).write_text(message.format(), encoding="utf-8")
+            _leave(TerminationMessage(stage, state, seconds, reason, rows))
+
+
+@contextmanager
+def told_before(stage: str) -> Iterator[None]:
+    """Write the message for what is refused before the stage begins; of the end of a log nothing is repeated."""
+    try:
+        yield
+    except ThinkImgError as error:
+        _leave(TerminationMessage(stage, "Failed", 0.0, str(error), []))
+        raise
+
+
+def _leave(message: TerminationMessage) -> None:
+    if path := os.environ.get(Variable.TERMINATION_LOG):
+        Path(path).write_text(message.format(), encoding="utf-8")
 
 
 def _row(model: str, figures: ModelFigures) -> ResultRow:
