@@ -10,7 +10,7 @@ from fuzz_requests import Bait, ToolsFace
 from tests.support.serving.sample_servers import spec
 from thinkimg.gateway.openai.request import ChatRequest
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def harmless(target: fuzz_servers.Target, folder: Path, kinds: int) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -149,11 +150,25 @@ def test_serve_runs_until_it_is_told_to_stop(run: Callable[..., Command]) -> Non
     assert serve.ended() == 0
 
 
+def test_what_is_said_beside_a_config_comes_before_it(run: Callable[..., Command], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = {"host": "127.0.0.1", "port": taken.getsockname()[1], "workers": 3, "tools": [{"name": "Crop"}]}
+        (tmp_path / "server.yaml").write_text(yaml.safe_dump(config))
+        serve = run("serve", "--config", "server.yaml", "--port", "0")
+        event = json.loads(serve.until(r"\{.*\}")[0])
+    assert event["tools"] == ["Crop"]
+    assert httpx.get(f"{event['url']}/readyz", trust_env=False).status_code == 200
+    serve.process.send_signal(signal.SIGTERM)
+    assert serve.ended() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((), "name tools to serve"),
-        (("Crop", "OCR", "--backend", "x"), "speak of one tool"),
+        (("Crop", "OCR", "--backend", "x"), "speak of one named tool"),
+        (("--config", "server.yaml", "--backend", "x"), "speak of one named tool"),
+        (("--config", "server.yaml", "--option", "x=1"), "speak of one named tool"),
         (("Crop", "--option", "x"), "is not KEY=VALUE"),
     ],
 )
@@ -162,6 +177,21 @@ def test_serve_refuses(arguments: tuple[str, ...], said: str, run: Callable[...,
     assert serve.ended() == 2
     assert serve.process.stderr is not None
     assert said in serve.process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--out", "x.png"), "belongs to a call"),
+        (("Crop", "--backend", "pillow"), "belongs to a call"),
+        (("Crop", "box=[0,0,1,1]", "--server", "http://127.0.0.1:9", "--option", "a=1"), "a server has its own"),
+    ],
+)
+def test_tools_refuses_what_it_would_ignore(arguments: tuple[str, ...], said: str, run: Callable[..., Command]) -> None:
+    tools = run("tools", *arguments)
+    assert tools.ended() == 2
+    assert tools.process.stderr is not None
+    assert said in tools.process.stderr.read()
 
 
 def test_the_table_fits_a_terminal_and_says_what_is_wrong() -> None:

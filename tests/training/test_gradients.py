@@ -57,7 +57,7 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     command = [*launch, "-m", "tests.support.training.gradient_case", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=800, env=environment, cwd=REPOSITORY)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1700, env=environment, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr[-4000:]
     loaded: dict[str, dict[str, torch.Tensor]] = torch.load(folder / "gradients.pt")
     return loaded

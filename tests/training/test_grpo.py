@@ -401,7 +401,7 @@ def test_two_processes_make_the_step_that_one_makes(tmp_path: Path) -> None:
     two_steps(tmp_path / "1", world_size=1)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, "-m", "tests.support.training.two_ranks", tmp_path / "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=800, cwd=REPOSITORY)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1700, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr[-3000:]
     weights = [(tmp_path / "2" / f"weights-{rank}").read_text() for rank in range(2)]
     assert weights[0] == weights[1], "all ranks end with the same weights"

@@ -39,7 +39,7 @@ class Runs:
             launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         environment = {**os.environ, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         command = [*launch, "-m", PROGRAM, str(self.folder / f"{processes}"), *runs]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=800, env=environment, cwd=REPOSITORY)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1700, env=environment, cwd=REPOSITORY)
         assert done.returncode == 0, done.stderr[-4000:]
 
 

@@ -27,6 +27,8 @@ from thinkimg.training.session import Session
 ONE = ["dapo-float32-0", "dapo-bf16-0", "dapo+lora-float32-0", "dapo+lora-bf16-0", "sft-float32-0", "sft-bf16-0"]
 TWO = ["dapo-bf16-1", "dapo-bf16-2", "dapo-bf16-3", "dapo+lora-bf16-3", "sft-bf16-2"]
 
+pytestmark = pytest.mark.timeout(3600)  # eleven trainings in the first test's fixture
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
@@ -41,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for launch, names in (([], ONE), (two, TWO)):
         command = [sys.executable, *launch, "-m", "tests.support.training.moving", str(folder), *names]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=1500, env=environment, cwd=REPOSITORY)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1700, env=environment, cwd=REPOSITORY)
         assert done.returncode == 0, done.stderr[-4000:]
     return folder
 

@@ -15,7 +15,7 @@ from tests.support import PYTHONPATH, REPOSITORY
 def test_a_small_rehearsal_ends_well(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rehearsal", "--family", "qwen3-vl", "--small", "--run", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": PYTHONPATH}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=800)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=1700)
     found = json.loads(done.stdout)
     assert found["problem"] is None
     assert done.returncode == 0

@@ -17,7 +17,7 @@ def launch(folder: Path, **environment: str) -> int:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, "-m", "tests.support.training.resumed_ranks", str(folder)]
     given = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, capture_output=True, timeout=800, env=given, cwd=REPOSITORY).returncode
+    return subprocess.run(command, capture_output=True, timeout=1700, env=given, cwd=REPOSITORY).returncode
 
 
 def sampled(folder: Path, step: int) -> list[list[int]]:

@@ -136,13 +136,16 @@ class ServerConfig(ProcessConfig):
         return 2 * self.max_image_bytes + self.max_image_bytes // 2 + 1024 * 1024
 
 
-def read_config(path: Path) -> ServerConfig:
-    """Read a YAML or JSON file.
+def read_config(path: Path, **overrides: Any) -> ServerConfig:
+    """Read a YAML or JSON file. `overrides` replace its fields.
 
     Raises:
         UserError: the file is missing or wrong; the field's path is named.
     """
-    return parse_config(read_document(path))
+    document = read_document(path)
+    if not isinstance(document, dict):
+        raise UserError("must be a mapping with at least `tools`", str(path))
+    return parse_config({**document, **overrides})
 
 
 def read_document(path: Path) -> Any:

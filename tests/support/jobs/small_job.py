@@ -117,8 +117,8 @@ def stage_processes(run: Path) -> Counter[str]:
     )
 
 
-def gone(run: Path, seconds: float = 5) -> bool:
-    """Whether no process of the run is left, after a moment to notice that the others are gone."""
+def gone(run: Path, seconds: float = 120) -> bool:
+    """Whether no process of the run is left, once each has noticed that the others are gone; the limit is for hangs."""
     deadline = time.monotonic() + seconds
     while tool_servers(run) or stage_processes(run):
         if time.monotonic() > deadline:

@@ -263,16 +263,14 @@ def test_refreshing_waits_for_nobody_and_drops_nobody(keyed: tuple[Gateway, str]
     controller = f"http://me:{key}@{gateway.url.removeprefix('http://')}"
     client = OriginalClient(controller)
     busy = [
-        threading.Thread(target=client.call, args=("Sleep",), kwargs={"image": CHART, "seconds": 4}) for _ in range(10)
+        threading.Thread(target=client.call, args=("Sleep",), kwargs={"image": CHART, "seconds": 8}) for _ in range(10)
     ]  # more than its server has threads
     for thread in busy:
         thread.start()
     time.sleep(0.5)
-    started = time.monotonic()
     again = OriginalClient(controller)
-    assert time.monotonic() - started < 3
     assert again.tools == client.tools
-    assert all(thread.is_alive() for thread in busy)
+    assert all(thread.is_alive() for thread in busy), "it waited for them"
     for thread in busy:
         thread.join()
 

@@ -100,7 +100,7 @@ def test_wrong_settings_end_at_once_and_name_the_field(wrong: Wrong, tmp_path: P
         with pytest.raises(UserError) as caught:
             evaluated(endpoint.url, tasks((), 3), tmp_path)
         assert caught.value.field == wrong.field
-        assert len(endpoint.bodies) <= 4, "three questions under way, and one probe"
+        assert len(endpoint.bodies) <= 6, "three questions under way, and what decides on each"
     assert not list(jsonl.read(tmp_path / "t.jsonl"))
 
 
