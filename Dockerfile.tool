@@ -33,10 +33,6 @@ LABEL org.opencontainers.image.title="thinkimg-tool-${EXTRA}" \
       org.opencontainers.image.description="Vision tools of ThinkIMG with the extra ${EXTRA}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# A pod has nobody who would run `thinkimg weights fetch` before: what loads weights may download them, into the volume that
-# the operator mounts.
-ENV THINKIMG_FETCH_WEIGHTS=1 \
-    THINKIMG_WEIGHTS=/var/cache/thinkimg/weights
 USER 65532:65532
 EXPOSE 8000
 CMD ["python", "-m", "thinkimg.serving", "--config", "/etc/thinkimg/server/config.json"]

@@ -36,7 +36,7 @@ def list_weights(folder: Folder = None, as_json: AsJson = False) -> None:
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for heading in ("weights", "for", "licence", "here", "size", "SHA-256"):
-        table.add_column(heading, no_wrap=heading in ("weights", "licence", "size"), overflow="fold")
+        table.add_column(heading, no_wrap=heading in ("weights", "size"), overflow="fold")
     for one in found:
         measured = size(one["size"]) if one["size"] else ""
         where = one["here"] or "[dim]no[/]"
@@ -98,6 +98,7 @@ def verify_weights(folder: Folder = None, as_json: AsJson = False) -> None:
 def _listed(folder: Path | None) -> list[dict[str, Any]]:
     from thinkimg.tools.weights import store
     from thinkimg.tools.weights.catalogue import CATALOGUE
+    from thinkimg.tools.weights.hub import page_of
     from thinkimg.tools.weights.repository import read_repository
 
     root = folder or store.folder()
@@ -115,7 +116,9 @@ def _listed(folder: Path | None) -> list[dict[str, Any]]:
             {
                 "source": entry.source,
                 "for": f"{entry.tool} ({entry.backend})",
-                "licence": entry.licence,
+                "address": page_of(repository),
+                "licence": entry.licence or _unknown(page_of(repository)),
+                "licence_from": entry.licence_from,
                 "here": found[1] if found else "",
                 "path": str(found[0]) if found else "",
                 "size": size,
@@ -124,11 +127,14 @@ def _listed(folder: Path | None) -> list[dict[str, Any]]:
         )
     for name, (place, record) in fetched.items():
         if name not in known:
+            page = page_of(read_repository(record.source))
             rows.append(
                 {
                     "source": name,
                     "for": "",
-                    "licence": "",
+                    "address": page,
+                    "licence": _unknown(page),
+                    "licence_from": "",
                     "here": "folder",
                     "path": str(place),
                     "size": sum(one.size for one in record.files.values()),
@@ -136,6 +142,10 @@ def _listed(folder: Path | None) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _unknown(page: str) -> str:
+    return f"not known here: read {page}"
 
 
 def _digests(files: Any) -> str:

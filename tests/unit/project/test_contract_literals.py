@@ -27,8 +27,6 @@ ALLOWED = {
     "thinkimg/jobs/runner/run.py": {"THINKIMG_SETUP_SECONDS"},
     "thinkimg/tools/backends/options.py": {"THINKIMG_VLM_API_KEY"},
     "thinkimg/tools/backends/text_reader.py": {"THINKIMG_OCR_CACHE"},
-    "thinkimg/tools/weights/locate.py": {"THINKIMG_FETCH_WEIGHTS"},  # set by images of tools, Dockerfile.tool
-    "thinkimg/tools/weights/store.py": {"THINKIMG_WEIGHTS"},
     "thinkimg/training/colocated.py": {"THINKIMG_ENGINE"},
     "operator/thinkimg_operator/probes.py": {"/livez", "/readyz", "/metrics"},  # the operator's own
 }

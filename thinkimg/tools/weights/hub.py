@@ -61,6 +61,11 @@ def address_of(repository: Repository, commit: str, path: str) -> str:
     return f"{endpoint()}/{repository.name}/resolve/{quote(commit, safe='')}/{quote(path)}"
 
 
+def page_of(repository: Repository) -> str:
+    """What people read of it."""
+    return f"{endpoint()}/{repository.name}"
+
+
 def listing(repository: Repository, client: httpx.Client) -> Listing:
     """What the revision holds.
 

@@ -4,12 +4,11 @@ allows it."""
 import os
 from pathlib import Path
 
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.tools.weights import store
 from thinkimg.tools.weights.repository import MAIN, Repository, read_repository
 
-FETCH_VARIABLE = "THINKIMG_FETCH_WEIGHTS"
-"""`1`: what loads weights may download them. Images of tools set it: a pod has nobody who would fetch before."""
 _FIELD = "options.weights"
 
 
@@ -27,7 +26,7 @@ def locate(weights: str, revision: str | None = None, trust_remote_code: bool = 
     found = store.find(repository, code=trust_remote_code)
     if found is not None:
         return found[0]
-    if os.environ.get(FETCH_VARIABLE) == "1":
+    if os.environ.get(Variable.FETCH_WEIGHTS) == "1":
         from thinkimg.tools.weights.fetch import fetch
 
         fetch(repository, store.folder(), code=trust_remote_code)

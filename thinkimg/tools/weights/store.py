@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from thinkimg import jsonfile
+from thinkimg.api.server_contract import Variable
 from thinkimg.extras import is_there
 from thinkimg.results import WeightsRecord
 from thinkimg.tools.weights.repository import MAIN, Repository
 
-FOLDER_VARIABLE = "THINKIMG_WEIGHTS"
 RECORD = "thinkimg-weights.json"
 SAFE = (".safetensors",)
 PICKLED = (".pth", ".pt", ".bin")
@@ -25,7 +25,7 @@ Place = Literal["folder", "hub's cache"]
 
 def folder() -> Path:
     """The folder of weights; it need not be there."""
-    named = os.environ.get(FOLDER_VARIABLE)
+    named = os.environ.get(Variable.WEIGHTS)
     return Path(named).expanduser() if named else Path.home() / ".cache" / "thinkimg" / "weights"
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import httpx
 import pytest
 
 from tests.support.tools.fake_hub import COMMIT, FakeHub, fake_hub, sha256
+from thinkimg.cli.weights import list_weights
 from thinkimg.errors import InfrastructureError, UserError
-from thinkimg.tools.weights import download, store
+from thinkimg.tools.weights import catalogue, download, store
 from thinkimg.tools.weights.catalogue import CATALOGUE, Digest, Weights
 from thinkimg.tools.weights.fetch import Fetched, fetch, verify
 from thinkimg.tools.weights.locate import locate
@@ -254,7 +256,7 @@ def test_the_key_goes_to_the_hub_and_not_where_it_redirects(
 
 def stating(digest: Digest) -> tuple[Weights, ...]:
     files = {"model.safetensors": digest}
-    return (Weights("org/name", "SAM", "onnx", "MIT", files, "https://example.org/digests"),)
+    return (Weights("org/name", "SAM", "onnx", files=files, digests_from="https://example.org/digests"),)
 
 
 def test_a_stated_digest_is_stronger_than_the_hubs(hub: FakeHub, root: Path) -> None:
@@ -273,11 +275,33 @@ def test_a_stated_digest_is_stronger_than_the_hubs(hub: FakeHub, root: Path) -> 
         fetch(ALL, root / "third", catalogue=wrong)
 
 
-def test_the_catalogue_names_repositories_with_a_licence_and_digests_with_their_source() -> None:
+def test_the_catalogue_states_licences_and_digests_with_their_source_only() -> None:
     for entry in CATALOGUE:
-        assert str(read_repository(entry.source)) == entry.source
-        assert entry.licence == "Apache-2.0"
-        assert bool(entry.files) == bool(entry.digests_from)
+        repository = read_repository(entry.source)
+        assert str(repository) == entry.source
+        for stated, source in ((entry.licence, entry.licence_from), (entry.files, entry.digests_from)):
+            assert bool(stated) == bool(source)
+            # A commit, so that what is read there stays what was copied; of these weights or of their authors' code.
+            assert not source or re.search(r"/[0-9a-f]{40}(/|$)", source)
+            authors = f"https://huggingface.co/{repository.name}/", "https://github.com/facebookresearch/sam2/"
+            assert not source or source.startswith(authors)
+        for path, digest in entry.files.items():
+            assert re.fullmatch(r"[0-9a-f]{64}", digest.sha256)
+            assert digest.size > 0
+            assert path == repository.file or not repository.file
+
+
+def test_a_licence_that_is_not_known_here_names_the_page_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(catalogue, "CATALOGUE", (Weights("org/name/folder/file.pth", "SAM", "onnx"), *CATALOGUE[:1]))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    list_weights(tmp_path, as_json=True)
+    unknown, known = json.loads(capsys.readouterr().out)
+    assert unknown["licence"] == "not known here: read https://huggingface.co/org/name"
+    assert (unknown["address"], unknown["licence_from"]) == ("https://huggingface.co/org/name", "")
+    assert (known["licence"], known["licence_from"]) == ("Apache-2.0", CATALOGUE[0].licence_from)
 
 
 # ---- on this machine -------------------------------------------------------------------------------------------------
@@ -391,6 +415,7 @@ def test_the_commands_fetch_list_and_verify(hub: FakeHub, tmp_path: Path) -> Non
     listed = {row["source"]: row for row in json.loads(thinkimg(tmp_path, "list", "--json", **where)[0])}
     assert listed["facebook/sam2.1-hiera-small"]["here"] == ""
     assert listed["org/name@main"]["size"] == len(LARGE) + len(SMALL)
+    assert listed["org/name@main"]["licence"] == f"not known here: read {hub.url}/org/name"
     assert "org/name@main" in thinkimg(tmp_path, "list", **where)[0]
     assert "2 of 2 files are whole" in thinkimg(tmp_path, "verify", **where)[0]
     (folder / "org/name@main/config.json").write_bytes(b"{}")
