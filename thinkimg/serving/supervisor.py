@@ -24,6 +24,7 @@ from thinkimg.extras import require
 from thinkimg.private import append_private, write_private
 from thinkimg.serving.config import ProcessConfig, ServerConfig, dump_config
 from thinkimg.serving.handover import PASS_VARIABLE, handed_over
+from thinkimg.serving.logs import JsonLines
 
 _POLL_SECONDS = 0.05
 _FIRST_BACKOFF_SECONDS = 0.5
@@ -409,7 +410,9 @@ def _kept_back(environment: Mapping[str, str]) -> bytes:
     if not names:
         return b""
     event = f"not handed over of the environment; the server's env, or {PASS_VARIABLE}, hands more over"
-    return (json.dumps({"level": "INFO", "event": event, "names": names}) + "\n").encode()
+    return (
+        f"{JsonLines().format(logging.makeLogRecord({'levelname': 'INFO', 'msg': event, 'names': names}))}\n".encode()
+    )
 
 
 def _ending(exit_code: int) -> str:
