@@ -144,7 +144,10 @@ class ToolRLJobReconciler:
                 (p for p in pods if (p.stage, p.attempt, p.index) == (running.name, running.attempt, 0)), None
             )
             world = replace(world, progress=await self._logs.latest(key, running.name, master))
-            ended = [*(seen for seen in jobs if seen.complete), *(pod for pod in pods if pod.succeeded)]
+            ended: list[JobSeen | PodSeen] = [
+                *(seen for seen in jobs if seen.complete),
+                *(pod for pod in pods if pod.succeeded),
+            ]
             if not any(seen.stage == running.name for seen in ended):
                 return world, []  # no next stage begins, and nobody asks for the tools
         bodies = {
