@@ -38,7 +38,7 @@ from .render import (
     render_service,
 )
 from .status import dump, refused, terminal
-from .transitions import Transition, misunderstandings, transitions
+from .transitions import Transition, misunderstandings, outlived, transitions
 from .world import ToolSeen, World
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,7 @@ class ToolRLJobReconciler:
                 return Requeue(REFUSED_RETRY_SECONDS)
         await self._tell(body, transitions(status, decision.status))
         await self._tell(body, misunderstandings(status, decision.status, world.pods))
+        await self._tell(body, outlived(status, decision.status, world.pods))
         if await self._cluster.patch_status(body, dump(decision.status), keep=not terminal(decision.status)):
             self._metrics.observe(status, decision.status, self._clock())
         return await self._act(body, job, decision, tools)
@@ -143,8 +144,12 @@ class ToolRLJobReconciler:
                 (p for p in pods if (p.stage, p.attempt, p.index) == (running.name, running.attempt, 0)), None
             )
             world = replace(world, progress=await self._logs.latest(key, running.name, master))
-            if not any(seen.complete and seen.stage == running.name for seen in jobs):
-                return world, []
+            ended: list[JobSeen | PodSeen] = [
+                *(seen for seen in jobs if seen.complete),
+                *(pod for pod in pods if pod.succeeded),
+            ]
+            if not any(seen.stage == running.name for seen in ended):
+                return world, []  # no next stage begins, and nobody asks for the tools
         bodies = {
             tool.name: await self._cluster.get(Key("VisionTool", key.namespace, tool.name)) for tool in job.spec.tools
         }
@@ -180,11 +185,13 @@ class ToolRLJobReconciler:
         return None
 
     async def _refusal(self, body: Body, job: ToolRLJob, first: tuple[str, int], tools: Sequence[VisionTool]) -> str:
-        """Why the API server would refuse the first attempt; empty when it would not."""
+        """Why the API server would refuse the first attempt, or whose name is taken; empty when it can be made."""
         try:
+            for child in (render_service(job), render_network_policy(job), render_manifest(job, tools)):
+                await self._cluster.check_name(child, body)
             attempt = render_attempt(job, *first, [_endpoint(tool) for tool in tools], self._image)
             await self._cluster.check_create(attempt, body)
-        except (ApiError, PatchError) as error:
+        except (ApiError, NameTakenError, PatchError) as error:
             if not _is_final(error):
                 raise
             return _advice(error)
@@ -301,10 +308,9 @@ def _is_final(error: Exception) -> bool:
 
 def _advice(error: Exception) -> str:
     """What the API server said, and what to do."""
-    if isinstance(error, NameTakenError) or (isinstance(error, ApiError) and error.reason == "AlreadyExists"):
-        return f"{_plain(error)}, and it is somebody else's. Delete it, or rename the job."
-    return f"{_plain(error).rstrip('.')}. Correct the job, or what forbids it."
-
-
-def _plain(error: Exception) -> str:
-    return error.message if isinstance(error, ApiError) else str(error)
+    if isinstance(error, NameTakenError):
+        return f"{error}. Delete that {error.key.kind}, or rename the job."
+    if isinstance(error, ApiError) and error.reason == "AlreadyExists":
+        return f"{error.message}, and it is somebody else's. Delete it, or rename the job."
+    said = error.message if isinstance(error, ApiError) else str(error)
+    return f"{said.rstrip('.')}. Correct the job, or what forbids it."
