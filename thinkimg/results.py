@@ -688,3 +688,39 @@ class SynthesisResults(File):
     completion_tokens: int = 0
     cost: Figure = 0.0
     """By the prices that were given."""
+
+
+# ---- weights of tools -----------------------------------------------------------------------------------------------
+
+
+class WeightsFile(Part):
+    """A file of some weights, as it was fetched."""
+
+    sha256: str
+    """Hex."""
+    size: int
+    """Bytes."""
+    said_by: str
+    """Who stated the digest; or that it was recorded from what came first."""
+
+
+class WeightsRecord(File):
+    """What `thinkimg weights fetch` brought of a repository of the hub."""
+
+    title = "what was fetched of some weights"
+    path = "WEIGHTS/ORG/NAME@REVISION/thinkimg-weights.json"
+    remedy = "`thinkimg weights verify` reads it"
+
+    kind: Literal["weights"] = "weights"
+    source: str
+    """`org/name`."""
+    revision: str
+    """As it was asked for."""
+    commit: str = ""
+    """What the revision meant then."""
+    whole: bool = False
+    """Whether all that is needed of the repository is here; otherwise single files of it."""
+    code: bool = False
+    """Whether its Python code, if it has any, is here too."""
+    files: dict[str, WeightsFile] = Field(default_factory=dict)
+    """Path in the repository to the file."""

@@ -165,6 +165,14 @@ def test_a_key_is_handed_over_by_reference() -> None:
     assert {"name": "THINKIMG_TOOL_API_KEY", "valueFrom": reference} in container(found)["env"]
 
 
+def test_weights_come_when_the_pod_starts_into_the_volume_that_is_kept() -> None:
+    found = container(tool(weights={"claimName": "kept"}))
+    said = {variable["name"]: variable.get("value") for variable in found["env"]}
+    assert said["THINKIMG_FETCH_WEIGHTS"] == "1"
+    assert said["THINKIMG_WEIGHTS"] == "/var/cache/thinkimg/weights"
+    assert {"name": "cache", "mountPath": "/var/cache/thinkimg"} in found["volumeMounts"]
+
+
 def test_the_users_variables_win_and_none_is_there_twice() -> None:
     variables = container(tool(env=[{"name": "HOME", "value": "/home"}]))["env"]
     assert [variable for variable in variables if variable["name"] == "HOME"] == [{"name": "HOME", "value": "/home"}]

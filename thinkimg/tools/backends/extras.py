@@ -4,6 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from thinkimg.errors import UserError
+from thinkimg.extras import is_there
+
+_PACKAGES = {
+    "transformers": ("transformers", "torch", "torchvision"),
+    "segment-anything": ("segment_anything", "torch", "torchvision"),
+    "groundingdino": ("groundingdino", "torch", "torchvision"),
+    "paddleocr": ("paddleocr",),
+}
+"""What a backend imports, so that the first that is missing is named before any, which take seconds, is imported."""
+_APART = ("groundingdino", "paddleocr")
 
 
 @contextmanager
@@ -13,12 +23,18 @@ def needs_extra(backend: str) -> Iterator[None]:
     Args:
         backend: also the name of the extra.
     """
+    for package in _PACKAGES[backend]:
+        if not is_there(package):
+            raise _missing(backend, package)
     try:
         yield
     except ImportError as error:
-        missing = error.name or error
-        raise UserError(
-            f"{backend} needs a package that is not installed ({missing}): pip install 'thinkimg[tools,{backend}]'; "
-            "groundingdino and paddleocr want environments of their own, see docs/guides/tools-with-weights.md",
-            "backend",
-        ) from error
+        raise _missing(backend, str(error.name or error)) from error
+
+
+def _missing(backend: str, package: str) -> UserError:
+    apart = "; it wants an environment of its own, see docs/guides/tools-with-weights.md" if backend in _APART else ""
+    return UserError(
+        f"{backend} needs a package that is not installed ({package}): pip install 'thinkimg[tools,{backend}]'{apart}",
+        "backend",
+    )

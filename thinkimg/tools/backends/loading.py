@@ -1,20 +1,27 @@
 """Backends with weights, loaded by their names. What they are is in `detection` and `segmentation`, so that a backend
-knows its kind and not who loads it."""
+knows its kind and not who loads it.
+
+Packages and weights are looked for before anything is imported: what is missing is said at once, and not after torch.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from thinkimg.tools.backends.detection import Detector
 from thinkimg.tools.backends.extras import needs_extra
-from thinkimg.tools.backends.options import DetectorOptions, SegmenterOptions
+from thinkimg.tools.backends.options import DetectorOptions, SegmenterOptions, WeightsOptions
 from thinkimg.tools.backends.segmentation import SegmentationModel, Segmenter
+from thinkimg.tools.weights.catalogue import DEFAULTS
+from thinkimg.tools.weights.locate import locate
 
 
 def load_detector(backend: str, options: DetectorOptions) -> Detector:
     """Import the backend and read its weights.
 
     Raises:
-        UserError: the weights are not there or not whole, or the device is not there.
-        InfrastructureError: the hub does not answer.
+        UserError: a package or weights are missing, the weights are not whole, or the device is not there.
     """
-    with needs_extra(backend):
+    with detector_at_hand(backend, options):
         from thinkimg.tools.backends.neural.grounding import TokenDetector
 
         if backend == "groundingdino":
@@ -30,11 +37,10 @@ def load_segmenter(backend: str, options: SegmenterOptions) -> Segmenter:
     """Import the backend and read its weights.
 
     Raises:
-        UserError: the weights are not there or not whole, or the device is not there.
-        InfrastructureError: the hub does not answer.
+        UserError: a package or weights are missing, the weights are not whole, or the device is not there.
     """
     model: SegmentationModel
-    with needs_extra(backend):
+    with segmenter_at_hand(backend, options):
         if backend == "segment-anything":
             from thinkimg.tools.backends.neural.segment_anything import SegmentAnything
 
@@ -44,3 +50,34 @@ def load_segmenter(backend: str, options: SegmenterOptions) -> Segmenter:
 
             model = TransformersSAM(options)
     return Segmenter(model, options.embedding_cache_bytes)
+
+
+@contextmanager
+def detector_at_hand(backend: str, options: DetectorOptions) -> Iterator[None]:
+    """See `weights_at_hand`."""
+    with weights_at_hand("GroundingDINO", backend, options):
+        if backend == "groundingdino":
+            locate(options.text_encoder, field="options.textEncoder")
+        yield
+
+
+@contextmanager
+def segmenter_at_hand(backend: str, options: SegmenterOptions) -> Iterator[None]:
+    """See `weights_at_hand`."""
+    with weights_at_hand("SAM", backend, options):
+        yield
+
+
+@contextmanager
+def weights_at_hand(tool: str, backend: str, options: WeightsOptions) -> Iterator[None]:
+    """Around the import of a backend: its packages and its weights are here.
+
+    Args:
+        tool: whose default weights the backend takes.
+
+    Raises:
+        UserError: they are not, and how to bring them.
+    """
+    with needs_extra(backend):
+        locate(options.weights or DEFAULTS[tool, backend], options.revision, options.trust_remote_code)
+        yield

@@ -20,8 +20,10 @@ from thinkimg.tools.backends.neural import weights
 from thinkimg.tools.backends.neural.decoding import decode_prompts
 from thinkimg.tools.backends.options import SegmenterOptions
 from thinkimg.tools.backends.segmentation import Embedding, Mask, Prompt
+from thinkimg.tools.weights.catalogue import DEFAULTS
+from thinkimg.tools.weights.locate import locate
 
-DEFAULT_WEIGHTS = "ybelkada/segment-anything/checkpoints/sam_vit_b_01ec64.pth"
+DEFAULT_WEIGHTS = DEFAULTS["SAM", "segment-anything"]
 _DECODER_HEADS = 8  # the one number that no tensor tells; all of Meta's models have it
 
 
@@ -127,7 +129,7 @@ class SegmentAnything:
 
     def __init__(self, options: SegmenterOptions) -> None:
         source = options.weights or DEFAULT_WEIGHTS
-        path = weights.find_checkpoint(weights.locate(source, options.revision))
+        path = weights.find_checkpoint(locate(source, options.revision))
         state = weights.read_state(path)
         self.sam = build(read_architecture(state, path))
         weights.fill(self.sam, state, path)

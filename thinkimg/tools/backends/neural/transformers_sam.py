@@ -11,8 +11,9 @@ from thinkimg.tools.backends.neural import weights
 from thinkimg.tools.backends.neural.decoding import decode_prompts
 from thinkimg.tools.backends.options import SegmenterOptions
 from thinkimg.tools.backends.segmentation import Embedding, Mask, Prompt
+from thinkimg.tools.weights.catalogue import DEFAULTS
 
-DEFAULT_WEIGHTS = "facebook/sam2.1-hiera-small"
+DEFAULT_WEIGHTS = DEFAULTS["SAM", "transformers"]
 
 
 class TransformersSAM:
