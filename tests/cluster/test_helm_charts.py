@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from tests.support import REPOSITORY
-from tests.support.cluster.testcluster import Cluster, Namespace
+from tests.support.cluster.testcluster import Cluster, KubectlError, Namespace, wait_for
 
 CHARTS = REPOSITORY / "charts"
 NAMES = sorted(path.name for path in CHARTS.iterdir() if path.is_dir())
@@ -58,6 +59,7 @@ OPERATOR: list[dict[str, Any]] = [
     {},
     {"watchNamespaces": ["default"]},
     {"replicas": 1, "serviceAccount": {"name": "own", "annotations": {"a": "b"}}},
+    {"userRoles": {"create": False}},
     {"serviceMonitors": True},
     {"networkPolicy": {"enabled": False}},
     {"monitoring": {"podMonitor": True, "rules": True, "dashboards": True, "labels": {"release": "prometheus"}}},
@@ -119,6 +121,44 @@ def test_the_server_accepts_what_the_operator_chart_renders(
     helm: Path, cluster: Cluster, namespace: Namespace, values: dict[str, Any]
 ) -> None:
     accepted_by_server(cluster, namespace, rendered(helm, "thinkimg-operator", values, namespace.name))
+
+
+def test_who_may_edit_a_namespace_may_edit_our_objects_in_it(
+    helm: Path, cluster: Cluster, namespace: Namespace
+) -> None:
+    documents = rendered(helm, "thinkimg-operator", {}, namespace.name)
+    roles = [role for role in documents if role["metadata"]["name"].startswith(f"{namespace.name}-release-")]
+    assert [role["kind"] for role in roles] == ["ClusterRole", "ClusterRole"]
+
+    def may(role: str, verb: str, resource: str) -> bool:
+        kind, _, subresource = resource.partition("/")
+        asked = [verb, f"{kind}.thinkimg.dev", f"--subresource={subresource}"]
+        user = f"--as=system:serviceaccount:{namespace.name}:{role}"
+        try:
+            return namespace.kubectl("auth", "can-i", *asked, user).strip() == "yes"
+        except KubectlError:  # how it says no
+            return False
+
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(roles))
+    try:
+        for role in ("view", "edit", "admin"):
+            namespace.kubectl("create", "serviceaccount", role)
+            account = f"--serviceaccount={namespace.name}:{role}"
+            namespace.kubectl("create", "rolebinding", role, f"--clusterrole={role}", account)
+        for role, verb in (
+            ("view", "get"),
+            ("edit", "list"),
+            ("edit", "create"),
+            ("admin", "delete"),
+            ("edit", "patch"),
+        ):
+            for resource in ("visiontools", "toolrljobs"):
+                wait_for(f"{role}: {verb} {resource}", functools.partial(may, role, verb, resource))
+        assert may("edit", "patch", "visiontools/scale")
+        assert not may("view", "create", "toolrljobs")
+        assert not may("edit", "patch", "toolrljobs/status")
+    finally:
+        cluster.kubectl("delete", "clusterrole", *(role["metadata"]["name"] for role in roles))
 
 
 def accepted_by_server(cluster: Cluster, namespace: Namespace, documents: list[dict[str, Any]]) -> None:
