@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, explain, path_of
+from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, explain, path_of, read_stored
 from thinkimg.api.pod_contract import CONTROLLER, Label
 from thinkimg.api.server_contract import PORT
 
@@ -21,6 +21,7 @@ from ..kinds import Body, Key, key_of
 from ..metrics import Metrics
 from ..settings import Settings
 from ..strategic_merge import PatchError
+from ..versions import Newer
 from ..visiontool.render import headless_name
 from ..workqueue import Requeue
 from .attempts import JobSeen, PodSeen, observe_job, observe_pod
@@ -68,6 +69,7 @@ class ToolRLJobReconciler:
         )
         self._image = settings.stage_image
         self._clock = clock
+        self._newer = Newer()
         self._logs = ProgressLogs(cluster)
         self._waiting: dict[Key, set[str]] = {}
         """Jobs that wait for tools, with the tools' names: whom to tell when a tool changes. A job that is missing
@@ -91,7 +93,12 @@ class ToolRLJobReconciler:
             return None  # owner references clean up
         if (body["spec"].get("managedBy") or CONTROLLER) != CONTROLLER:
             return None
-        status = _status_of(body)
+        try:
+            status = _status_of(body)
+        except ValidationError as error:
+            self._newer.unreadable(key, str(error))
+            return None
+        self._newer.look(body, ToolRLJob)
         try:
             job = _parse(body)
         except ValidationError as error:
@@ -267,22 +274,20 @@ def _wants(body: Body, uid: str, stage: str, attempt: int) -> bool:
 def _parse(body: Body) -> ToolRLJob:
     metadata = {name: body["metadata"][name] for name in _KEPT_METADATA if name in body["metadata"]}
     document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
-    return ToolRLJob.model_validate(document, by_alias=True, by_name=False)
+    return read_stored(ToolRLJob, document)
 
 
 def _status_of(body: Body) -> ToolRLJobStatus | None:
     status = body.get("status")
-    return ToolRLJobStatus.model_validate(status, by_alias=True, by_name=False) if status else None
+    return read_stored(ToolRLJobStatus, status) if status else None
 
 
 def _parse_tool(body: Body) -> VisionTool | None:
     """None when it is not valid; then it is not Available either."""
     metadata = {name: body["metadata"][name] for name in _KEPT_METADATA if name in body["metadata"]}
     try:
-        tool = VisionTool.model_validate(
-            {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]},
-            by_alias=True, by_name=False,
-        )  # fmt: skip
+        document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
+        tool = read_stored(VisionTool, document)
     except ValidationError:
         return None
     return tool
