@@ -27,7 +27,7 @@ def find_exported(weights: str) -> tuple[Path, ExportedSAM]:
         )
     folder = Path(weights).expanduser()
     if not (folder / RECORD).is_file():
-        raise UserError(f"{folder} is no folder with a {RECORD}; where torch is, make one with: {COMMAND}", _FIELD)
+        raise UserError(f"{weights} is no folder with a {RECORD}; where torch is, make one with: {COMMAND}", _FIELD)
     about = jsonfile.read(folder / RECORD, ExportedSAM)
     for name in (ENCODER, DECODER):
         path, known = folder / name, about.files.get(name)
