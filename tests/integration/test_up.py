@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from tests.support.serving.sample_servers import ENVIRONMENT, SAMPLE_TOOLS
+from tests.support.tools.vlm_endpoint import VLMEndpoint, serve_vlm
 from thinkimg.cli.fleet import table_of
 from thinkimg.serving.config import ServerConfig
 from thinkimg.serving.load import Load, load_of
@@ -27,8 +28,8 @@ SECONDS = 200
 class Command:
     """`thinkimg …` in a process group of its own, with its output read line by line."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        environment = {**os.environ, **ENVIRONMENT, "COLUMNS": "200"}
+    def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        environment = {**os.environ, **ENVIRONMENT, "COLUMNS": "200", **(env or {})}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "thinkimg.cli", *arguments],
             cwd=folder, env=environment, text=True, start_new_session=True,
@@ -51,8 +52,8 @@ class Command:
 def run(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     commands: list[Command] = []
 
-    def start(*arguments: str) -> Command:
-        commands.append(Command(tmp_path, *arguments))
+    def start(*arguments: str, env: Mapping[str, str] | None = None) -> Command:
+        commands.append(Command(tmp_path, *arguments, env=env))
         return commands[-1]
 
     yield start
@@ -106,6 +107,48 @@ def test_control_c_while_it_starts_leaves_nothing_behind(run: Callable[..., Comm
     os.killpg(up.process.pid, signal.SIGINT)
     assert up.ended() == 0
     assert not any(alive(int(pid)) for pid in children)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[VLMEndpoint]:
+    with serve_vlm(key="canary-endpoint") as server:
+        yield server
+
+
+def test_a_secret_of_the_shell_reaches_the_servers_that_need_it_and_no_other(
+    run: Callable[..., Command], tmp_path: Path, endpoint: VLMEndpoint
+) -> None:
+    shell = {
+        "HF_TOKEN": "canary-hub", "AWS_SECRET_ACCESS_KEY": "canary-cloud", "ENDPOINT_KEY": "canary-endpoint",
+        "MODEL_KEY": "canary-model", "MY_PASSWORD": "canary-listed", "THINKIMG_PLANNER_API_KEY": "canary-planner",
+        "THINKIMG_PASS_ENVIRONMENT": "MY_PASS*", "HTTPS_PROXY": "http://proxy:1", "NO_PROXY": "*", "NCCL_DEBUG": "WARN",
+    }  # fmt: skip
+    asks = {"endpoint": endpoint.url, "model": "some", "api_key_variable": "ENDPOINT_KEY"}
+    services = [
+        {"name": "crop", "tools": [{"name": "Crop"}], "env": {"OWN": "canary-own"}, "api_key": "canary-key"},
+        {"name": "point", "tools": [{"name": "Point", "backend": "vlm", "options": asks}]},
+    ]
+    model = {"name": "some", "base_url": "http://127.0.0.1:9/v1", "api_key_variable": "MODEL_KEY"}
+    file = {"services": services, "gateway": {"port": 0, "models": [model]}}
+    (tmp_path / "tools.yaml").write_text(yaml.safe_dump(file))
+    up = run("up", "tools.yaml", env=shell)
+    found = {}
+    for _ in range(3):
+        name, pid = up.until(r"(\S+): ready at \S+ \(pid (\d+)\)").groups()
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        found[name] = {word.decode() for word in re.findall(rb"canary-[a-z]+", environment)}
+        for name_of_setting in ("HTTPS_PROXY", "NCCL_DEBUG"):
+            assert f"{name_of_setting}={shell[name_of_setting]}".encode() in environment.split(b"\0")
+        assert b"canary" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert b"canary" not in (tmp_path / "logs" / "tools" / f"{name}.log").read_bytes()
+    assert found == {
+        "crop": {"canary-listed", "canary-own", "canary-key"},
+        "point": {"canary-listed", "canary-endpoint"},
+        "gateway": {"canary-listed", "canary-model", "canary-key"},
+    }
+    (told, *_) = (tmp_path / "logs" / "tools" / "crop.log").read_text().splitlines()
+    assert "AWS_SECRET_ACCESS_KEY" in json.loads(told)["names"]
+    assert "THINKIMG_PASS_ENVIRONMENT" in json.loads(told)["event"]
 
 
 GOOD = {"name": "good", "tools": [{"entry_point": f"{SAMPLE_TOOLS}:echo"}]}

@@ -20,6 +20,7 @@ from thinkimg.api import Batching, read_yaml
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
+from thinkimg.serving.handover import needed_by_tool
 from thinkimg.serving.memory import at_most
 
 
@@ -89,6 +90,11 @@ class ProcessConfig(BaseModel):
         """Environment variables by which the process is told what must be in no file."""
         return {}
 
+    @property
+    def needed(self) -> set[str]:
+        """Names of the variables that the process reads for a secret; no other secret of its supervisor reaches it."""
+        return set()
+
 
 class ServerConfig(ProcessConfig):
     """One process that serves tools.
@@ -124,6 +130,11 @@ class ServerConfig(ProcessConfig):
     @property
     def secrets(self) -> dict[str, str]:
         return {Variable.API_KEY: self.api_key.get_secret_value()} if self.api_key else {}
+
+    @property
+    def needed(self) -> set[str]:
+        tools = [needed_by_tool(entry.name, entry.backend, entry.options) for entry in self.tools]
+        return {Variable.API_KEY}.union(*tools)
 
     def key(self, environment: Mapping[str, str]) -> str:
         """What callers have to send to a server with this environment; empty: nothing."""
