@@ -86,5 +86,5 @@ def _session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no class in common
-        first = str(error).splitlines()[0]
+        first = str(error).partition("\n")[0]
         raise UserError(f"{path} is no whole file of ONNX: {first}", "options.weights") from error
