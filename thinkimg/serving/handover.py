@@ -37,7 +37,7 @@ _SECRET = frozenset(
     }
 )  # fmt: skip
 """A name with such a word passes by its whole name only, never by its beginning."""
-_ALONE = frozenset({"builtin", "layout", "opencv", "rapidocr"})
+_ALONE = frozenset({"builtin", "layout", "onnx", "opencv", "rapidocr"})
 """Backends of ours that fetch no weights of the hub and ask no endpoint, whatever else their tool's options say."""
 
 
