@@ -62,6 +62,8 @@ OPERATOR: list[dict[str, Any]] = [
     {"userRoles": {"create": False}},
     {"serviceMonitors": True},
     {"networkPolicy": {"enabled": False}},
+    {"admissionPolicy": {"enabled": True}},
+    {"admissionPolicy": {"enabled": True, "images": ["ghcr.io/"], "secrets": ["hub"], "namespaceSelector": {}}},
     {"monitoring": {"podMonitor": True, "rules": True, "dashboards": True, "labels": {"release": "prometheus"}}},
     {"toolImages": {"OCR": "registry.example.com/ocr:1", "*": "registry.example.com/tool:1"}},
     {"runtimeImage": "registry.example.com/trainer:1", "logLevel": "DEBUG", "resyncSeconds": 60},
@@ -196,6 +198,8 @@ def restricted(pod: dict[str, Any]) -> None:
         ("thinkimg-operator", {"watchNamespaces": "default"}, "watchNamespaces"),
         ("thinkimg-operator", {"logLevel": "LOUD"}, "logLevel"),
         ("thinkimg-operator", {"toolImage": {}}, "toolImage"),
+        ("thinkimg-operator", {"admissionPolicy": {"images": ["ghcr.io/mine"]}}, "images"),
+        ("thinkimg-operator", {"admissionPolicy": {"endpoints": ["https://a/v1'"]}}, "endpoints"),
     ],
 )
 def test_bad_values_are_refused_by_name(helm: Path, chart: str, values: dict[str, Any], named: str) -> None:
