@@ -15,8 +15,8 @@ import yaml
 
 from tests.support import REPOSITORY
 from tests.support.api.manifest_examples import JOB, TOOL, changed, setting
-from tests.support.cluster.admission import checked, refused
 from tests.support.cluster.testcluster import Cluster, Namespace, Object, wait_for
+from tests.support.operator.admission import checked, refused
 
 LABEL = "thinkimg.dev/admission-policy=enforced"
 VALUES = {

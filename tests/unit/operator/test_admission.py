@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 from tests.support import REPOSITORY
-from tests.support.cluster.admission import checked, levels, refused
+from tests.support.operator.admission import checked, levels, refused
 from thinkimg.api.v1alpha1.crd import definitions
 from thinkimg.api.v1alpha1.trainer_args import grpo_args, sft_args
 from thinkimg.tools.registry import TOOLS
