@@ -28,7 +28,7 @@ def unheld(text: str) -> list[str]:
 
 
 @cache
-def tests_in(file: str) -> frozenset[str]:
+def names_in(file: str) -> frozenset[str]:
     path = REPOSITORY / file
     nodes = ast.parse(path.read_text()).body if path.is_file() else []
     return frozenset(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
@@ -36,7 +36,7 @@ def tests_in(file: str) -> frozenset[str]:
 
 def exists(test: str) -> bool:
     file, _, name = test.partition("::")
-    return file.startswith("tests/") and name.startswith("test_") and name in tests_in(file)
+    return file.startswith("tests/") and name.startswith("test_") and name in names_in(file)
 
 
 def test_every_promise_names_a_test() -> None:
