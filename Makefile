@@ -7,7 +7,7 @@ DEMO := manifests/toolrljob-cpu.yaml
 .DEFAULT_GOAL := help
 .PHONY: help setup demo table check check-format check-lint check-types check-readers check-layers check-crds check-viewer \
 	viewer crds chart-docs cluster-binaries test test-fast coverage vllm-setup vllm-test lmms-setup interop \
-	chromium bench bench-dispatch bench-rollout bench-operator soak ablations gpu-check rehearsal images images-test e2e e2e-full clean
+	chromium bench bench-pictures bench-dispatch bench-rollout bench-operator soak ablations gpu-check rehearsal images images-test e2e e2e-full clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,11 @@ chromium:
 
 bench: setup ## Every benchmark in bench/; each ends with one JSON line
 	@set -e; for file in bench/*.py; do echo "$$file"; $(BIN)/python -P "$$file"; done
+
+COUNT = 8
+bench-pictures: setup ## Point and the segmenter on charts that other programs drew (npm's; R with ggplot2 and LibreOffice where they are)
+	@bash hack/pictures.sh
+	$(BIN)/python -P bench/pictures_quality.py --count $(COUNT)
 
 bench-dispatch: setup ## Calls of a tool: our client, the gateway, a plain service (12 minutes; nothing else may run)
 	$(BIN)/python -P bench/dispatch.py

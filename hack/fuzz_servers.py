@@ -48,6 +48,7 @@ TOOLS: Mapping[str, Mapping[str, Any]] = {
     "Crop": {"image": "img_1", "box": BOX},
     "DrawHorizontalLineByY": {"image": "img_1", "y": 50},
     "DrawVerticalLineByX": {"image": "img_1", "x": 50},
+    "DrawLine": {"image": "img_1", "points": [[10, 10], [90, 50]]},
     "SegmentRegionAroundPoint": {"image": "img_1", "points": [[25, 60]]},
     "OCR": {"image": "img_1", "region": BOX},
     "Point": {"image": "img_1", "description": "title"},

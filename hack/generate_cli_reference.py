@@ -15,6 +15,7 @@ import typer
 from thinkimg.cli.app import COMMANDS, app
 from thinkimg.cli.command import Command
 from thinkimg.cli.gateway import GATEWAY, KEYS
+from thinkimg.cli.weights import WEIGHTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "command-line.md"
 HEAD = """# The command line
@@ -47,6 +48,8 @@ def page() -> str:
         panels.setdefault(command.panel, []).append((command.name, root.commands[command.name], command))
     keys = gateway.commands["keys"].commands
     panels[GATEWAY.panel] += [(f"gateway keys {command.name}", keys[command.name], command) for command in KEYS]
+    weights = root.commands["weights"].commands
+    panels[GATEWAY.panel] += [(f"weights {command.name}", weights[command.name], command) for command in WEIGHTS]
     parts = [HEAD.rstrip("\n")]
     for panel, commands in panels.items():
         parts += [f"\n## {panel}\n", *("\n".join(_command(*one)) for one in commands)]

@@ -23,8 +23,8 @@ INTRODUCTION = f"""\
 # Files
 
 What ThinkIMG leaves as JSON: in a run's folder (`RUN`), in that of a table over seeds (`TABLE`), of an evaluation and
-of a synthesis (`OUT`). From Python: `read(path, model)` of `thinkimg.jsonfile`, with the models of `thinkimg.results`;
-the lines of a log with `thinkimg.training_log.read_log`.
+of a synthesis (`OUT`), and in the folder of weights (`WEIGHTS`). From Python: `read(path, model)` of
+`thinkimg.jsonfile`, with the models of `thinkimg.results`; the lines of a log with `thinkimg.training_log.read_log`.
 
 - Every file has a `kind` and a `version`, now {VERSION}. Files that were written before there were kinds are read as
   version 0; fields that they lack have the defaults below.

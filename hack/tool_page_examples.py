@@ -101,6 +101,7 @@ EXAMPLES: dict[str, Example] = {
     "Crop": Example(bar_chart, {"box": [50, 20, 75, 100]}),
     "DrawHorizontalLineByY": Example(bar_chart, {"y": 43.5}),
     "DrawVerticalLineByX": Example(bar_chart, {"x": 61.5}),
+    "DrawLine": Example(bar_chart, {"points": [[15, 45], [61.5, 26]]}),
     "ZoominSubplot": Example(four_panels, {"description": "East"}),
     "Point": Example(bar_chart, {"description": "the bar of Cats"}),
     "SegmentRegionAroundPoint": Example(bar_chart, {"points": [[61.5, 60]]}),

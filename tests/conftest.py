@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import httpx
 import hypothesis
 import pytest
 from xdist.remote import Producer
@@ -16,6 +17,9 @@ from tests.support.side_by_side import ByFile  # noqa: E402
 # An example takes as long as a busy machine lets it.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
+
+# So does a server: what is asked without a timeout would otherwise fail after httpx's 5 seconds.
+httpx._config.DEFAULT_TIMEOUT_CONFIG.connect = httpx._config.DEFAULT_TIMEOUT_CONFIG.read = 120
 
 MOST_WORKERS = 8
 """Each takes 1.5 GB when it has torch and a tiny model in memory."""

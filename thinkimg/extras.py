@@ -71,11 +71,12 @@ def naming_the_extra(who: str, preferred: Sequence[str] = (), needs: Sequence[st
 def require(packages: Sequence[str], who: str, preferred: Sequence[str] = ()) -> None:
     """Look for packages without importing them. Raises `UserError`: the first that is missing."""
     for package in packages:
-        if not _is_there(package):
+        if not is_there(package):
             raise missing(package, who, preferred)
 
 
-def _is_there(package: str) -> bool:
+def is_there(package: str) -> bool:
+    """Looks without importing it."""
     try:
         return find_spec(package) is not None
     except ModuleNotFoundError:

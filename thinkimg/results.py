@@ -688,3 +688,62 @@ class SynthesisResults(File):
     completion_tokens: int = 0
     cost: Figure = 0.0
     """By the prices that were given."""
+
+
+# ---- weights of tools -----------------------------------------------------------------------------------------------
+
+
+class WeightsFile(Part):
+    """A file of some weights, as it was fetched."""
+
+    sha256: str
+    """Hex."""
+    size: int
+    """Bytes."""
+    said_by: str
+    """Who stated the digest; or that it was recorded from what came first."""
+
+
+class WeightsRecord(File):
+    """What `thinkimg weights fetch` brought of a repository of the hub."""
+
+    title = "what was fetched of some weights"
+    path = "WEIGHTS/ORG/NAME@REVISION/thinkimg-weights.json"
+    remedy = "`thinkimg weights verify` reads it"
+
+    kind: Literal["weights"] = "weights"
+    source: str
+    """`org/name`."""
+    revision: str
+    """As it was asked for."""
+    commit: str = ""
+    """What the revision meant then."""
+    whole: bool = False
+    """Whether all that is needed of the repository is here; otherwise single files of it."""
+    code: bool = False
+    """Whether its Python code, if it has any, is here too."""
+    files: dict[str, WeightsFile] = Field(default_factory=dict)
+    """Path in the repository to the file."""
+
+
+class ExportedSAM(File):
+    """A model of the first SAM as files of ONNX, which `thinkimg weights export` wrote."""
+
+    title = "what is known of an exported model"
+    path = "EXPORTED/thinkimg-onnx.json"
+    remedy = "the backend onnx reads it"
+
+    kind: Literal["exported-sam"] = "exported-sam"
+    source: str
+    """What was exported."""
+    side: int
+    """Pixels of the square that the encoder takes; a picture's longer side is brought to it."""
+    mean: tuple[float, float, float]
+    """Of red, green and blue, 0 to 1; taken off before the encoder."""
+    std: tuple[float, float, float]
+    """By which they are divided then."""
+    differs: float
+    """The largest difference between torch and onnxruntime that was seen after the export, of features, logits and
+    scores, as a share of the largest value."""
+    files: dict[str, WeightsFile]
+    """`encoder.onnx` and `decoder.onnx`."""

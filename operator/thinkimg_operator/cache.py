@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from typing import Any
 from thinkimg.api.pod_contract import Annotation
 
 from .kinds import Body, Key, key_of
+
+log = logging.getLogger(__name__)
 
 MANAGER = "thinkimg-operator"
 """Field manager of everything that the operator writes."""
@@ -157,7 +160,7 @@ class Cache:
             verified="",
             owner_uid=owner,
             deleting="deletionTimestamp" in metadata,
-            summary=summary(body) if summary else None,
+            summary=_summarised(summary, body) if summary else None,
         )
 
     def _put(self, key: Key, seen: Seen) -> None:
@@ -167,6 +170,15 @@ class Cache:
         self._seen[key.kind][key] = seen
         if seen.owner_uid:
             self._children.setdefault(seen.owner_uid, set()).add(key)
+
+
+def _summarised(summary: Summary, body: Body) -> Any:
+    """None for an object that cannot be read: it must not keep others from being seen."""
+    try:
+        return summary(body)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        log.debug("%s: %s", key_of(body), error)
+        return None
 
 
 def digest_of(document: Any) -> str:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes.aio.client import ApiClient
+from pydantic import BaseModel
 
+from thinkimg.api import ToolRLJobStatus, VisionToolStatus, with_unknown
 from thinkimg.api.pod_contract import CONTROLLER
 
 from .apierrors import ApiError
@@ -24,6 +26,8 @@ from .credentials import read_credentials
 from .kinds import KINDS, Body, key_of
 from .transport import MERGE, Request
 from .writing import Writer
+
+STATUSES: Mapping[str, type[BaseModel]] = {"ToolRLJob": ToolRLJobStatus, "VisionTool": VisionToolStatus}
 
 
 class Cluster(Writer):
@@ -41,15 +45,17 @@ class Cluster(Writer):
     async def patch_status(self, body: Body, status: Mapping[str, Any], *, keep: bool = False) -> bool:
         """Write the status of `body`'s object if it is not `status` already. Returns whether it was written.
 
+        Fields that this version does not know, as a newer operator leaves them, stay.
+
         `keep`: the object will be looked at again soon, and then the answer is its `latest` body.
 
         Raises:
             ApiError: 409 when the object has changed since `body` was read: read again and decide anew.
         """
-        before = body.get("status") or {}
+        key, before = key_of(body), body.get("status") or {}
+        status = with_unknown(STATUSES[key.kind], before, status)
         if before == status:
             return False
-        key = key_of(body)
         removed = dict.fromkeys(before.keys() - status.keys())
         patch = {
             "metadata": {"resourceVersion": body["metadata"]["resourceVersion"], "uid": body["metadata"]["uid"]},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from thinkimg.api.pod_contract import Annotation
+
 from .cache import MANAGER
 from .kinds import Body
 
@@ -36,3 +38,19 @@ def same_owner(existing: Body, stamped: Body) -> bool:
         return {reference["uid"] for reference in body["metadata"].get("ownerReferences", ())}
 
     return uids(stamped) <= uids(existing)
+
+
+def controller_of(body: Body) -> str:
+    """The uid of the object's controller; empty when it has none."""
+    return next((o["uid"] for o in body["metadata"].get("ownerReferences", ()) if o.get("controller")), "")
+
+
+def is_orphan(existing: Body) -> bool:
+    """Whether we applied the object once, and its owner was deleted without it (`--cascade=orphan`)."""
+    return not controller_of(existing) and Annotation.APPLIED_DIGEST in existing["metadata"].get("annotations", {})
+
+
+def made_by_us(existing: Body) -> bool:
+    """Whether nobody else has written the object but for its status."""
+    managers = (e for e in existing["metadata"].get("managedFields", ()) if e.get("subresource") != "status")
+    return all(entry.get("manager") == MANAGER for entry in managers)

@@ -14,7 +14,7 @@ from pathlib import Path
 VERSION = version("thinkimg-operator")
 IMAGE_PREFIX = "ghcr.io/thinkimg/"
 FIRST_BACKENDS: Mapping[str, str] = {
-    "GroundingDINO": "groundingdino",
+    "GroundingDINO": "transformers",
     "SAM": "segment-anything",
     "GroundedSAM": "transformers",
     "EstimateDepth": "transformers",

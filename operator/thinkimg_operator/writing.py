@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 
 from thinkimg.api.pod_contract import Annotation
@@ -10,9 +11,11 @@ from thinkimg.api.pod_contract import Annotation
 from .apierrors import ApiError, NameTakenError
 from .cache import MANAGER, digest_of
 from .kinds import KINDS, Body, Key, key_of
-from .ownership import same_owner, stamp
+from .ownership import controller_of, is_orphan, made_by_us, same_owner, stamp
 from .reading import Reader
 from .transport import APPLY, MERGE, Request
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Writer(Reader):
 
         Raises:
             NameTakenError: an object of that name exists and is not the owner's; it was not touched.
+            ApiError: 409 when somebody made, deleted or replaced it in between: read again and decide anew.
         """
         stamped = stamp(body, owner)
         digest = digest_of(stamped)
@@ -47,24 +51,51 @@ class Writer(Reader):
         seen = self.cache.get(key)
         if seen is not None and seen.digest == digest and not seen.touched and not seen.deleting:
             return Applied(seen.uid, written=False)
+        if seen is not None and seen.owner_uid and seen.owner_uid == controller_of(stamped):
+            uid = seen.uid
+        else:
+            uid = await self._uid_of_ours(key, stamped)
         try:
-            # Not forced while we do not know the object: on somebody else's of that name, fields then conflict.
-            status, answer = await self._apply(key, stamped, force=seen is not None)
+            created, answer = await self._apply(key, stamped, uid)
         except ApiError as error:
-            if not error.conflict or seen is not None:
-                raise
-            existing = await self.get(key)
-            if existing is not None and not same_owner(existing, stamped):
-                raise NameTakenError(key) from error
-            status, answer = await self._apply(key, stamped, force=True)
+            if error.conflict:
+                self.cache.forget(key)  # what we knew of it is not so any more
+            raise
         self.cache.applied(answer)
-        return Applied(answer["metadata"]["uid"], written=True, created=status == 201)
+        return Applied(answer["metadata"]["uid"], written=True, created=created)
 
-    async def _apply(self, key: Key, body: Body, *, force: bool) -> tuple[int, Body]:
-        query = {"fieldManager": MANAGER, "force": "true" if force else "false"}
+    async def check_name(self, body: Body, owner: Body) -> None:
+        """Raises `NameTakenError` if `apply` would."""
+        await self._uid_of_ours(key_of(stamp(body, owner)), stamp(body, owner))
+
+    async def _uid_of_ours(self, key: Key, stamped: Body) -> str:
+        """Empty when there is no object of that name. Raises `NameTakenError` when it is not ours."""
+        existing = await self.get(key)
+        if existing is None:
+            return ""
+        if not (same_owner(existing, stamped) or is_orphan(existing)):
+            raise NameTakenError(key)
+        return str(existing["metadata"]["uid"])
+
+    async def _apply(self, key: Key, body: Body, uid: str) -> tuple[bool, Body]:
+        """Apply to the object with that uid and no other; with an empty one, make it. Returns whether it was made.
+
+        Nothing says "only if there is none" to an apply. So one that is to make the object is not forced: what
+        somebody made in the meantime keeps its values, and what we added is taken back.
+        """
+        query = {"fieldManager": MANAGER, "force": "true" if uid else "false"}
         path = KINDS[key.kind].path(key.namespace, key.name)
-        status, data = await self.send(Request("PATCH", path, query, body, APPLY))
-        return status, json.loads(data)
+        precondition = {"uid": uid} if uid else {}
+        sent = {**body, "metadata": {**body["metadata"], **precondition}}
+        status, data = await self.send(Request("PATCH", path, query, sent, APPLY))
+        answer: Body = json.loads(data)
+        if not uid and status != 201 and not made_by_us(answer):
+            metadata = {name: answer["metadata"][name] for name in ("name", "namespace", "uid")}
+            nothing = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata}
+            await self.send(Request("PATCH", path, query, nothing, APPLY))
+            log.error("%s was made by somebody else while we were about to make it; it has its own fields again", key)
+            raise NameTakenError(key)
+        return status == 201, answer
 
     async def check_create(self, body: Body, owner: Body) -> None:
         """Have the API server check a `create` without carrying it out. Raises as it would."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from thinkimg_operator.kinds import KINDS
 
 from tests.support.cluster.joblab import CLAIM, JOBS, ROW, Lab, job, job_namespace, sft, table, watched, words
 from tests.support.cluster.testcluster import Cluster, KubectlError, wait_for
@@ -331,6 +332,31 @@ def test_a_patch_that_cannot_be_is_refused_until_it_is_right(lab: Lab) -> None:
     lab.patch(f"{JOBS.format(lab.name)}/patched", {"spec": {"podTemplatePatch": None}})
     lab.runs("patched")
     assert lab.condition("patched", "Accepted")[:2] == ("True", "Valid")
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "holds"),
+    [
+        ("Service", "", {"spec": {"ports": [{"port": 5432}]}}),
+        ("NetworkPolicy", "", {"spec": {"podSelector": {"matchLabels": {"app": "theirs"}}}}),
+        ("ConfigMap", "-manifest", {"data": {"important": "yes"}}),
+    ],
+)
+def test_what_has_the_name_of_a_child_and_is_somebody_elses_is_left_alone(
+    lab: Lab, kind: str, suffix: str, holds: dict[str, Any]
+) -> None:
+    name = f"app-{kind.lower()}"
+    theirs = {"apiVersion": KINDS[kind].api_version, "kind": kind, "metadata": {"name": name + suffix}, **holds}
+    lab.namespace.apply(theirs)
+    before = lab.namespace.get(kind, name + suffix)
+    lab.submit(job(name))
+    message = lab.comes_to(name, "Accepted", "False", "Refused", seconds=10)
+    taken = f"{kind} {lab.name}/{name}{suffix} exists already and is not ours"
+    assert message == f"{taken}. Delete that {kind}, or rename the job."
+    assert "startTime" not in lab.get(name)["status"]
+    assert lab.jobs(name) == []
+    lab.namespace.kubectl("delete", "toolrljob", name, "--cascade=foreground", "--wait")
+    assert lab.namespace.get(kind, name + suffix) == before
 
 
 def test_a_job_of_the_name_of_an_attempt_that_is_somebody_elses_is_left_alone(lab: Lab) -> None:

@@ -112,36 +112,86 @@ def test_what_others_set_in_a_child_stays_and_is_not_fought_over(place: Namespac
     assert place.get("deployment", "shared")["metadata"]["resourceVersion"] == version
 
 
-THEIRS: dict[str, dict[str, Any]] = {
-    "Deployment": {
-        "selector": {"matchLabels": {"app": "theirs"}},
-        "template": {
-            "metadata": {"labels": {"app": "theirs"}},
-            "spec": {"containers": [{"name": "theirs", "image": "registry.example.com/theirs:1"}]},
+THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Deployment": (
+        "Deployment",
+        {
+            "selector": {"matchLabels": {"app": "theirs"}},
+            "template": {
+                "metadata": {"labels": {"app": "theirs"}},
+                "spec": {"containers": [{"name": "theirs", "image": "registry.example.com/theirs:1"}]},
+            },
         },
-    },
-    "Service": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]},
-    "PodDisruptionBudget": {"selector": {"matchLabels": {"app": "theirs"}}, "maxUnavailable": 0},
-    "HorizontalPodAutoscaler": {
-        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "theirs"},
-        "maxReplicas": 9,
-    },
-    "NetworkPolicy": {"podSelector": {"matchLabels": {"app": "theirs"}}},
+    ),
+    "Service": ("Service", {"selector": {"app": "theirs"}, "ports": [{"port": 80}]}),
+    "Service without a selector": ("Service", {"ports": [{"port": 5432}]}),
+    "Service elsewhere": ("Service", {"type": "ExternalName", "externalName": "db.example.com"}),
+    "PodDisruptionBudget": (
+        "PodDisruptionBudget",
+        {"selector": {"matchLabels": {"app": "theirs"}}, "maxUnavailable": 0},
+    ),
+    "HorizontalPodAutoscaler": (
+        "HorizontalPodAutoscaler",
+        {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "theirs"}, "maxReplicas": 9},
+    ),
+    "NetworkPolicy": ("NetworkPolicy", {"podSelector": {"matchLabels": {"app": "theirs"}}}),
 }
+"""Objects of a name that ours would have, also some of which no field would conflict with ours."""
 
 
-@pytest.mark.parametrize("kind", THEIRS)
-def test_an_object_of_that_name_that_is_somebody_elses_is_left_alone(place: Namespace, kind: str) -> None:
-    name = f"taken-{kind.lower()}"[:30]
-    theirs = {"apiVersion": KINDS[kind].api_version, "kind": kind, "metadata": {"name": name}, "spec": THEIRS[kind]}
-    place.apply(theirs)
-    before = place.get(kind, name)["spec"]
+def as_made(place: Namespace, kind: str, name: str) -> Any:
+    """An object without what the cluster's own controllers say of it."""
+    found = place.get(kind, name)
+    assert found is not None
+    found["metadata"].pop("resourceVersion")
+    found["metadata"].get("annotations", {}).pop("deployment.kubernetes.io/revision", None)
+    return found["metadata"], found["spec"]
+
+
+@pytest.mark.parametrize("which", THEIRS)
+def test_an_object_of_that_name_that_is_somebody_elses_is_left_alone(place: Namespace, which: str) -> None:
+    kind, spec = THEIRS[which]
+    name = f"taken-{which.lower().replace(' ', '-')}"[:30]
+    place.apply({"apiVersion": KINDS[kind].api_version, "kind": kind, "metadata": {"name": name}, "spec": spec})
+    before = as_made(place, kind, name)
     place.apply(tool(name, autoscaling={"minReplicas": 1, "maxReplicas": 2, "metric": "CPU"}))
     comes_to(place, name, "Accepted", "False", "NameTaken")
-    assert place.get(kind, name)["spec"] == before
+    assert as_made(place, kind, name) == before
     assert f"Delete that {kind}, or rename the tool." in place.kubectl("describe", "visiontool", name)
-    place.kubectl("delete", kind.lower(), name)  # as the message says
-    comes_to(place, name, "Accepted", "True", "Valid", seconds=40)
+    place.kubectl("delete", "visiontool", name, "--cascade=foreground", "--wait")
+    assert as_made(place, kind, name) == before
+
+
+def test_a_name_that_becomes_free_is_taken(place: Namespace) -> None:
+    place.apply(
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "freed"}, "spec": {"ports": [{"port": 1}]}}
+    )
+    place.apply(tool("freed"))
+    comes_to(place, "freed", "Accepted", "False", "NameTaken")
+    place.kubectl("delete", "service", "freed")  # as the message says
+    comes_to(place, "freed", "Accepted", "True", "Valid", seconds=40)
+
+
+def test_of_two_tools_whose_services_would_have_one_name_the_older_keeps_it(place: Namespace) -> None:
+    place.apply(tool("pair"))
+    comes_to(place, "pair", "Progressing", "False", "Settled")
+    before = as_made(place, "Service", "pair-pods")
+    place.apply(tool("pair-pods"))
+    comes_to(place, "pair-pods", "Accepted", "False", "NameTaken")
+    assert as_made(place, "Service", "pair-pods") == before
+
+
+def test_children_that_lost_their_owner_are_ours_but_a_cluster_may_want_them_deleted_first(place: Namespace) -> None:
+    """The test clusters ask for the right to delete what gets an owner (OwnerReferencesPermissionEnforcement)."""
+    place.apply(tool("orphans"))
+    comes_to(place, "orphans", "Progressing", "False", "Settled")
+    place.kubectl("delete", "visiontool", "orphans", "--cascade=orphan", "--wait")
+    wait_for("orphans", lambda: not place.get("deployment", "orphans")["metadata"].get("ownerReferences"))
+    place.apply(tool("orphans"))
+    comes_to(place, "orphans", "Accepted", "False", "Refused")
+    described = place.kubectl("describe", "visiontool", "orphans")
+    assert "refuses the tool's Deployment orphans" in described
+    assert "cannot set an ownerRef" in described
 
 
 def test_a_patch_that_cannot_be_is_refused_with_its_place(place: Namespace) -> None:

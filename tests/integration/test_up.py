@@ -4,9 +4,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from tests.support.serving.sample_servers import ENVIRONMENT, SAMPLE_TOOLS
+from tests.support.tools.vlm_endpoint import VLMEndpoint, serve_vlm
 from thinkimg.cli.fleet import table_of
 from thinkimg.serving.config import ServerConfig
 from thinkimg.serving.load import Load, load_of
@@ -26,8 +28,8 @@ SECONDS = 200
 class Command:
     """`thinkimg …` in a process group of its own, with its output read line by line."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        environment = {**os.environ, **ENVIRONMENT, "COLUMNS": "200"}
+    def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        environment = {**os.environ, **ENVIRONMENT, "COLUMNS": "200", **(env or {})}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "thinkimg.cli", *arguments],
             cwd=folder, env=environment, text=True, start_new_session=True,
@@ -50,8 +52,8 @@ class Command:
 def run(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     commands: list[Command] = []
 
-    def start(*arguments: str) -> Command:
-        commands.append(Command(tmp_path, *arguments))
+    def start(*arguments: str, env: Mapping[str, str] | None = None) -> Command:
+        commands.append(Command(tmp_path, *arguments, env=env))
         return commands[-1]
 
     yield start
@@ -107,6 +109,48 @@ def test_control_c_while_it_starts_leaves_nothing_behind(run: Callable[..., Comm
     assert not any(alive(int(pid)) for pid in children)
 
 
+@pytest.fixture
+def endpoint() -> Iterator[VLMEndpoint]:
+    with serve_vlm(key="canary-endpoint") as server:
+        yield server
+
+
+def test_a_secret_of_the_shell_reaches_the_servers_that_need_it_and_no_other(
+    run: Callable[..., Command], tmp_path: Path, endpoint: VLMEndpoint
+) -> None:
+    shell = {
+        "HF_TOKEN": "canary-hub", "AWS_SECRET_ACCESS_KEY": "canary-cloud", "ENDPOINT_KEY": "canary-endpoint",
+        "MODEL_KEY": "canary-model", "MY_PASSWORD": "canary-listed", "THINKIMG_PLANNER_API_KEY": "canary-planner",
+        "THINKIMG_PASS_ENVIRONMENT": "MY_PASS*", "HTTPS_PROXY": "http://proxy:1", "NO_PROXY": "*", "NCCL_DEBUG": "WARN",
+    }  # fmt: skip
+    asks = {"endpoint": endpoint.url, "model": "some", "api_key_variable": "ENDPOINT_KEY"}
+    services = [
+        {"name": "crop", "tools": [{"name": "Crop"}], "env": {"OWN": "canary-own"}, "api_key": "canary-key"},
+        {"name": "point", "tools": [{"name": "Point", "backend": "vlm", "options": asks}]},
+    ]
+    model = {"name": "some", "base_url": "http://127.0.0.1:9/v1", "api_key_variable": "MODEL_KEY"}
+    file = {"services": services, "gateway": {"port": 0, "models": [model]}}
+    (tmp_path / "tools.yaml").write_text(yaml.safe_dump(file))
+    up = run("up", "tools.yaml", env=shell)
+    found = {}
+    for _ in range(3):
+        name, pid = up.until(r"(\S+): ready at \S+ \(pid (\d+)\)").groups()
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        found[name] = {word.decode() for word in re.findall(rb"canary-[a-z]+", environment)}
+        for name_of_setting in ("HTTPS_PROXY", "NCCL_DEBUG"):
+            assert f"{name_of_setting}={shell[name_of_setting]}".encode() in environment.split(b"\0")
+        assert b"canary" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert b"canary" not in (tmp_path / "logs" / "tools" / f"{name}.log").read_bytes()
+    assert found == {
+        "crop": {"canary-listed", "canary-own", "canary-key"},
+        "point": {"canary-listed", "canary-endpoint"},
+        "gateway": {"canary-listed", "canary-model", "canary-key"},
+    }
+    (told, *_) = (tmp_path / "logs" / "tools" / "crop.log").read_text().splitlines()
+    assert "AWS_SECRET_ACCESS_KEY" in json.loads(told)["names"]
+    assert "THINKIMG_PASS_ENVIRONMENT" in json.loads(told)["event"]
+
+
 GOOD = {"name": "good", "tools": [{"entry_point": f"{SAMPLE_TOOLS}:echo"}]}
 BAD = {"name": "bad", "tools": [{"entry_point": f"{SAMPLE_TOOLS}:absent"}]}
 
@@ -149,11 +193,25 @@ def test_serve_runs_until_it_is_told_to_stop(run: Callable[..., Command]) -> Non
     assert serve.ended() == 0
 
 
+def test_what_is_said_beside_a_config_comes_before_it(run: Callable[..., Command], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = {"host": "127.0.0.1", "port": taken.getsockname()[1], "workers": 3, "tools": [{"name": "Crop"}]}
+        (tmp_path / "server.yaml").write_text(yaml.safe_dump(config))
+        serve = run("serve", "--config", "server.yaml", "--port", "0")
+        event = json.loads(serve.until(r"\{.*\}")[0])
+    assert event["tools"] == ["Crop"]
+    assert httpx.get(f"{event['url']}/readyz", trust_env=False).status_code == 200
+    serve.process.send_signal(signal.SIGTERM)
+    assert serve.ended() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((), "name tools to serve"),
-        (("Crop", "OCR", "--backend", "x"), "speak of one tool"),
+        (("Crop", "OCR", "--backend", "x"), "speak of one named tool"),
+        (("--config", "server.yaml", "--backend", "x"), "speak of one named tool"),
+        (("--config", "server.yaml", "--option", "x=1"), "speak of one named tool"),
         (("Crop", "--option", "x"), "is not KEY=VALUE"),
     ],
 )
@@ -162,6 +220,21 @@ def test_serve_refuses(arguments: tuple[str, ...], said: str, run: Callable[...,
     assert serve.ended() == 2
     assert serve.process.stderr is not None
     assert said in serve.process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--out", "x.png"), "belongs to a call"),
+        (("Crop", "--backend", "pillow"), "belongs to a call"),
+        (("Crop", "box=[0,0,1,1]", "--server", "http://127.0.0.1:9", "--option", "a=1"), "a server has its own"),
+    ],
+)
+def test_tools_refuses_what_it_would_ignore(arguments: tuple[str, ...], said: str, run: Callable[..., Command]) -> None:
+    tools = run("tools", *arguments)
+    assert tools.ended() == 2
+    assert tools.process.stderr is not None
+    assert said in tools.process.stderr.read()
 
 
 def test_the_table_fits_a_terminal_and_says_what_is_wrong() -> None:

@@ -33,9 +33,10 @@ from thinkimg.api.v1alpha1.stages import (
     Stage,
     Synthesize,
 )
+from thinkimg.api.v1alpha1.stored import read_stored, unknown_fields, with_unknown
 from thinkimg.api.v1alpha1.toolrljob import ToolRLJobSpec
 from thinkimg.api.v1alpha1.uris import scheme_of
-from thinkimg.api.v1alpha1.visiontool import CUSTOM, Batching, VisionToolSpec
+from thinkimg.api.v1alpha1.visiontool import CUSTOM, Batching, VisionToolSpec, VisionToolStatus
 from thinkimg.api.v1alpha1.yamlsource import read_value, read_yaml
 
 __all__ = [
@@ -81,14 +82,18 @@ __all__ = [
     "ToolRLJobStatus",
     "VisionTool",
     "VisionToolSpec",
+    "VisionToolStatus",
     "bytes_of",
     "check_local",
     "explain",
     "load_manifest",
     "parse_manifest",
     "path_of",
+    "read_stored",
     "read_value",
     "read_yaml",
     "scheme_of",
     "suggestion",
+    "unknown_fields",
+    "with_unknown",
 ]

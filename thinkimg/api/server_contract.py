@@ -19,6 +19,10 @@ class Variable:
     """The key that callers have to send; without it everybody may call."""
     HUB_TOKEN = pod_contract.Variable.HUB_TOKEN
     HUB_CACHE = pod_contract.Variable.HUB_CACHE
+    WEIGHTS = "THINKIMG_WEIGHTS"
+    """The folder of weights (`thinkimg.tools.weights.store`)."""
+    FETCH_WEIGHTS = "THINKIMG_FETCH_WEIGHTS"
+    """`1`: what loads weights may download them. The operator sets it: a pod has nobody who would fetch them before."""
 
 
 class Label:

@@ -12,8 +12,8 @@ import typer
 from rich.markup import escape
 
 from thinkimg import __version__
-from thinkimg.cli import cluster, evaluate, gateway, models, replay, run, synthesize, tools, view
-from thinkimg.cli.command import Command
+from thinkimg.cli import cluster, evaluate, gateway, models, replay, run, synthesize, tools, view, weights
+from thinkimg.cli.command import TOOLS, Command
 from thinkimg.cli.screen import notes
 from thinkimg.errors import InfrastructureError, UserError, full_disk
 
@@ -27,7 +27,8 @@ COMMANDS: tuple[Command, ...] = (
     *tools.COMMANDS,
     *cluster.COMMANDS,
 )
-"""In the order of the help. `thinkimg gateway` is a group of its own: `gateway.GATEWAY` and `gateway.KEYS`."""
+"""In the order of the help. Groups of their own are `thinkimg weights` (`weights.WEIGHTS`) and `thinkimg gateway`
+(`gateway.GATEWAY` and `gateway.KEYS`)."""
 
 _TYPER_INTERRUPTED = 130
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -55,6 +56,13 @@ def _add(target: typer.Typer, command: Command, before: str = "thinkimg") -> Non
     register(command.guarded(before))
 
 
+def _add_weights() -> None:
+    group = typer.Typer(help="List, fetch, export and verify the weights of tools.", no_args_is_help=True)
+    for command in weights.WEIGHTS:
+        _add(group, command, "thinkimg weights")
+    app.add_typer(group, name="weights", rich_help_panel=TOOLS)
+
+
 def _add_gateway() -> None:
     group = typer.Typer(invoke_without_command=True)
     group.callback(help=gateway.GATEWAY.help, epilog=gateway.GATEWAY.epilog)(gateway.GATEWAY.guarded())
@@ -67,6 +75,7 @@ def _add_gateway() -> None:
 
 for _command in COMMANDS:
     _add(app, _command)
+_add_weights()
 _add_gateway()
 
 

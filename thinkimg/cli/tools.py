@@ -31,6 +31,12 @@ def tools(
     """List the vision tools, show one's schema, or call one."""
     from thinkimg.cli import tool_call
 
+    of_a_call = {"--image": image, "--out": out, "--backend": backend, "--option": option}
+    if not (name and (arguments or image)) and any(of_a_call.values()):
+        idle = next(word for word, value in of_a_call.items() if value)
+        raise UserError("it belongs to a call: give the tool's name, and arguments or --image", idle)
+    if server is not None and (backend or option):
+        raise UserError("a server has its own: --backend and --option are for calls in this process", "--backend")
     if name is None:
         listed = tool_call.listing(server)
         if as_json:
@@ -54,11 +60,11 @@ def serve(
         list[str] | None, typer.Argument(help="The tools: OCR Crop …", autocompletion=completion.tools)
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML or JSON with everything, instead of names.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="0, the default, takes a free one.")] = None,
     backend: Annotated[str | None, typer.Option(help="Of the tool, if there is one.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the backend; values as in a manifest.")] = None,
-    workers: Annotated[int, typer.Option(help="Threads that run tools.")] = 4,
+    workers: Annotated[int | None, typer.Option(help="Threads that run tools. Default: 4.")] = None,
     device: Annotated[str | None, typer.Option(help="CUDA_VISIBLE_DEVICES, e.g. 0.")] = None,
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Serve an address that other machines reach without a key.")
@@ -74,17 +80,16 @@ def serve(
 
     if bool(names) == (config is not None):
         raise UserError("name tools to serve, or give --config FILE", "NAMES")
+    if (backend or option) and len(names or ()) != 1:
+        raise UserError("--backend and --option speak of one named tool; a --config has them for each", "--backend")
+    given = {"host": host, "port": port, "workers": workers, "allow_anonymous": allow_anonymous or None}
+    overrides = {field: value for field, value in given.items() if value is not None}
     if config is None:
-        entries = [
-            {"name": name, "backend": backend, "options": read_pairs(option or [], "--option")} for name in names or ()
-        ]
-        if len(entries) > 1 and (backend or option):
-            raise UserError("--backend and --option speak of one tool; use --config for several", "--backend")
-        chosen = parse_config({"tools": entries, "host": host, "port": port, "workers": workers})
+        options = read_pairs(option or [], "--option")
+        entries = [{"name": name, "backend": backend, "options": options} for name in names or ()]
+        chosen = parse_config({"tools": entries, **overrides})
     else:
-        chosen = read_config(config)
-    if allow_anonymous:
-        chosen = chosen.model_copy(update={"allow_anonymous": True})
+        chosen = read_config(config, **overrides)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # before anything imports torch
     code = run_server(chosen)

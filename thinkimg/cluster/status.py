@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-from thinkimg.api import ToolRLJobStatus
+from thinkimg.api import ToolRLJobStatus, read_stored
 
 
 def status_of(job: dict[str, Any]) -> ToolRLJobStatus:
     """The status as the API server has it; empty when the operator has not seen the job yet."""
-    return ToolRLJobStatus.model_validate(job.get("status") or {}, by_alias=True, by_name=False)
+    return read_stored(ToolRLJobStatus, job.get("status") or {})
 
 
 def is_over(status: ToolRLJobStatus) -> bool:

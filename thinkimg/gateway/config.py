@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
 from thinkimg.models.reference import absolute
@@ -68,6 +69,17 @@ class Upstream(BaseModel):
         """Whether `base_url` alone says where the model is."""
         return self.base_url is not None and self.backend in (None, "openai")
 
+    @property
+    def needed(self) -> set[str]:
+        """Names of the variables that are read for it: an endpoint's key, and the hub's token for what is none."""
+        named = (self.api_key_variable, self.model_args.get("api_key_variable"))
+        needed = {name for name in named if isinstance(name, str)}
+        if not self.is_endpoint:
+            needed.add(Variable.HUB_TOKEN)
+        if self.backend == "vllm-server" and not needed - {Variable.HUB_TOKEN}:
+            needed.add("VLLM_API_KEY")
+        return needed
+
 
 class Limits(BaseModel):
     """What a caller may ask for, at most.
@@ -129,6 +141,11 @@ class GatewayConfig(ProcessConfig):
     cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*]+$")], ...] = ()
     cache: bool = False
     limits: Limits = Field(default_factory=Limits)
+
+    @property
+    def needed(self) -> set[str]:
+        servers = {server.api_key_variable for server in self.servers if server.api_key_variable is not None}
+        return servers.union(*(model.needed for model in self.models))
 
     @field_validator("models")
     @classmethod

@@ -32,6 +32,7 @@ _TOOL_OF_SCRIPT = {
     "samworker": "SAM",
     "groundedsamworker": "GroundedSAM",
     "cropworker": "Crop",
+    "drawlineworker": "DrawLine",
 }
 """Script, spelt by `normalise_name` -> our tool. Names of workers are the user's to choose; scripts are not."""
 _HONOURED = {"worker_name", "cuda_visible_devices", "cmd"}

@@ -20,6 +20,7 @@ from thinkimg.api import Batching, read_yaml
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
 from thinkimg.image import MAX_BYTES, MAX_PIXELS
+from thinkimg.serving.handover import needed_by_tool
 from thinkimg.serving.memory import at_most
 
 
@@ -89,6 +90,11 @@ class ProcessConfig(BaseModel):
         """Environment variables by which the process is told what must be in no file."""
         return {}
 
+    @property
+    def needed(self) -> set[str]:
+        """Names of the variables that the process reads for a secret; no other secret of its supervisor reaches it."""
+        return set()
+
 
 class ServerConfig(ProcessConfig):
     """One process that serves tools.
@@ -125,6 +131,11 @@ class ServerConfig(ProcessConfig):
     def secrets(self) -> dict[str, str]:
         return {Variable.API_KEY: self.api_key.get_secret_value()} if self.api_key else {}
 
+    @property
+    def needed(self) -> set[str]:
+        tools = [needed_by_tool(entry.name, entry.backend, entry.options) for entry in self.tools]
+        return {Variable.API_KEY}.union(*tools)
+
     def key(self, environment: Mapping[str, str]) -> str:
         """What callers have to send to a server with this environment; empty: nothing."""
         given = self.api_key.get_secret_value() if self.api_key else environment.get(Variable.API_KEY, "")
@@ -136,13 +147,16 @@ class ServerConfig(ProcessConfig):
         return 2 * self.max_image_bytes + self.max_image_bytes // 2 + 1024 * 1024
 
 
-def read_config(path: Path) -> ServerConfig:
-    """Read a YAML or JSON file.
+def read_config(path: Path, **overrides: Any) -> ServerConfig:
+    """Read a YAML or JSON file. `overrides` replace its fields.
 
     Raises:
         UserError: the file is missing or wrong; the field's path is named.
     """
-    return parse_config(read_document(path))
+    document = read_document(path)
+    if not isinstance(document, dict):
+        raise UserError("must be a mapping with at least `tools`", str(path))
+    return parse_config({**document, **overrides})
 
 
 def read_document(path: Path) -> Any:

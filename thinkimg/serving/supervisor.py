@@ -23,6 +23,8 @@ from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.extras import require
 from thinkimg.private import append_private, write_private
 from thinkimg.serving.config import ProcessConfig, ServerConfig, dump_config
+from thinkimg.serving.handover import PASS_VARIABLE, handed_over
+from thinkimg.serving.logs import JsonLines
 
 _POLL_SECONDS = 0.05
 _FIRST_BACKOFF_SECONDS = 0.5
@@ -43,7 +45,8 @@ class ServerSpec:
 
     Attributes:
         name: unique; names the log file and the field in errors.
-        env: added to this process's environment. The configuration's secrets are handed over here, not in a file.
+        env: added to what it gets of this process's environment (see `thinkimg.serving.handover`). The configuration's
+            secrets are handed over here, not in a file.
         module: what `python -m` runs; it takes the arguments of `thinkimg.serving.start`.
     """
 
@@ -266,9 +269,12 @@ class _Server:
         write_private(self._config_path, dump_config(self._config()))
         command = [sys.executable, "-m", self.spec.module, "--config", str(self._config_path)]
         command += ["--ready-file", str(self._ready_path), "--supervised-by", str(os.getpid())]
+        environment = self._environment()
         with append_private(self.log_path) as output:
+            output.write(_kept_back(environment))
+            output.flush()
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=self._environment()
+                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment
             )
         self._started = time.monotonic()
         self._enter("starting")
@@ -279,7 +285,7 @@ class _Server:
         return config.model_copy(update={"port": urlsplit(self.url).port}) if self.url else config
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.spec.env, **self.spec.config.secrets}
+        return {**handed_over(self.spec.config.needed), **self.spec.env, **self.spec.config.secrets}
 
     def wait_ready(self, deadline: float) -> None:
         """Raises `UserError` or `InfrastructureError`, see `Supervisor.start`."""
@@ -396,6 +402,17 @@ class _Server:
         if self.process is not None and self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
+
+
+def _kept_back(environment: Mapping[str, str]) -> bytes:
+    """The log's line that names the variables which the server does not get, for whoever misses one; often none."""
+    names = sorted(os.environ.keys() - environment.keys())
+    if not names:
+        return b""
+    event = f"not handed over of the environment; the server's env, or {PASS_VARIABLE}, hands more over"
+    return (
+        f"{JsonLines().format(logging.makeLogRecord({'levelname': 'INFO', 'msg': event, 'names': names}))}\n".encode()
+    )
 
 
 def _ending(exit_code: int) -> str:

@@ -146,6 +146,24 @@ Boxes = Annotated[
 ]
 """One box, or several."""
 
+Ends = Annotated[
+    list[tuple[Number, Number]],
+    Coordinates("xy"),
+    BeforeValidator(refuse_other_units("xy")),
+    BeforeValidator(_read_points),
+    Field(min_length=2, max_length=2),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "array", "items": _PERCENT_SCHEMA, "minItems": 2, "maxItems": 2},
+            "minItems": 2,
+            "maxItems": 2,
+            "description": "[[x1, y1], [x2, y2]] in percent of width and height, 0 to 100",
+        }
+    ),
+]
+"""Both ends of a line."""
+
 Points = Annotated[
     list[tuple[Number, Number]],
     Coordinates("xy"),

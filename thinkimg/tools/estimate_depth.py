@@ -10,7 +10,7 @@ from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools import markup
 from thinkimg.tools.arguments import Points
-from thinkimg.tools.backends.extras import needs_extra
+from thinkimg.tools.backends.loading import weights_at_hand
 from thinkimg.tools.backends.options import WeightsOptions
 from thinkimg.tools.draw_line import percent_to_pixel
 from thinkimg.tools.tool import ToolResult, only_result, tool
@@ -25,7 +25,7 @@ class EstimateDepth:
         self.details: Mapping[str, str] = {}
 
     def load(self) -> None:
-        with needs_extra(self.backend):
+        with weights_at_hand("EstimateDepth", self.backend, self.options):
             from thinkimg.tools.backends.neural.depth import DepthEstimator
 
             self.estimator = DepthEstimator(self.options)

@@ -7,7 +7,7 @@ from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools.arguments import Score, Text
 from thinkimg.tools.backends.detection import Detection
-from thinkimg.tools.backends.loading import load_detector, load_segmenter
+from thinkimg.tools.backends.loading import detector_at_hand, load_detector, load_segmenter, segmenter_at_hand
 from thinkimg.tools.backends.options import DetectorOptions, SegmenterOptions
 from thinkimg.tools.backends.segmentation import Mask, Prompt
 from thinkimg.tools.grounding_dino import BOX_THRESHOLD, TEXT_THRESHOLD, as_data, describe, detect, line
@@ -37,7 +37,12 @@ class GroundedSAM:
         self.details: Mapping[str, str] = {}
 
     def load(self) -> None:
-        self.detector = load_detector(self.backend, self.options.detector)
+        # The weights of both, before either is read.
+        with (
+            detector_at_hand(self.backend, self.options.detector),
+            segmenter_at_hand(self.backend, self.options.segmenter),
+        ):
+            self.detector = load_detector(self.backend, self.options.detector)
         self.segmenter = load_segmenter(self.backend, self.options.segmenter)
         parts = {"detector": self.detector.details, "segmenter": self.segmenter.model.details}
         self.details = {f"{part} {name}": value for part, known in parts.items() for name, value in known.items()}

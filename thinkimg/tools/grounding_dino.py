@@ -51,7 +51,7 @@ class GroundingDINO:
 grounding_dino = tool(
     name="GroundingDINO",
     version="1",
-    backends=("groundingdino", "transformers"),
+    backends=("transformers", "groundingdino"),
     options=DetectorOptions,
     read_param=lambda param: {"query": param},
 )(GroundingDINO)

@@ -19,7 +19,7 @@ from typing import Any
 from thinkimg.errors import ModelError, UserError
 from thinkimg.tools.adjust_image import adjust_image
 from thinkimg.tools.crop import crop
-from thinkimg.tools.draw_line import draw_horizontal_line_by_y, draw_vertical_line_by_x
+from thinkimg.tools.draw_line import draw_horizontal_line_by_y, draw_line, draw_vertical_line_by_x
 from thinkimg.tools.estimate_depth import estimate_depth
 from thinkimg.tools.grounded_sam import grounded_sam
 from thinkimg.tools.grounding_dino import grounding_dino
@@ -38,6 +38,7 @@ TOOLS: Mapping[str, ToolDeclaration] = MappingProxyType(
             crop,
             draw_horizontal_line_by_y,
             draw_vertical_line_by_x,
+            draw_line,
             zoom_in_subplot,
             point,
             segment_region_around_point,

@@ -16,6 +16,7 @@ ARGUMENTS = {
     "Crop": {"box": [0, 0, 50, 50]},
     "DrawHorizontalLineByY": {"y": 50},
     "DrawVerticalLineByX": {"x": 50},
+    "DrawLine": {"points": [[10, 10], [90, 50]]},
     "ZoominSubplot": {"description": "North"},
     "Point": {"description": "Apples"},
     "SegmentRegionAroundPoint": {"points": [[13, 60]]},

@@ -11,8 +11,11 @@ from .attempts import JobSeen, PodSeen, failure_of
 from .case import Case
 from .failure_policy import restart_or_fail
 from .progress import read_checkpoint, read_progress, read_results
+from .render import pods_of
 
 _MOST_RESULTS = 20
+SIDECAR_PATIENCE = timedelta(seconds=60)
+"""What other containers of a pod have for their end after the stage's; then the Job is deleted to end them."""
 
 
 def advance(case: Case) -> None:
@@ -37,7 +40,7 @@ def advance(case: Case) -> None:
 def _judge(case: Case, stage: StageStatus, job: JobSeen | None, pods: Sequence[PodSeen]) -> None:
     """Decide about a running attempt."""
     patience = timedelta(seconds=case.policy.node_lost_seconds)
-    if job is not None and job.complete:
+    if _succeeded(case, stage, job, pods):
         stage.state, stage.completion_time, stage.ready_pods = "Succeeded", case.now, 0
         advance(case)
     elif (failure := failure_of(job, pods, case.now - patience)) is not None:
@@ -49,12 +52,30 @@ def _judge(case: Case, stage: StageStatus, job: JobSeen | None, pods: Sequence[P
         case.wakes += [pod.lost_since + patience for pod in pods if pod.lost_since]
 
 
+def _succeeded(case: Case, stage: StageStatus, job: JobSeen | None, pods: Sequence[PodSeen]) -> bool:
+    """Whether the stage is done on every rank. Its Job says so, unless other containers fail in the end or run on."""
+    if job is None or job.complete:
+        return job is not None
+    done = {pod.index: pod for pod in pods if pod.succeeded}
+    if len(done) < pods_of(case.job, stage.name):
+        return False
+    if job.failed:
+        return True
+    ends = [pod.succeeded_at + SIDECAR_PATIENCE for pod in done.values() if pod.lingering and pod.succeeded_at]
+    if not ends:
+        return False  # the Job will say so in a moment
+    case.wakes.append(max(ends))
+    return case.now >= max(ends)
+
+
 def _read(case: Case, stage: StageStatus, pods: Sequence[PodSeen]) -> None:
     """Progress from the log, results from the last words of rank 0. Nothing is decided by either."""
     if case.world.progress is not None:
         stage.progress = read_progress(case.world.progress, stage.progress, case.now)
         stage.checkpoint = read_checkpoint(case.world.progress) or stage.checkpoint
-    rows = [row for pod in pods if pod.index == 0 and pod.finished for row in read_results(pod.message)]
+    rows = [
+        row for pod in pods if pod.index == 0 and (pod.finished or pod.succeeded) for row in read_results(pod.message)
+    ]
     if rows:
         known = {result.model: result for result in case.status.results} | {row.model: row for row in rows}
         case.status.results = list(known.values())[:_MOST_RESULTS]

@@ -73,8 +73,13 @@ class PodSeen:
     index: int
     phase: str = "Pending"
     ready: bool = False
+    """Its stage runs, and its node is heard of; other containers decide nothing."""
     exit_code: int | None = None
-    """Of the first container that ended with another code than 0, else 0 when the stage's container ended."""
+    """Of an ordinary init container that failed, else of the stage's container; None while neither has ended."""
+    succeeded_at: datetime | None = None
+    """When the stage's container ended with 0."""
+    lingering: tuple[str, ...] = ()
+    """Containers that run on after that."""
     message: str = ""
     """Termination message."""
     reasons: frozenset[str] = frozenset()
@@ -92,6 +97,11 @@ class PodSeen:
     def finished(self) -> bool:
         """No process of it runs any more."""
         return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def succeeded(self) -> bool:
+        """Its stage has done its work, whatever became of other containers."""
+        return self.succeeded_at is not None or self.phase == "Succeeded"
 
 
 @dataclass(frozen=True)
@@ -131,10 +141,11 @@ def observe_pod(body: Body) -> PodSeen:
     metadata, status = body["metadata"], body.get("status", {})
     labels = metadata.get("labels", {})
     phase = status.get("phase", "Pending")
-    ended = _ended_container(status)
+    ended = _ended_container(body)
+    succeeded_at = _end_of(ended, body) if ended and not ended.get("exitCode") else None
     lost = _lost_since(body)
     gone_by = parse_timestamp(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None
-    signs = _signs(body, phase, ended)
+    signs = {} if succeeded_at else _signs(body, phase, ended)
     return PodSeen(
         metadata["name"],
         metadata["uid"],
@@ -142,8 +153,10 @@ def observe_pod(body: Body) -> PodSeen:
         _number(labels.get(Label.ATTEMPT)),
         _number(metadata.get("annotations", {}).get(Annotation.COMPLETION_INDEX)),
         phase,
-        is_true(body, "Ready"),
+        _is_ready(body),
         ended.get("exitCode") if ended else None,
+        succeeded_at,
+        tuple(_running(status)) if succeeded_at else (),
         ended.get("message", "") if ended else status.get("message", ""),
         frozenset(signs),
         min(signs.values(), default=None),
@@ -162,7 +175,7 @@ def _signs(body: Body, phase: str, ended: Body | None) -> dict[str, datetime]:
         return signs
     exit_time = None
     if ended and ended.get("exitCode"):
-        exit_time = parse_timestamp(ended["finishedAt"]) if ended.get("finishedAt") else created
+        exit_time = _end_of(ended, body)
         signs[ended.get("reason") or "Error"] = exit_time
     if phase == "Failed":
         signs[status.get("reason") or "Error"] = exit_time or created
@@ -184,24 +197,63 @@ def _deletion_asked(metadata: Body) -> datetime:
     )
 
 
+def _is_ready(body: Body) -> bool:
+    """A pod with a container that is not ready is not Ready either; here the stage alone counts."""
+    if is_true(body, "Ready"):
+        return True
+    others = [seen for seen in _serving_containers(body) if seen["name"] != CONTAINER]
+    stage = [seen for seen in _serving_containers(body) if seen["name"] == CONTAINER]
+    return any(seen.get("ready") for seen in stage) and not all(seen.get("ready") for seen in others)
+
+
 def _lost_since(body: Body) -> datetime | None:
     """A node that is not heard of makes its pods unready, although their containers, as last seen, are ready."""
     status = body.get("status", {})
     condition = find_condition(body, "Ready")
     if status.get("phase") != "Running" or condition is None or condition["status"] == "True":
         return None
-    containers = status.get("containerStatuses") or []
+    containers = _serving_containers(body)
     if not containers or not all(c.get("ready") for c in containers) or body.get("spec", {}).get("readinessGates"):
         return None
     return _since(condition, parse_timestamp(body["metadata"]["creationTimestamp"]))
 
 
-def _ended_container(status: Body) -> Body | None:
-    """The container that decides how a pod ended: the first with an exit code other than 0, else the stage's own."""
+def _sidecars(body: Body) -> set[str]:
+    """Names of the init containers that run beside the stage (native sidecars), such as a mesh injects."""
+    containers = body.get("spec", {}).get("initContainers") or []
+    return {container["name"] for container in containers if container.get("restartPolicy") == "Always"}
+
+
+def _serving_containers(body: Body) -> list[Body]:
+    """Statuses of all containers by which the kubelet judges whether a pod is Ready."""
+    status, sidecars = body.get("status", {}), _sidecars(body)
+    beside = [seen for seen in status.get("initContainerStatuses") or [] if seen["name"] in sidecars]
+    return [*beside, *(status.get("containerStatuses") or [])]
+
+
+def _ended_container(body: Body) -> Body | None:
+    """The container that decides how a pod ended: an ordinary init container that failed, else the stage's own.
+
+    A sidecar, native or not, that ends or starts again decides nothing.
+    """
+    status, sidecars = body.get("status", {}), _sidecars(body)
+    before = [seen for seen in status.get("initContainerStatuses") or [] if seen["name"] not in sidecars]
+    failed = [ended for seen in before if (ended := _terminated(seen)) and ended.get("exitCode")]
+    stage = (_terminated(seen) for seen in status.get("containerStatuses") or [] if seen["name"] == CONTAINER)
+    return next(iter(failed), next(stage, None))
+
+
+def _terminated(seen: Body) -> Body | None:
+    return (seen.get("state") or {}).get("terminated")
+
+
+def _end_of(ended: Body, body: Body) -> datetime:
+    return parse_timestamp(ended.get("finishedAt") or body["metadata"]["creationTimestamp"])
+
+
+def _running(status: Body) -> list[str]:
     containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
-    ended = [(c["name"], c["state"]["terminated"]) for c in containers if c.get("state", {}).get("terminated")]
-    failed = [terminated for _, terminated in ended if terminated.get("exitCode")]
-    return next(iter(failed), next((terminated for name, terminated in ended if name == CONTAINER), None))
+    return [seen["name"] for seen in containers if (seen.get("state") or {}).get("running") is not None]
 
 
 def _blocked(body: Body) -> tuple[str, str] | None:

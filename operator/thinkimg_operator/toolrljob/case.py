@@ -57,7 +57,7 @@ class Case:
         """Whether every pod that the stage wants is ready, or has succeeded."""
         if stage.state != "Running":
             return False
-        well = sum(pod.ready or pod.phase == "Succeeded" for pod in self.pods_of(stage))
+        well = sum(pod.ready or pod.succeeded for pod in self.pods_of(stage))
         return well >= pods_of(self.job, stage.name)
 
     def is_outdated(self) -> Callable[[JobSeen | PodSeen], bool]:

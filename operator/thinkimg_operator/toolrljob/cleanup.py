@@ -9,10 +9,13 @@ from .case import Case
 
 
 def obsolete_jobs(case: Case, ended: bool) -> Iterator[JobSeen]:
-    """Jobs of earlier attempts; when the job has ended, whatever still runs."""
+    """Jobs of earlier attempts, and what still runs of stages that have succeeded; when the job has ended, whatever
+    still runs."""
     outdated = case.is_outdated()
+    succeeded = {stage.name for stage in case.status.stages if stage.state == "Succeeded"}
     for job in case.world.jobs:
-        if not job.deleting and (outdated(job) or (ended and still_runs(job, case.world.pods))):
+        over = ended or job.stage in succeeded
+        if not job.deleting and (outdated(job) or (over and still_runs(job, case.world.pods))):
             yield job
 
 

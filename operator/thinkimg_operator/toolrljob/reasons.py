@@ -59,6 +59,8 @@ EVENTS: Mapping[str, str] = {
     "AttemptFailed": "A pod has failed, was deleted or is lost, and the attempt ends with it; the note says why.",
     "StageRestarting": "A stage starts again, as another attempt.",
     "PodForceDeleted": "A pod that should be gone is removed by force: its node does not confirm its end.",
+    "SidecarsEnded": "A stage has finished well on every rank, and other containers of its pods ran on for 60 s: the "
+    "Job is deleted.",
     "NotUnderstood": "A stage's image speaks a version of the contract that the operator does not know.",
     "Suspended": "The job is suspended.",
     "Resumed": "The job goes on after it was suspended.",

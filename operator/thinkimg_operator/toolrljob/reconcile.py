@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, explain, path_of
+from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, explain, path_of, read_stored
 from thinkimg.api.pod_contract import CONTROLLER, Label
 from thinkimg.api.server_contract import PORT
 
@@ -21,6 +21,7 @@ from ..kinds import Body, Key, key_of
 from ..metrics import Metrics
 from ..settings import Settings
 from ..strategic_merge import PatchError
+from ..versions import Newer
 from ..visiontool.render import headless_name
 from ..workqueue import Requeue
 from .attempts import JobSeen, PodSeen, observe_job, observe_pod
@@ -38,7 +39,7 @@ from .render import (
     render_service,
 )
 from .status import dump, refused, terminal
-from .transitions import Transition, misunderstandings, transitions
+from .transitions import Transition, misunderstandings, outlived, transitions
 from .world import ToolSeen, World
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class ToolRLJobReconciler:
         )
         self._image = settings.stage_image
         self._clock = clock
+        self._newer = Newer()
         self._logs = ProgressLogs(cluster)
         self._waiting: dict[Key, set[str]] = {}
         """Jobs that wait for tools, with the tools' names: whom to tell when a tool changes. A job that is missing
@@ -91,7 +93,12 @@ class ToolRLJobReconciler:
             return None  # owner references clean up
         if (body["spec"].get("managedBy") or CONTROLLER) != CONTROLLER:
             return None
-        status = _status_of(body)
+        try:
+            status = _status_of(body)
+        except ValidationError as error:
+            self._newer.unreadable(key, str(error))
+            return None
+        self._newer.look(body, ToolRLJob)
         try:
             job = _parse(body)
         except ValidationError as error:
@@ -110,6 +117,7 @@ class ToolRLJobReconciler:
                 return Requeue(REFUSED_RETRY_SECONDS)
         await self._tell(body, transitions(status, decision.status))
         await self._tell(body, misunderstandings(status, decision.status, world.pods))
+        await self._tell(body, outlived(status, decision.status, world.pods))
         if await self._cluster.patch_status(body, dump(decision.status), keep=not terminal(decision.status)):
             self._metrics.observe(status, decision.status, self._clock())
         return await self._act(body, job, decision, tools)
@@ -143,8 +151,12 @@ class ToolRLJobReconciler:
                 (p for p in pods if (p.stage, p.attempt, p.index) == (running.name, running.attempt, 0)), None
             )
             world = replace(world, progress=await self._logs.latest(key, running.name, master))
-            if not any(seen.complete and seen.stage == running.name for seen in jobs):
-                return world, []
+            ended: list[JobSeen | PodSeen] = [
+                *(seen for seen in jobs if seen.complete),
+                *(pod for pod in pods if pod.succeeded),
+            ]
+            if not any(seen.stage == running.name for seen in ended):
+                return world, []  # no next stage begins, and nobody asks for the tools
         bodies = {
             tool.name: await self._cluster.get(Key("VisionTool", key.namespace, tool.name)) for tool in job.spec.tools
         }
@@ -180,11 +192,13 @@ class ToolRLJobReconciler:
         return None
 
     async def _refusal(self, body: Body, job: ToolRLJob, first: tuple[str, int], tools: Sequence[VisionTool]) -> str:
-        """Why the API server would refuse the first attempt; empty when it would not."""
+        """Why the API server would refuse the first attempt, or whose name is taken; empty when it can be made."""
         try:
+            for child in (render_service(job), render_network_policy(job), render_manifest(job, tools)):
+                await self._cluster.check_name(child, body)
             attempt = render_attempt(job, *first, [_endpoint(tool) for tool in tools], self._image)
             await self._cluster.check_create(attempt, body)
-        except (ApiError, PatchError) as error:
+        except (ApiError, NameTakenError, PatchError) as error:
             if not _is_final(error):
                 raise
             return _advice(error)
@@ -260,22 +274,20 @@ def _wants(body: Body, uid: str, stage: str, attempt: int) -> bool:
 def _parse(body: Body) -> ToolRLJob:
     metadata = {name: body["metadata"][name] for name in _KEPT_METADATA if name in body["metadata"]}
     document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
-    return ToolRLJob.model_validate(document, by_alias=True, by_name=False)
+    return read_stored(ToolRLJob, document)
 
 
 def _status_of(body: Body) -> ToolRLJobStatus | None:
     status = body.get("status")
-    return ToolRLJobStatus.model_validate(status, by_alias=True, by_name=False) if status else None
+    return read_stored(ToolRLJobStatus, status) if status else None
 
 
 def _parse_tool(body: Body) -> VisionTool | None:
     """None when it is not valid; then it is not Available either."""
     metadata = {name: body["metadata"][name] for name in _KEPT_METADATA if name in body["metadata"]}
     try:
-        tool = VisionTool.model_validate(
-            {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]},
-            by_alias=True, by_name=False,
-        )  # fmt: skip
+        document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
+        tool = read_stored(VisionTool, document)
     except ValidationError:
         return None
     return tool
@@ -301,10 +313,9 @@ def _is_final(error: Exception) -> bool:
 
 def _advice(error: Exception) -> str:
     """What the API server said, and what to do."""
-    if isinstance(error, NameTakenError) or (isinstance(error, ApiError) and error.reason == "AlreadyExists"):
-        return f"{_plain(error)}, and it is somebody else's. Delete it, or rename the job."
-    return f"{_plain(error).rstrip('.')}. Correct the job, or what forbids it."
-
-
-def _plain(error: Exception) -> str:
-    return error.message if isinstance(error, ApiError) else str(error)
+    if isinstance(error, NameTakenError):
+        return f"{error}. Delete that {error.key.kind}, or rename the job."
+    if isinstance(error, ApiError) and error.reason == "AlreadyExists":
+        return f"{error.message}, and it is somebody else's. Delete it, or rename the job."
+    said = error.message if isinstance(error, ApiError) else str(error)
+    return f"{said.rstrip('.')}. Correct the job, or what forbids it."

@@ -48,14 +48,30 @@ def misunderstandings(
 ) -> list[Transition]:
     """Stages that have just succeeded, but speak a version of the contract that this operator does not know: their
     figures are missing. (A stage that failed says it in its failure.)"""
-    already = {stage.name for stage in before.stages if stage.state == "Succeeded"} if before else set()
-    ended = {(s.name, s.attempt) for s in after.stages if s.state == "Succeeded" and s.name not in already}
+    ended = _just_succeeded(before, after)
     found = []
     for pod in pods:
         words = TerminationMessage.parse(pod.message) if pod.index == 0 and (pod.stage, pod.attempt) in ended else None
         if words is not None and (problem := not_understood(words)):
             found.append(Transition("NotUnderstood", f"stage {pod.stage}: {problem}", pod.stage, warning=True))
     return found
+
+
+def outlived(before: ToolRLJobStatus | None, after: ToolRLJobStatus, pods: Sequence[PodSeen]) -> list[Transition]:
+    """Stages that have just succeeded while other containers of their pods run on: they are ended with the Job."""
+    ended = _just_succeeded(before, after)
+    names: dict[str, set[str]] = {}
+    for pod in pods:
+        if pod.lingering and (pod.stage, pod.attempt) in ended:
+            names.setdefault(pod.stage, set()).update(pod.lingering)
+    notes = {stage: f"stage {stage} is done; {', '.join(sorted(found))} ran on" for stage, found in names.items()}
+    return [Transition("SidecarsEnded", f"{note} and is ended", stage, True) for stage, note in notes.items()]
+
+
+def _just_succeeded(before: ToolRLJobStatus | None, after: ToolRLJobStatus) -> set[tuple[str, int]]:
+    """Names and attempts of the stages that have succeeded between two statuses."""
+    already = {stage.name for stage in before.stages if stage.state == "Succeeded"} if before else set()
+    return {(s.name, s.attempt) for s in after.stages if s.state == "Succeeded" and s.name not in already}
 
 
 def _of_conditions(before: ToolRLJobStatus | None, after: ToolRLJobStatus) -> list[Transition]:

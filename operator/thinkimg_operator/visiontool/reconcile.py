@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from thinkimg.api import Problem, VisionTool, explain, path_of
+from thinkimg.api import Problem, VisionTool, explain, path_of, read_stored
 
 from ..apierrors import ApiError, NameTakenError
 from ..cluster import Cluster
@@ -16,6 +16,7 @@ from ..conditions import find_condition, parse_timestamp
 from ..kinds import Body, Key, key_of
 from ..settings import Settings
 from ..strategic_merge import PatchError
+from ..versions import Newer
 from ..workqueue import Priority, Requeue
 from .render import claims_of, image_of, render, selector_of
 from .status import (
@@ -48,6 +49,7 @@ class VisionToolReconciler:
         kinds = ["Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy"]
         self.child_kinds = [*kinds, *(["ServiceMonitor"] if settings.service_monitors else [])]
         cluster.cache.summarise("Deployment", deployment_state)
+        self._newer = Newer()
 
     def interested(self, body: Body) -> Iterable[Key]:
         """VisionTools depend on nothing but their children."""
@@ -60,6 +62,7 @@ class VisionToolReconciler:
             return None
         if "deletionTimestamp" in body["metadata"]:  # owner references do the rest
             return None
+        self._newer.look(body, VisionTool)
         outcome = await self._make_true(body)
         if isinstance(outcome, Refusal):
             status = refused_status(outcome, _generation(body), body.get("status") or {}, datetime.now(UTC))
@@ -140,7 +143,7 @@ def parse(body: Body) -> VisionTool:
     """The resource as the API has it; what only the API server writes is left out. Raises `ValidationError`."""
     metadata = {name: body["metadata"][name] for name in ("name", "namespace") if name in body["metadata"]}
     document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
-    return VisionTool.model_validate(document, by_alias=True, by_name=False)
+    return read_stored(VisionTool, document)
 
 
 def transitions(body: Body, status: Mapping[str, Any]) -> list[tuple[str, str, bool, str]]:

@@ -37,6 +37,7 @@ _SELF_CONTAINED: Mapping[str, set[str | None]] = {
     "Crop": {None},
     "DrawHorizontalLineByY": {None},
     "DrawVerticalLineByX": {None},
+    "DrawLine": {None},
     "OCR": {None, "rapidocr"},
     "ZoominSubplot": {None, "layout"},
     "Point": {None, "layout"},
@@ -206,6 +207,8 @@ def _environment(spec: VisionToolSpec) -> list[Body]:
     variables: list[Body] = [
         {"name": "HOME", "value": Place.TEMPORARY},
         {"name": Variable.HUB_CACHE, "value": f"{Place.CACHE}/huggingface"},
+        {"name": Variable.WEIGHTS, "value": f"{Place.CACHE}/weights"},
+        {"name": Variable.FETCH_WEIGHTS, "value": "1"},
     ]
     if spec.auth is not None:
         variables.append(_from_secret(Variable.API_KEY, spec.auth.secret_ref.name, spec.auth.secret_ref.key))

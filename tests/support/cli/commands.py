@@ -8,10 +8,12 @@ import typer
 from thinkimg.cli.app import COMMANDS, app
 from thinkimg.cli.command import Command
 from thinkimg.cli.gateway import GATEWAY, KEYS
+from thinkimg.cli.weights import WEIGHTS
 
 EVERY_COMMAND: dict[str, Command] = {
     **{command.name: command for command in (*COMMANDS, GATEWAY)},
     **{f"gateway keys {command.name}": command for command in KEYS},
+    **{f"weights {command.name}": command for command in WEIGHTS},
 }
 
 

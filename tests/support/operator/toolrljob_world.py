@@ -115,6 +115,15 @@ class PretendCluster:
                 for pod in mine:
                     self.pods[pod.name] = replace(pod, phase="Succeeded", ready=False, exit_code=0, message=message)
 
+    def finish_stage(self, *lingering: str) -> None:
+        """Every rank's stage ends with 0; the containers `lingering` of its pods run on, and so does the Job."""
+        for name, pod in self.pods.items():
+            if pod.phase == "Running" and pod.gone_by is None:
+                self.pods[name] = replace(
+                    pod, ready=False, exit_code=0, succeeded_at=self.now, lingering=lingering,
+                    phase="Running" if lingering else "Succeeded",
+                )  # fmt: skip
+
     def fail(self, name: str, exit_code: int | None = 1, *reasons: str, message: str = "") -> None:
         pod = self.pods[name]
         self.pods[name] = replace(

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.cli.commands import EVERY_COMMAND
 from tests.support.cli.trained_stage import write_trained_stage
+from tests.support.tools.fake_hub import fake_hub
 from thinkimg.errors import UserError
 from thinkimg.extras import EXTRAS, naming_the_extra
 
@@ -61,11 +62,15 @@ CASES: dict[str, tuple[list[str], str]] = {
     "gateway keys add": (["bob", "--file", "{keys}"], WITHOUT),
     "gateway keys list": (["--file", "{keys}"], WITHOUT),
     "gateway keys remove": (["alice", "--file", "{keys}"], WITHOUT),
+    "weights list": (["--folder", "{weights}"], WITHOUT),
+    "weights fetch": (["org/name", "--folder", "{weights}"], WITHOUT),
+    "weights export": (["org/name", "out"], "transformers"),
+    "weights verify": (["--folder", "{weights}"], WITHOUT),
 }
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory, sample_url: str) -> dict[str, str]:
+def places(tmp_path_factory: pytest.TempPathFactory, sample_url: str) -> Iterator[dict[str, str]]:
     """Real inputs of every command."""
     from PIL import Image
 
@@ -78,6 +83,14 @@ def places(tmp_path_factory: pytest.TempPathFactory, sample_url: str) -> dict[st
     add_key(folder / "keys.json", "alice")
     write_trajectories([Trajectory(question="Q", answer="1", status="answered")], folder / "trajectories.jsonl")
     (folder / "services.yaml").write_text(json.dumps({"services": [{"name": "crop", "tools": [{"name": "Crop"}]}]}))
+    (folder / "weights").mkdir()
+    with fake_hub() as hub, pytest.MonkeyPatch.context() as environment:
+        hub.files["model.safetensors"] = b"weights"
+        environment.setenv("HF_ENDPOINT", hub.url)
+        yield _places(folder, sample_url)
+
+
+def _places(folder: Path, sample_url: str) -> dict[str, str]:
     return {
         "job": str(ROOT / "manifests" / "toolrljob-cpu.yaml"),
         "run": str(folder / "demo"),
@@ -87,6 +100,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, sample_url: str) -> dict[st
         "services": str(folder / "services.yaml"),
         "server": sample_url,
         "evaluation": str(evaluation(folder / "evaluation")),
+        "weights": str(folder / "weights"),
     }
 
 

@@ -15,14 +15,14 @@ from PIL import ImageDraw
 
 from tests.support.gateway.gateways import Gateway, run_gateway
 from tests.support.serving.sample_servers import spec
-from thinkimg.gateway.openthinkimg import arguments_of, reply
+from thinkimg.gateway.openthinkimg_calls import arguments_of, reply
 from thinkimg.image import Image
 from thinkimg.serving import Supervisor
 from thinkimg.tools.tool import ToolResult, ToolSchema
 
 ORIGINAL_TOOLS = (
     *("ZoomInSubfigure", "DrawHorizontalLineByY", "OCR", "DrawVerticalLineByX", "SegmentRegionAroundPoint", "Point"),
-    "crop",
+    *("crop", "line", "drawline"),
 )
 THRESHOLDS = {"box_threshold": 0.3, "text_threshold": 0.25}
 """Its evaluation loop sends them with every call."""
@@ -79,7 +79,7 @@ CHART = base64_of(chart())
 @pytest.fixture(scope="module")
 def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     names = ("OCR", "Point", "ZoominSubplot", "SegmentRegionAroundPoint", "Crop")
-    tools = spec("original", *names, "DrawHorizontalLineByY", "DrawVerticalLineByX")
+    tools = spec("original", *names, "DrawHorizontalLineByY", "DrawVerticalLineByX", "DrawLine")
     with (
         Supervisor([tools], tmp_path_factory.mktemp("original"), ready_seconds=240) as servers,
         run_gateway(tmp_path_factory.mktemp("controller"), servers=[{"url": servers.endpoints[0]}]) as gateway,
@@ -163,6 +163,46 @@ def test_crop_says_what_is_no_pixels_of_the_picture(client: OriginalClient, para
     answer = client.call("crop", image=CHART, param=param)
     assert answer["error_code"] == 40302
     assert said in answer["text"]
+
+
+@pytest.mark.parametrize("name", ["line", "drawline"])
+@pytest.mark.parametrize(
+    ("corners", "ends", "off"),
+    [
+        ("1, 3", ((200, 100), (800, 400)), ((800, 100), (200, 400))),
+        ("2,4", ((800, 100), (200, 400)), ((200, 100), (800, 400))),
+        ("4, 3", ((200, 400), (800, 400)), ((200, 100), (800, 100))),
+    ],
+)
+def test_a_line_goes_from_corner_to_corner_of_a_box_in_pixels(
+    client: OriginalClient, name: str, corners: str, ends: Any, off: Any
+) -> None:
+    white = base64_of(Pillow.new("RGB", (1000, 500), "white"))
+    picture = edited(client.call(name, image=white, param=f"[200, 100, 800, 400], {corners}"))
+    assert picture.size == (1000, 500)
+    middle = tuple(sum(place) // 2 for place in zip(*ends, strict=True))
+    inside = [(ends[0][0] + (ends[1][0] - ends[0][0]) // 50, ends[0][1] + (ends[1][1] - ends[0][1]) // 50)]
+    for place in (middle, *inside):
+        red, green, _ = picture.getpixel(place)
+        assert red - green > 60, place
+    for place in off:
+        assert min(picture.getpixel(place)) > 230, place
+
+
+def test_a_line_takes_our_own_notation_and_says_what_is_wrong(client: OriginalClient) -> None:
+    own = client.call("line", image=CHART, param='x1="10" y1="10" x2="90" y2="50"')
+    assert (own["error_code"], own["text"]) == (0, "Drew a line from [10, 10] to [90, 50].")
+    for param, said in (
+        ("[200, 100, 800, 400]", "two of its corners"),
+        ("[200, 100, 800, 400], 1, 5", "4 bottom left"),
+        ("[200, 100, 800], 1, 3", "two of its corners"),
+        ("[200, 100, 1200, 400], 1, 3", "of this 1000x500 picture"),
+        ("[200, 100, 800, 400], 2, 2", "the same place twice"),
+    ):
+        answer = client.call("drawline", image=CHART, param=param)
+        assert answer["error_code"] == 40302
+        assert said in answer["text"]
+    assert "points" in client.call("line", image=CHART)["text"]
 
 
 def test_what_the_model_did_wrong_is_an_answer_with_an_error_code(client: OriginalClient) -> None:

@@ -152,7 +152,7 @@ def test_a_caller_that_leaves_is_not_waited_for(keyed: Keyed) -> None:
             headers={"authorization": f"Bearer {key}"},
             timeout=0.5,
         )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while '"path": "/v1/tools/Sleep", "status": 499' not in gateway.log:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -185,7 +185,7 @@ def test_every_answer_has_the_id_of_its_request(keyed: Keyed) -> None:
     gateway, _ = keyed
     answer = post(keyed, "/v1/tools/Echo", {"arguments": {"text": "a"}}, **{"x-request-id": "mine-1"})
     assert answer.headers["x-request-id"] == "mine-1"
-    deadline = time.monotonic() + 20  # the line is written behind the answer
+    deadline = time.monotonic() + 120  # the line is written behind the answer
     while not any(json.loads(line).get("request_id") == "mine-1" for line in gateway.log.splitlines()):
         assert time.monotonic() < deadline
         time.sleep(0.05)

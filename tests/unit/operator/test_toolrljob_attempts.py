@@ -215,3 +215,72 @@ def test_a_pod_is_given_up_when_its_node_or_its_end_is_overdue() -> None:
     assert stuck is not None
     assert lost.strftime("%M:%S") == "02:05"  # unready since 5 s
     assert stuck.strftime("%M:%S") == "03:10"  # should have been gone at 70 s
+
+
+# ---- sidecars --------------------------------------------------------------------------------------------------------
+
+SIDECARS: dict[str, tuple[dict[str, Any], bool]] = {
+    "runs": ({"running": {}}, True),
+    "is unready": ({"running": {}}, False),
+    "has ended with 0": (ended(0), False),
+    "crashed and starts again": (ended(1), False),
+    "was stopped": (ended(143), False),
+}
+"""What a sidecar does: its state, and whether it is ready."""
+
+
+def with_sidecar(native: bool, does: str, stage: Any = None, phase: str = "Running") -> dict[str, Any]:
+    """A pod with a mesh's container beside the stage. `stage`: state of the stage's container; None: it runs."""
+    state, ready = SIDECARS[does]
+    seen = {"name": "istio-proxy", "ready": ready, "state": state}
+    body = pod(phase, ready and stage is None, stage)
+    body["status"]["containerStatuses"][0]["ready"] = stage is None
+    if native:
+        body["spec"]["initContainers"] = [{"name": "weights"}, {"name": "istio-proxy", "restartPolicy": "Always"}]
+        body["status"]["initContainerStatuses"] = [{"name": "weights", "ready": True, "state": ended(0)}, seen]
+    else:
+        body["status"]["containerStatuses"].append(seen)
+    return body
+
+
+@pytest.mark.parametrize("does", SIDECARS)
+@pytest.mark.parametrize("native", [True, False], ids=["native", "classic"])
+def test_a_sidecar_decides_nothing_while_the_stage_runs(native: bool, does: str) -> None:
+    seen = observe_pod(with_sidecar(native, does))
+    assert seen.ready
+    assert not seen.succeeded
+    assert (seen.exit_code, seen.failed_at, seen.lost_since) == (None, None, None)
+
+
+@pytest.mark.parametrize("code", [2, 70, 75])
+@pytest.mark.parametrize("does", SIDECARS)
+@pytest.mark.parametrize("native", [True, False], ids=["native", "classic"])
+def test_the_stages_exit_code_counts_whatever_a_sidecar_says(native: bool, does: str, code: int) -> None:
+    seen = observe_pod(with_sidecar(native, does, ended(code), "Failed"))
+    assert seen.exit_code == code
+    assert seen.failed_at is not None
+
+
+@pytest.mark.parametrize("phase", ["Running", "Failed", "Succeeded"])
+@pytest.mark.parametrize("does", SIDECARS)
+@pytest.mark.parametrize("native", [True, False], ids=["native", "classic"])
+def test_a_stage_that_ended_with_0_has_succeeded_whatever_a_sidecar_says(native: bool, does: str, phase: str) -> None:
+    seen = observe_pod(with_sidecar(native, does, ended(0), phase))
+    assert (seen.exit_code, seen.failed_at, seen.reasons, seen.succeeded) == (0, None, frozenset(), True)
+    assert seen.lingering == (("istio-proxy",) if "running" in SIDECARS[does][0] else ())
+
+
+def test_an_ordinary_init_container_that_fails_ends_the_pod() -> None:
+    body = with_sidecar(True, "runs", {"waiting": {"reason": "PodInitializing"}}, "Failed")
+    body["status"]["initContainerStatuses"][0]["state"] = ended(2, message='{"message": "no such revision"}')
+    seen = observe_pod(body)
+    assert seen.exit_code == 2
+    assert failure_of(None, [seen], NEVER).user_error
+
+
+def test_a_lost_node_is_seen_beside_a_sidecar_too() -> None:
+    body = with_sidecar(True, "runs")
+    body["status"]["conditions"][0]["status"] = "False"  # the node's controller says so; all containers were ready
+    seen = observe_pod(body)
+    assert seen.lost_since is not None
+    assert not seen.ready

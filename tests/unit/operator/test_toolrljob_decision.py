@@ -1,6 +1,7 @@
 """Deciding about a ToolRLJob: order of stages, failures, suspension, deadlines, and what holds whatever happens."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thinkimg_operator.toolrljob.decision import decide
 from thinkimg_operator.toolrljob.status import dump, refused, terminal
-from thinkimg_operator.toolrljob.transitions import misunderstandings, transitions
+from thinkimg_operator.toolrljob.transitions import misunderstandings, outlived, transitions
 from thinkimg_operator.toolrljob.world import ToolSeen
 
 from tests.support.operator.toolrljob_world import START, PretendCluster, make_job
@@ -314,8 +315,6 @@ def test_gang_scheduling_is_refused_instead_of_ignored() -> None:
 
 
 def test_what_keeps_pods_from_starting_is_said() -> None:
-    from dataclasses import replace
-
     cluster = PretendCluster(make_job())
     cluster.settle()
     pod = cluster.pods["demo-s1-1-1"]
@@ -328,6 +327,40 @@ def test_what_keeps_pods_from_starting_is_said() -> None:
         cluster.step()
         assert cluster.condition("PodsReady").reason == ours
         assert "demo-s1-1-1: 0/3 nodes: no nvidia.com/gpu." in cluster.condition("PodsReady").message
+
+
+def test_a_sidecar_that_outlives_its_stage_is_ended_and_named() -> None:
+    cluster = running(stages=2, startDeadlineSeconds=40)
+    cluster.finish_stage("istio-proxy")
+    cluster.wait(59)
+    decision = cluster.settle()
+    assert cluster.stage("s1").state == "Running"
+    assert cluster.condition("PodsReady").status == "True"  # it is not late for anything
+    assert decision.requeue_after is not None
+    assert decision.requeue_after <= 1
+    cluster.wait(1)
+    before, world = cluster.job.status, cluster.world()
+    decision = cluster.step()
+    assert cluster.stage("s1").state == "Succeeded"
+    assert [job.name for job in decision.delete_jobs] == ["demo-s1-1"]
+    (told,) = outlived(before, decision.status, world.pods)
+    assert told.note == "stage s1 is done; istio-proxy ran on and is ended"
+    cluster.let_go()
+    cluster.settle()
+    assert cluster.made == ["demo-s1-1", "demo-s2-1"]
+    assert cluster.job.status.restarts == 0
+
+
+def test_a_stage_that_succeeded_on_every_rank_succeeds_though_a_sidecar_failed_its_job() -> None:
+    cluster = running(stages=1)
+    cluster.finish_stage()
+    cluster.settle()
+    assert cluster.stage("s1").state == "Running"  # its Job will say so in a moment, and keeps its logs
+    assert "demo-s1-1" in cluster.jobs
+    name, job = next(iter(cluster.jobs.items()))
+    cluster.jobs[name] = replace(job, failed="BackoffLimitExceeded: Job has reached the specified limit")
+    cluster.settle()
+    assert cluster.condition("Complete").status == "True"
 
 
 def test_results_come_from_the_last_words_of_rank_0() -> None:

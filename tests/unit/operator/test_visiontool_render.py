@@ -165,6 +165,14 @@ def test_a_key_is_handed_over_by_reference() -> None:
     assert {"name": "THINKIMG_TOOL_API_KEY", "valueFrom": reference} in container(found)["env"]
 
 
+def test_weights_come_when_the_pod_starts_into_the_volume_that_is_kept() -> None:
+    found = container(tool(weights={"claimName": "kept"}))
+    said = {variable["name"]: variable.get("value") for variable in found["env"]}
+    assert said["THINKIMG_FETCH_WEIGHTS"] == "1"
+    assert said["THINKIMG_WEIGHTS"] == "/var/cache/thinkimg/weights"
+    assert {"name": "cache", "mountPath": "/var/cache/thinkimg"} in found["volumeMounts"]
+
+
 def test_the_users_variables_win_and_none_is_there_twice() -> None:
     variables = container(tool(env=[{"name": "HOME", "value": "/home"}]))["env"]
     assert [variable for variable in variables if variable["name"] == "HOME"] == [{"name": "HOME", "value": "/home"}]
@@ -232,7 +240,9 @@ def test_who_needs_no_network_gets_none_and_nobody_reaches_the_clouds_credential
     policy = by_kind(render(tool(tool="SAM"), Settings()))["NetworkPolicy"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     everywhere, names = policy["egress"]
-    assert {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}} in everywhere["to"]
+    kept = {block["ipBlock"]["cidr"]: block["ipBlock"]["except"] for block in everywhere["to"] if "ipBlock" in block}
+    assert {"169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32"} <= set(kept["0.0.0.0/0"])
+    assert {"fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128"} <= set(kept["::/0"])
     assert {port["port"] for port in names["ports"]} == {53}
 
 

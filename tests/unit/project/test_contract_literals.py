@@ -25,6 +25,7 @@ ALLOWED = {
     "thinkimg/gateway/gate.py": {"/livez", "/readyz"},
     "thinkimg/gateway/openapi.py": {"/livez", "/readyz", "/metrics"},
     "thinkimg/jobs/runner/run.py": {"THINKIMG_SETUP_SECONDS"},
+    "thinkimg/serving/handover.py": {"THINKIMG_PASS_ENVIRONMENT", "THINKIMG_"},  # a person's shell, and a prefix
     "thinkimg/tools/backends/options.py": {"THINKIMG_VLM_API_KEY"},
     "thinkimg/tools/backends/text_reader.py": {"THINKIMG_OCR_CACHE"},
     "thinkimg/training/colocated.py": {"THINKIMG_ENGINE"},

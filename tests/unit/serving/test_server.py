@@ -51,7 +51,7 @@ def metric(url: str, name: str) -> float:
 
 
 def wait_for_metric(url: str, name: str, value: float) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while metric(url, name) != value:
         assert time.monotonic() < deadline, f"{name} did not become {value}"
         time.sleep(0.01)
@@ -355,7 +355,7 @@ def test_a_signal_drains_and_the_exit_code_is_zero(tmp_path: Path, number: signa
         time.sleep(0.4)
         process.send_signal(number)
         assert answer.result().status_code == 200
-    process.communicate(timeout=10)
+    process.communicate(timeout=120)
     assert process.returncode == 0
 
 
@@ -367,7 +367,7 @@ def test_a_call_that_never_ends_does_not_keep_the_process(tmp_path: Path) -> Non
         answer = pool.submit(call, url, "Sleep", {"seconds": 1000})
         time.sleep(0.4)
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
         assert process.returncode == 0
         assert answer.exception() or answer.result().status_code >= 500
 

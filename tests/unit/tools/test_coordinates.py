@@ -1,5 +1,6 @@
 """Coordinates that are not percent are named as what they look like, by every tool that takes places."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ PLACES = {
     "OCR": ("region", [0, 0, 512, 400], "[0, 0, 64, 66.67]", "[0, 0, 51.2, 40]"),
     "DrawHorizontalLineByY": ("y", 450, "75", "45"),
     "DrawVerticalLineByX": ("x", [40, 600], "75", "60"),
+    "DrawLine": ("points", [[80, 60], [400, 300]], "[50, 50]", "[40, 30]"),
     "SegmentRegionAroundPoint": ("points", [[400, 300]], "[50, 50]", "[40, 30]"),
     "SAM": ("boxes", [[1, 2, 30, 40], [100, 200, 500, 550]], "[12.5, 33.33, 62.5, 91.67]", "[10, 20, 50, 55]"),
     "EstimateDepth": ("points", [{"x": 200, "y": 150}], "[25, 25]", "[20, 15]"),
@@ -57,6 +59,8 @@ def test_what_is_above_100_is_refused_with_what_it_is_in_percent(name: str) -> N
 def test_what_is_said_to_write_is_accepted(name: str) -> None:
     argument, _, from_pixels, from_thousandths = PLACES[name]
     for written in (from_pixels, from_thousandths):
+        if name == "DrawLine":
+            written = [[0, 0], json.loads(written)]
         bound = TOOLS[name].bind({"image": "img_1", argument: written}, {"img_1": WIDE})
         assert bound[argument]
 

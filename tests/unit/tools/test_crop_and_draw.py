@@ -81,6 +81,34 @@ def test_a_line_grows_with_the_picture():
     assert (draw(image, y=50)[:, 0] == RED).all(axis=1).sum() == 13
 
 
+@pytest.mark.parametrize(
+    ("points", "on", "off"),
+    [
+        ([[10, 20], [90, 20]], [(20, 20), (100, 20), (179, 20)], [(100, 25), (10, 20), (190, 20)]),
+        ([[0, 0], [100, 100]], [(20, 10), (100, 50), (180, 90)], [(199, 0), (0, 99)]),
+        ([[100, 0], [0, 100]], [(180, 9), (100, 49), (20, 89)], [(0, 0), (199, 99)]),
+        ([[50, 90], [50, 10]], [(100, 10), (100, 90)], [(105, 50), (100, 5), (100, 95)]),
+    ],
+)
+def test_a_line_goes_from_one_end_to_the_other(points, on, off):
+    image = Image.from_pixels(Pillow.new("RGB", (200, 100), "white"))
+    result = load_tool("DrawLine").run({"image": "i", "points": points}, {"i": image})
+    pixels = np.asarray(result.images[0].pixels())
+    assert [tuple(pixels[y, x]) for x, y in on] == [RED] * len(on)
+    assert [tuple(pixels[y, x]) for x, y in off] == [(255, 255, 255)] * len(off)
+    assert result.data["points"] == points
+
+
+def test_a_line_over_red_takes_another_colour_and_needs_two_ends():
+    image = Image.from_pixels(Pillow.new("RGB", (50, 50), RED))
+    line = load_tool("line")
+    drawn = line.run({"image": "i", "points": [[0, 0], [100, 100]]}, {"i": image})
+    assert tuple(drawn.data["color"]) == COLORS[1]
+    for points in ([[10, 10]], [[10, 10], [20, 20], [30, 30]], [[10, 10], [10.5, 10.5]]):
+        with pytest.raises(ModelError, match="points"):
+            line.run({"image": "i", "points": points}, {"i": image})
+
+
 def test_crop_gives_the_sources_own_pixels():
     pixels = np.random.default_rng(0).integers(0, 256, (101, 67, 3), np.uint8)
     image = Image.from_pixels(Pillow.fromarray(pixels))

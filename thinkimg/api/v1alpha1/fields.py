@@ -72,7 +72,9 @@ VISION_TOOL: dict[str, Row] = {
     ),
     **honoured("spec.weights", "spec.weights.uri", "spec.weights.revision"),
     **honoured("spec.weights.secretRef", "spec.weights.secretRef.name", "spec.weights.secretRef.key"),
-    **ignored_locally("Downloads stay in the cache of the hub's own library here.", "spec.weights.claimName"),
+    **ignored_locally(
+        "Downloads stay in the folder of weights here: thinkimg weights fetch.", "spec.weights.claimName"
+    ),
     **ignored_locally("Local tool servers listen on 127.0.0.1 only.", "spec.auth"),
     **honoured("spec.batching", "spec.batching.maxSize", "spec.batching.maxWaitMilliseconds"),
 }

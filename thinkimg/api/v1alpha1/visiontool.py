@@ -38,6 +38,7 @@ ToolName = Literal[
     "Point",
     "DrawHorizontalLineByY",
     "DrawVerticalLineByX",
+    "DrawLine",
     "ZoominSubplot",
     "SegmentRegionAroundPoint",
     "GroundedSAM",

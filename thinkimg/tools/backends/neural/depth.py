@@ -13,8 +13,9 @@ from thinkimg.image import Image
 from thinkimg.tools.backends.neural import weights
 from thinkimg.tools.backends.options import WeightsOptions
 from thinkimg.tools.vision.geometry import with_room
+from thinkimg.tools.weights.catalogue import DEFAULTS
 
-DEFAULT_WEIGHTS = "depth-anything/Depth-Anything-V2-Small-hf"
+DEFAULT_WEIGHTS = DEFAULTS["EstimateDepth", "transformers"]
 _METRIC = ("glpn",)
 """Models that give metres; the others give the inverse of a distance, up to scale and shift."""
 

@@ -22,8 +22,10 @@ from thinkimg.errors import UserError
 from thinkimg.tools.backends.neural import weights
 from thinkimg.tools.backends.neural.grounding import Preparation
 from thinkimg.tools.backends.options import DetectorOptions
+from thinkimg.tools.weights.catalogue import DEFAULTS
+from thinkimg.tools.weights.locate import locate
 
-DEFAULT_WEIGHTS = "ShilongLiu/GroundingDINO/groundingdino_swint_ogc.pth"
+DEFAULT_WEIGHTS = DEFAULTS["GroundingDINO", "groundingdino"]
 _POINTS = 4  # sampled per head and level, in all of the authors' models
 _NOT_NEEDED = re.compile(r"^label_enc\.|^bert\.pooler\.|^bert\.embeddings\.position_ids$|\.relative_position_index$")
 """Tensors of training, of other versions of transformers, and constants: only one of file and model may have them."""
@@ -37,8 +39,8 @@ class GroundingDINOModel:
 
     def __init__(self, options: DetectorOptions) -> None:
         source = options.weights or DEFAULT_WEIGHTS
-        path = weights.find_checkpoint(weights.locate(source, options.revision))
-        encoder = weights.locate(options.text_encoder, field="options.textEncoder")
+        path = weights.find_checkpoint(locate(source, options.revision))
+        encoder = locate(options.text_encoder, field="options.textEncoder")
         state = weights.read_state(path)
         self.device, self.dtype = weights.choose_device(options.device), weights.choose_dtype(options.dtype)
         with contextlib.redirect_stdout(sys.stderr):  # it prints, and a server's standard output is for its events

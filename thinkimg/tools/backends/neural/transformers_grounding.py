@@ -8,10 +8,11 @@ from transformers import AutoImageProcessor, AutoTokenizer, GroundingDinoForObje
 from thinkimg.tools.backends.neural import text_positions, weights
 from thinkimg.tools.backends.neural.grounding import Preparation
 from thinkimg.tools.backends.options import DetectorOptions
+from thinkimg.tools.weights.catalogue import DEFAULTS
 
 text_positions.correct()
 
-DEFAULT_WEIGHTS = "IDEA-Research/grounding-dino-tiny"
+DEFAULT_WEIGHTS = DEFAULTS["GroundingDINO", "transformers"]
 
 
 class TransformersGrounding:

@@ -1,4 +1,5 @@
-"""Weights: where they are, whether they are whole, and what they run on. Every backend with weights loads through here.
+"""Weights: whether they are whole, and what they run on. Every backend with weights loads through here; where they are
+is looked up in `thinkimg.tools.weights.locate`.
 
 safetensors files are preferred; `.pth` files are read by torch's restricted unpickler, which refuses code.
 """
@@ -13,31 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from thinkimg.errors import InfrastructureError, UserError
 from thinkimg.tools.backends.options import WeightsOptions
+from thinkimg.tools.weights.locate import locate
+from thinkimg.tools.weights.store import PICKLED, SAFE, files_of
 
 State = dict[str, torch.Tensor]
 _WEIGHTS_FIELD = "options.weights"
 _DEVICE_FIELD = "options.device"
-_SAFE = (".safetensors",)
-_PICKLED = (".pth", ".pt", ".bin")
-_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
-_CODE = ["*.py"]
-_REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?P<file>(/[\w.-]+)+)?")
 _INDEX = ".index.json"
 
 
@@ -83,62 +71,6 @@ def one_machine() -> Iterator[None]:
 # ---- where they are -------------------------------------------------------------------------------------------------
 
 
-def locate(
-    weights: str, revision: str | None = None, trust_remote_code: bool = False, field: str = _WEIGHTS_FIELD
-) -> Path:
-    """The folder or file of `weights`, downloaded if it names a hub repository.
-
-    Of a repository only what is needed is fetched: the file that is named (`org/name/folder/file.pth`), else
-    safetensors and small files; pickled weights only if there are no others, and Python code only if it is trusted.
-
-    Raises:
-        UserError: no such path, repository, file or revision.
-        InfrastructureError: the hub does not answer.
-    """
-    path = Path(weights).expanduser()
-    if not weights.startswith("hf://") and path.exists():
-        return path
-    repository = _REPOSITORY.fullmatch(weights.removeprefix("hf://"))
-    if repository is None:
-        raise UserError(f"{weights!r} is neither a file, nor a folder, nor a hub repository (org/name)", field)
-    name, file = repository["name"], (repository["file"] or "").lstrip("/")
-    if file:
-        path = _download(name, revision, [file], field) / file
-        if not path.exists():
-            raise UserError(f"the hub repository {name} has no file {file}", field)
-        return path
-    others = _SMALL_FILES + (_CODE if trust_remote_code else [])
-    folder = _download(name, revision, [f"*{ending}" for ending in _SAFE] + others, field)
-    if not _files(folder, _SAFE):
-        folder = _download(name, revision, [f"*{ending}" for ending in _PICKLED] + others, field)
-    return folder
-
-
-def _download(name: str, revision: str | None, patterns: list[str], field: str) -> Path:
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except RevisionNotFoundError as error:
-        raise UserError(f"{name} has no revision {revision!r}", field.replace("weights", "revision")) from error
-    except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
-        if isinstance(error, LocalEntryNotFoundError):
-            raise _unreachable(name, error) from error
-        raise UserError(
-            f"{name!r} is neither a path here nor a repository of the hub that may be read "
-            "(a private one needs HF_TOKEN)",
-            field,
-        ) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise _unreachable(name, error) from error
-
-
-def _unreachable(name: str, error: Exception) -> InfrastructureError:
-    return InfrastructureError(f"{name} is not in the cache and the hub does not answer: {error}")
-
-
-def _files(folder: Path, endings: Iterable[str]) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix in endings and path.is_file())
-
-
 def find_checkpoint(source: Path) -> Path:
     """The one file with weights: `source` itself, or what the folder holds, safetensors first.
 
@@ -147,15 +79,15 @@ def find_checkpoint(source: Path) -> Path:
     """
     if source.is_file():
         return source
-    for endings in (_SAFE, _PICKLED):
-        found = _files(source, endings)
+    for endings in (SAFE, PICKLED):
+        found = files_of(source, endings)
         if len(found) > 1:
             listed = ", ".join(str(path.relative_to(source)) for path in found)
             raise UserError(f"{source} holds several weights ({listed}); name one of them by its path", _WEIGHTS_FIELD)
         if found:
             return found[0]
     there = ", ".join(sorted(path.name for path in source.iterdir())) or "nothing"
-    endings_text = ", ".join(_SAFE + _PICKLED)
+    endings_text = ", ".join(SAFE + PICKLED)
     raise UserError(f"{source} holds no weights ({endings_text}); found: {there}", _WEIGHTS_FIELD)
 
 
@@ -171,7 +103,7 @@ def read_state(path: Path) -> State:
         UserError: the file is cut short, is something else, or holds more than tensors.
     """
     _refuse_pointer(path)
-    if path.suffix in _SAFE:
+    if path.suffix in SAFE:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
@@ -297,12 +229,12 @@ def _refuse_half_present(folder: Path) -> None:
         gone = sorted(shard for shard in shards if not (folder / shard).is_file())
         if gone:
             raise UserError(f"{folder} is half there: {', '.join(gone)} of {index.name} missing", _WEIGHTS_FIELD)
-    weights = _files(folder, _SAFE) or _files(folder, _PICKLED)
+    weights = files_of(folder, SAFE) or files_of(folder, PICKLED)
     if not weights:
-        raise UserError(f"{folder} holds no weights ({', '.join(_SAFE + _PICKLED)})", _WEIGHTS_FIELD)
+        raise UserError(f"{folder} holds no weights ({', '.join(SAFE + PICKLED)})", _WEIGHTS_FIELD)
     for path in weights:
         _refuse_pointer(path)
-        if path.suffix in _SAFE:
+        if path.suffix in SAFE:
             _refuse_cut_short(path)
 
 
