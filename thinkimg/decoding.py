@@ -28,7 +28,7 @@ _MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd7])")
 """Of a JPEG, but those that stand alone between or within scans."""
 _START_OF_SCAN, _START, _END = 0xDA, 0xD8, 0xD9
 _PNG = b"\x89PNG\r\n\x1a\n"
-_GIF_EXTENSION = 0x21
+_GIF_EXTENSION, _GIF_COMMENT = 0x21, b"\xfe"
 _RUN_LENGTHS = (1, 2)
 """A BMP's kinds of compression."""
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
@@ -149,7 +149,10 @@ def _blocks(data: bytes) -> Iterator[int]:
         if data[at] != _GIF_EXTENSION:  # Pillow skips single bytes that it does not know
             at += 1
             continue
+        comment = data[at + 1 : at + 2] == _GIF_COMMENT
         at += 2
+        if data[at : at + 1] == b"\0" and not comment:  # Pillow takes no block for the first, and reads on to the next end
+            at += 1
         while at < len(data) and data[at]:
             yield at
             at += 1 + data[at]
