@@ -151,7 +151,8 @@ def _blocks(data: bytes) -> Iterator[int]:
             continue
         comment = data[at + 1 : at + 2] == _GIF_COMMENT
         at += 2
-        if data[at : at + 1] == b"\0" and not comment:  # Pillow takes no block for the first, and reads on to the next end
+        # Pillow takes an empty first block for none, and reads on to the next end.
+        if data[at : at + 1] == b"\0" and not comment:
             at += 1
         while at < len(data) and data[at]:
             yield at
