@@ -1,7 +1,8 @@
 """How much work a picture is, found in its bytes before a decoder sees them: a few bytes of a file can ask for minutes.
 
-What is measured is what decoders repeat: passes over all pixels (scans), and parts that are read one by one. A picture of
-ordinary software is far below each bound, so that what is refused was made to be slow, and its remedy is to save it anew.
+What is measured is what decoders repeat: passes over all pixels (scans), and parts that are read one by one. A picture
+of ordinary software is far below each bound, so that what is refused was made to be slow, and its remedy is to save it
+anew.
 """
 
 import re
@@ -18,8 +19,8 @@ MOST_PARTS = 20_000
 MOST_RUN_LENGTH_BYTES = 2 * 1024 * 1024
 """Of a BMP with run lengths, which Pillow reads run by run in Python."""
 MOST_TILED = 4
-"""Pixels that a TIFF's tiles hold, to the pixels of the picture; and bytes that its strips and tiles are said to have, to
-the bytes of the file. More than a few times as many is the same data decoded again and again."""
+"""Pixels that a TIFF's tiles hold, to the pixels of the picture; and bytes that its strips and tiles are said to have,
+to the bytes of the file. More than a few times as many is the same data decoded again and again."""
 _SMALL_TILES = 1_000_000
 """Pixels in tiles that are no matter, whatever the picture's size: a small picture may lie in one large tile."""
 
@@ -37,7 +38,7 @@ _BYTE_COUNTS = (279, 325)
 
 
 class TooMuchWork(ValueError):
-    """Decoding would take far longer than the picture's size says; the message has the count, the bound and the remedy."""
+    """Decoding would take far longer than the picture's size says; the message has count, bound and remedy."""
 
 
 def scans(data: bytes) -> int:
@@ -161,6 +162,7 @@ def _blocks(data: bytes) -> Iterator[int]:
 
 
 def _check_run_lengths(data: bytes) -> None:
-    if data.startswith(b"BM") and len(data) > MOST_RUN_LENGTH_BYTES and data[14:18] >= b"\x28\0\0\0":
-        if int.from_bytes(data[30:34], "little") in _RUN_LENGTHS:
-            raise _refusal(f"the BMP has {len(data):,} bytes of run lengths", MOST_RUN_LENGTH_BYTES)
+    if len(data) <= MOST_RUN_LENGTH_BYTES or not data.startswith(b"BM") or data[14:18] < b"\x28\0\0\0":
+        return
+    if int.from_bytes(data[30:34], "little") in _RUN_LENGTHS:
+        raise _refusal(f"the BMP has {len(data):,} bytes of run lengths", MOST_RUN_LENGTH_BYTES)
