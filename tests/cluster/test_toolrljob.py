@@ -356,6 +356,10 @@ def test_a_patch_that_cannot_be_is_refused_until_it_is_right(lab: Lab) -> None:
     assert "spec.template.spec.containers[0].image: Required value" in message
     lab.patch(f"{JOBS.format(lab.name)}/patched", {"spec": {"podTemplatePatch": None}})
     lab.runs("patched")
+    lab.submit(job("misspelt", podTemplatePatch={"spec": {"nodeselector": {"gpu": "a100"}}}))
+    message = lab.comes_to("misspelt", "Accepted", "False", "Refused")
+    assert 'unknown field "spec.template.spec.nodeselector"' in message
+    assert lab.jobs("misspelt") == []
     assert lab.condition("patched", "Accepted")[:2] == ("True", "Valid")
 
 
