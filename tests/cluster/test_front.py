@@ -22,13 +22,6 @@ GUIDE = REPOSITORY / "docs" / "guides" / "cluster-development.md"
 IMAGE = "registry.example.com/pause:1"
 
 
-@pytest.fixture
-def own_cluster_only(cluster: Cluster) -> None:
-    """Tests of simulated pods and of the audit log say nothing about a cluster that the user named."""
-    if cluster.plane is None:
-        pytest.skip("a cluster that the user named has real nodes and no audit log for us")
-
-
 def pod(name: str, **annotations: str) -> dict[str, object]:
     marks = {f"sim.thinkimg.dev/{key.replace('_', '-')}": value for key, value in annotations.items()}
     containers = [{"name": "main", "image": IMAGE, "resources": {"limits": {"nvidia.com/gpu": "1"}}}]

@@ -322,6 +322,24 @@ def test_a_claim_that_does_not_exist_shows(place: Namespace) -> None:
     assert "There is no claim models. Create it, or correct spec.weights." in place.kubectl("describe", "vt/claimless")
 
 
+@pytest.mark.usefixtures("own_cluster_only")
+def test_a_tool_on_the_only_device_of_the_only_node_gets_a_new_image(place: Namespace) -> None:
+    """With a server more than the devices there are, the new one would wait for ever."""
+    device = json.dumps({"status": {field: {"example.com/npu": "1"} for field in ("capacity", "allocatable")}})
+    place.kubectl("patch", "node", "node-0", "--subresource=status", "--type=merge", "-p", device)
+    only = {"resources": {"limits": {"example.com/npu": 1}}}
+    place.apply(tool("device", **only))
+    comes_to(place, "device", "Available", "True", "ServersReady")
+    place.apply(tool("device", image="registry.example.com/tool:2", **only))
+    comes_to(place, "device", "Progressing", "False", "Settled")
+    (pod,) = place.list("pods", "thinkimg.dev/tool=device")
+    assert pod["spec"]["containers"][0]["image"] == "registry.example.com/tool:2"
+    assert condition(place, "device", "Available") == ("True", "ServersReady")
+    place.apply(tool("device", image="registry.example.com/tool:3", updateStrategy="Surge", **only))
+    message = "Insufficient example.com/npu"
+    wait_for("the one that is too many waits", lambda: message in place.kubectl("describe", "vt/device"))
+
+
 def test_a_rollout_without_progress_is_said_to_be_stuck(place: Namespace) -> None:
     pending_pod(place, "stuck")
     late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out."}

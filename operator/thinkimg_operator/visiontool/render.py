@@ -27,6 +27,7 @@ from ..kinds import KINDS, Body
 from ..network import open_egress
 from ..settings import Settings
 from ..strategic_merge import merge_pod_template
+from .rolling import strategy_of
 
 _HEADLESS = {Label.SERVICE: HEADLESS}
 _CONFIG_FOLDER, _, _CONFIG_NAME = Place.CONFIG.rpartition("/")
@@ -121,15 +122,16 @@ def server_config(spec: VisionToolSpec) -> dict[str, Any]:
 
 def _deployment(tool: VisionTool, settings: Settings) -> Body:
     spec = tool.spec
+    template = _patched(_pod_template(tool, settings), spec.pod_template_patch)
     return {
         **_head("Deployment", tool, tool.name),
         "spec": {
             "replicas": spec.replicas,
             "selector": {"matchLabels": {Label.TOOL: tool.name}},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "strategy": strategy_of(tool, template),
             "progressDeadlineSeconds": 3600 if spec.weights else 600,
             "revisionHistoryLimit": 3,
-            "template": _patched(_pod_template(tool, settings), spec.pod_template_patch),
+            "template": template,
         },
     }
 

@@ -159,6 +159,35 @@ def test_gpus_shared_memory_and_weights() -> None:
     assert token in pod["containers"][0]["env"]
 
 
+@pytest.mark.parametrize(
+    ("spec", "surge"),
+    [
+        ({}, 1),
+        ({"resources": {"limits": {"cpu": "2", "memory": "4Gi", "hugepages-2Mi": "2Mi"}}}, 1),
+        ({"resources": {"limits": {"nvidia.com/gpu": 1}}}, 0),
+        ({"resources": {"limits": {"nvidia.com/gpu": 0}}}, 1),
+        ({"resources": {"limits": {"amd.com/gpu": 1}}, "updateStrategy": "Surge"}, 1),
+        ({"updateStrategy": "Replace"}, 0),
+        ({"weights": {"uri": "pvc://models/sam"}}, 0),
+        ({"weights": {"uri": "hf://org/sam", "claimName": "cache"}}, 0),
+        ({"weights": {"uri": "hf://org/sam"}}, 1),
+        ({"podTemplatePatch": {"spec": {"resourceClaims": [{"name": "gpu"}]}}}, 0),
+        (
+            {
+                "podTemplatePatch": {
+                    "spec": {"containers": [{"name": "tool", "resources": {"limits": {"nvidia.com/mig-1g.5gb": 1}}}]}
+                }
+            },
+            0,
+        ),
+        ({"podTemplatePatch": {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "team"}}}}, 0),
+    ],
+)
+def test_who_may_find_no_room_beside_the_old_server_takes_its_place(spec: Body, surge: int) -> None:
+    found = by_kind(render(tool(tool="SAM", **spec), Settings()))["Deployment"]["spec"]["strategy"]
+    assert found == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1 - surge, "maxSurge": surge}}
+
+
 def test_a_key_is_handed_over_by_reference() -> None:
     found = tool(auth={"secretRef": {"name": "tool-key", "key": "k"}})
     reference = {"secretKeyRef": {"name": "tool-key", "key": "k"}}

@@ -63,6 +63,7 @@ VISION_TOOL: dict[str, Row] = {
         "spec.serviceAccountName",
         "spec.runtimeClassName",
         "spec.resources",
+        "spec.updateStrategy",
         "spec.shmSize",
         "spec.nodeSelector",
         "spec.tolerations",

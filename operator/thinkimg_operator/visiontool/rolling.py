@@ -1,0 +1,42 @@
+"""How a tool's servers are replaced when it changes: with one more beside the old ones, or in their place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thinkimg.api import VisionTool
+
+from ..kinds import Body
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+_SURGE = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+_REPLACE = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}
+
+
+def strategy_of(tool: VisionTool, template: Body) -> Body:
+    """The Deployment's `strategy`.
+
+    Args:
+        template: the final pod template, patched: it may ask for more than the tool's own fields do.
+    """
+    wanted = tool.spec.update_strategy
+    replace = _is_scarce(tool, template) if wanted == "Auto" else wanted == "Replace"
+    return _REPLACE if replace else _SURGE
+
+
+def _is_scarce(tool: VisionTool, template: Body) -> bool:
+    """Whether one more pod may never find its place while the old one is there: devices, volumes that only one node
+    may mount, and quotas of queues are often all in use."""
+    pod = template["spec"]
+    labels = {**(tool.metadata.labels or {}), **(template["metadata"].get("labels") or {})}
+    claims = any("persistentVolumeClaim" in volume for volume in pod.get("volumes") or [])
+    return QUEUE_LABEL in labels or claims or bool(pod.get("resourceClaims")) or any(map(_devices, pod["containers"]))
+
+
+def _devices(container: dict[str, Any]) -> bool:
+    """Whether it asks for an extended resource, such as `nvidia.com/gpu`: its name has a domain, and is not one of
+    Kubernetes' own."""
+    resources = container.get("resources") or {}
+    asked = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
+    extended = (name for name in asked if "/" in name and not name.partition("/")[0].endswith("kubernetes.io"))
+    return bool(resources.get("claims")) or any(str(asked[name]) not in ("0", "") for name in extended)
