@@ -8,24 +8,37 @@ import numpy as np
 from PIL import Image as Pillow
 from pydantic import Field, field_validator
 
+from thinkimg.cache import BoundedCache
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
 from thinkimg.tools import markup
 from thinkimg.tools.arguments import Text
 from thinkimg.tools.backends.options import EndpointOptions
 from thinkimg.tools.backends.rapidocr import shared_reader
-from thinkimg.tools.backends.text_reader import TextReader
+from thinkimg.tools.backends.text_reader import TextReader, kept_pictures
 from thinkimg.tools.backends.vlm import VisionLanguageModel
 from thinkimg.tools.tool import ToolResult, tool
+from thinkimg.tools.vision.geometry import SMALL
 from thinkimg.tools.vision.layout import centre, reading_order, union
-from thinkimg.tools.vision.matching import best_texts, by_position, words
+from thinkimg.tools.vision.matching import best_texts, by_position, explained, words
 from thinkimg.tools.vision.regions import Region, color_in, colored_regions, key_color
 from thinkimg.tools.vision.text import TextItem, legible
 
 _MARKS = frozenset({"bar", "column", "slice", "wedge", "marker", "dot", "point", "area", "segment"})
 _MARKS |= {word + "s" for word in _MARKS}
+_COLORED = frozenset({"slice", "slices", "wedge", "wedges", "area", "areas", "segment", "segments"})
+_LINES = frozenset({"line", "lines", "curve", "curves"})
+_ROLES = frozenset(
+    words(
+        """title heading caption legend entry label axis text tick category series value data x y by from as s please
+        corresponding representing represents showing shows shown reading says"""
+    )
+)
 _EDGES = frozenset({"top", "tip", "end"})
 _TITLE = frozenset({"title", "heading", "caption"})
+_LEAST_SHARE, _LEAST_SHARE_OF_SMALL = 0.0002, 0.0008  # of a picture's area, that a mark has
+_REGION_BYTES = 500  # that a region takes, roughly
+_REGIONS_BYTES = 32 * 1024 * 1024
 _DESCRIPTION = "{description}"
 _QUESTION = f"""Point to: {_DESCRIPTION}
 Answer with <point x="X" y="Y" alt="what it is">what it is</point> for one point, or \
@@ -88,6 +101,9 @@ class Point:
             self.details = self.model.details
         else:
             self.reader: TextReader = shared_reader(self.options.threads)
+            self.regions: BoundedCache[tuple[str, str], tuple[Region, ...]] = BoundedCache(
+                _REGIONS_BYTES, max_entries=kept_pictures(), fair=True
+            )
 
     def run(self, image: Image, description: Text) -> ToolResult:
         """Point to something in a chart: a text, a bar by its label or color, the title. Returns points in percent.
@@ -118,7 +134,14 @@ class Point:
     def _look(self, image: Image, picture: Pillow.Image) -> _Scene:
         items = legible(self.reader.read(image), self.options.min_confidence)
         ordered = [item for row in reading_order(items) for block in row for item in block.items]
-        return _Scene(ordered, colored_regions(picture, items), picture.size, np.asarray(picture))
+        least = _LEAST_SHARE if max(picture.size) > SMALL else _LEAST_SHARE_OF_SMALL
+        regions = self.regions.get_or_make(
+            image.kept_as,
+            lambda: tuple(colored_regions(picture, items, least)),
+            lambda found: _REGION_BYTES * (1 + len(found)),
+            image.holder,
+        )
+        return _Scene(ordered, list(regions), picture.size, np.asarray(picture))
 
 
 point = tool(
@@ -141,21 +164,33 @@ def _find(description: str, scene: _Scene) -> list[_Point]:
     quoted = re.findall(r"[\"“']([^\"”']+)[\"”']", description)
     if not quoted and (axis := _axis_label(said, scene)):
         return [axis]
-    subject = quoted[0] if quoted else " ".join(word for word in said if word not in _MARKS | _EDGES) or description
-    if _MARKS & set(said) and (pair := _mark_of_series(said, scene)):
+    exact = [item for item in scene.items if words(item.text) == said]
+    if exact:  # also where it speaks of an area or of points
+        return [_Point(*centre(item.box), item.text) for item in exact]
+    asked = set(said) - set(words(quoted[0])) if quoted else set(said)
+    subject = quoted[0] if quoted else " ".join(w for w in said if w not in _MARKS | _EDGES) or description
+    if _MARKS & asked and (pair := _mark_of_series(said, scene)):
         return [_point_at(pair[0], f"{pair[1].text}, {pair[2].text}", said)]
+    meant = _names(words(subject))
     texts = [scene.items[index] for index in best_texts(subject, [item.text for item in scene.items])]
-    if _MARKS & set(said):
-        marks = [(mark, item) for item in texts if (mark := _mark_of(item, scene)) is not None]
-        if marks:
-            return [_point_at(mark, item.text, said) for mark, item in marks]
-    if texts:
+    texts = [item for item in texts if explained(meant, [item.text])]
+    if texts and _MARKS & asked:
+        marks = [(mark, item) for item in texts if (mark := _mark_of(item, said, scene)) is not None]
+        return [_point_at(mark, item.text, said) for mark, item in marks]
+    if texts and not _LINES & asked:
         return [_Point(*centre(item.box), item.text) for item in texts]
+    if not explained(meant, []):
+        return []
     if color := color_in(said):
         return _colored(color, said, scene)
-    if _TITLE & set(said) and scene.items:
+    if _TITLE & asked and not quoted and scene.items:
         return [_Point(*centre(scene.items[0].box), scene.items[0].text)]
     return _placed(description, said, scene)
+
+
+def _names(said: Sequence[str]) -> list[str]:
+    """The words that something in the picture must explain."""
+    return [word for word in said if word not in _MARKS | _EDGES | _ROLES and color_in([word]) is None]
 
 
 def _axis_label(said: Sequence[str], scene: _Scene) -> _Point | None:
@@ -184,13 +219,29 @@ def _mark_of_series(said: Sequence[str], scene: _Scene) -> tuple[Region, TextIte
         if color is None or not categories:
             continue
         same = [region for region in scene.regions if np.abs(np.subtract(region.rgb, color)).max() <= 40]
-        same = [region for region in same if region.area > 0.1 * same[0].area and not _beside(region, series)]
-        if same:
-            category = categories[-1]
-            along = 0 if _spread(same, 3) <= _spread(same, 0) else 1  # bars that stand have one floor
-            nearest = min(same, key=lambda r: abs(centre(r.box)[along] - centre(category.box)[along]))
-            return _whole(nearest, same, along), series, category
+        same = [region for region in same if not _beside(region, series)]
+        category = categories[-1]
+        if same and explained(_names(said), [series.text, category.text]):
+            large = [region for region in same if region.area > 0.1 * same[0].area]
+            along = 0 if _spread(large, 3) <= _spread(large, 0) else 1  # bars that stand have one floor
+            room = 0.55 * _step(category, along, scene)
+            near = [r for r in same if abs(centre(r.box)[along] - centre(category.box)[along]) <= room]
+            if near:
+                nearest = min(near, key=lambda r: abs(centre(r.box)[along] - centre(category.box)[along]))
+                return _whole(nearest, near, along), series, category
     return None
+
+
+def _step(category: TextItem, along: int, scene: _Scene) -> float:
+    """Pixels from a category's label to the nearest other one in its row (`along` 0) or column (1)."""
+    line = min(category.box[3] - category.box[1], category.box[2] - category.box[0])
+    here = centre(category.box)
+    gaps = []
+    for item in scene.items:
+        place = centre(item.box)
+        if abs(place[1 - along] - here[1 - along]) < (0.6 if along == 0 else 4) * line:
+            gaps.append(abs(place[along] - here[along]))
+    return min((gap for gap in gaps if gap > line / 2), default=scene.size[along] / 2)
 
 
 def _whole(part: Region, same: Sequence[Region], along: int) -> Region:
@@ -234,8 +285,15 @@ def _reading_place(region: Region) -> tuple[float, float]:
     return region.box[0], region.box[1]
 
 
-def _mark_of(item: TextItem, scene: _Scene) -> Region | None:
-    """The bar that a category label belongs to: straight above it, or to the right in its row; the nearer one."""
+def _mark_of(item: TextItem, said: Sequence[str], scene: _Scene) -> Region | None:
+    """The bar that a category label belongs to: straight above it, or to the right in its row; the nearer one. A slice
+    or an area is the largest region in the colour of the label's key, where it has one."""
+    if _COLORED & set(said) and (color := key_color(scene.pixels, item)) is not None:
+        alike = [(float(np.abs(np.subtract(region.rgb, color)).max()), region) for region in scene.regions]
+        same = [region for off, region in alike if off <= 24 and not _beside(region, item)]
+        return same[0] if same else None
+    if {"area", "areas"} & set(said):
+        return None  # of no known colour
     x, y = centre(item.box)
     line = item.box[3] - item.box[1]
     candidates = []
