@@ -8,7 +8,8 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from thinkimg.cache import BoundedCache
+from thinkimg.decoding import TooMuchWork, check_parts, check_scanned, check_tiles, scans
 
 MAX_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 64 * 1000 * 1000
@@ -87,12 +89,13 @@ class Image:
         """Check the header of `data`; pixels are decoded only by `pixels`.
 
         Raises:
-            ImageDecodeError: not an image, a format outside `FORMATS`, or larger than the limits.
+            ImageDecodeError: not an image, a format outside `FORMATS`, larger than the limits, or more work than its
+                size says (`thinkimg.decoding`).
         """
         if len(data) > max_bytes:
             raise ImageDecodeError(f"the image has {len(data):,} bytes; at most {max_bytes:,} are accepted")
         try:
-            with Pillow.open(io.BytesIO(data), formats=FORMATS) as opened:
+            with _opened(data) as opened:
                 width, height = opened.size
                 if not 0 < width * height <= max_pixels:
                     raise ImageDecodeError(
@@ -175,7 +178,7 @@ class Image:
 
     def _decode(self) -> Pillow.Image:
         try:
-            with Pillow.open(io.BytesIO(self.data), formats=FORMATS) as opened:
+            with _opened(self.data) as opened:
                 return _as_seen(opened, bits=self.data[24] if self.data.startswith(_PNG) else 8)
         except ImageDecodeError:
             raise
@@ -195,7 +198,7 @@ class Image:
 
     def _encode_for_sending(self) -> "Image":
         try:
-            with Pillow.open(io.BytesIO(self.data), formats=FORMATS) as opened:
+            with _opened(self.data) as opened:
                 plain, lossy = _is_plain(opened, self.data), opened.format in ("JPEG", "MPO")
                 seen = _as_seen(opened, bits=self.data[24] if self.data.startswith(_PNG) else 8)
         except ImageDecodeError:
@@ -215,6 +218,27 @@ class Image:
     def suffix(self) -> str:
         """File name ending, with the dot."""
         return "." + self.media_type.rpartition("/")[2].replace("jpeg", "jpg")
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Pillow.Image]:
+    """The picture before its pixels are decoded, once it is known that this is not too much work.
+
+    Raises:
+        ImageDecodeError: it is too much.
+        Any of `_BROKEN`.
+    """
+    try:
+        check_parts(data)
+        passes = scans(data)
+        with Pillow.open(io.BytesIO(data), formats=FORMATS) as opened:
+            if passes > 1:
+                check_scanned(passes, *opened.size)
+            if opened.format == "TIFF":
+                check_tiles(opened.tag_v2, *opened.size, len(data))  # type: ignore[attr-defined]
+            yield opened
+    except TooMuchWork as error:
+        raise ImageDecodeError(str(error)) from error
 
 
 def _reason(error: Exception) -> str:

@@ -724,3 +724,26 @@ class WeightsRecord(File):
     """Whether its Python code, if it has any, is here too."""
     files: dict[str, WeightsFile] = Field(default_factory=dict)
     """Path in the repository to the file."""
+
+
+class ExportedSAM(File):
+    """A model of the first SAM as files of ONNX, which `thinkimg weights export` wrote."""
+
+    title = "what is known of an exported model"
+    path = "EXPORTED/thinkimg-onnx.json"
+    remedy = "the backend onnx reads it"
+
+    kind: Literal["exported-sam"] = "exported-sam"
+    source: str
+    """What was exported."""
+    side: int
+    """Pixels of the square that the encoder takes; a picture's longer side is brought to it."""
+    mean: tuple[float, float, float]
+    """Of red, green and blue, 0 to 1; taken off before the encoder."""
+    std: tuple[float, float, float]
+    """By which they are divided then."""
+    differs: float
+    """The largest difference between torch and onnxruntime that was seen after the export, of features, logits and
+    scores, as a share of the largest value."""
+    files: dict[str, WeightsFile]
+    """`encoder.onnx` and `decoder.onnx`."""

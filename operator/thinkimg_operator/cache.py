@@ -18,7 +18,7 @@ from typing import Any
 
 from thinkimg.api.pod_contract import Annotation
 
-from .kinds import Body, Key, key_of
+from .kinds import Body, Key, controller_of, key_of
 
 log = logging.getLogger(__name__)
 
@@ -151,14 +151,13 @@ class Cache:
         metadata = body["metadata"]
         summary = self._summaries.get(kind)
         digest = metadata.get("annotations", {}).get(Annotation.APPLIED_DIGEST, "")
-        owner = next((o["uid"] for o in metadata.get("ownerReferences", ()) if o.get("controller")), "")
         return Seen(
             uid=metadata["uid"],
             resource_version=int(metadata["resourceVersion"]),
             digest=digest,
             foreign=_foreign(metadata.get("managedFields", ())) if digest else "",
             verified="",
-            owner_uid=owner,
+            owner_uid=controller_of(body),
             deleting="deletionTimestamp" in metadata,
             summary=_summarised(summary, body) if summary else None,
         )
@@ -187,8 +186,13 @@ def digest_of(document: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:20]
 
 
-def _foreign(managed_fields: Iterable[Body]) -> str:
-    others = [
+def written_by_others(managed_fields: Iterable[Body]) -> list[Body]:
+    """What others than we own of an object outside of its status."""
+    return [
         entry for entry in managed_fields if entry.get("manager") != MANAGER and entry.get("subresource") != "status"
     ]
+
+
+def _foreign(managed_fields: Iterable[Body]) -> str:
+    others = written_by_others(managed_fields)
     return digest_of(others) if others else ""

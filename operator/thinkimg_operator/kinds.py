@@ -88,3 +88,8 @@ def owner_of(body: Body) -> Key | None:
                 return None
             return Key(known.name, body["metadata"].get("namespace", ""), reference["name"])
     return None
+
+
+def controller_of(body: Body) -> str:
+    """The uid of the object's controller; empty when it has none."""
+    return next((o["uid"] for o in body["metadata"].get("ownerReferences", ()) if o.get("controller")), "")

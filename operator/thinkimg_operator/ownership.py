@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from thinkimg.api.pod_contract import Annotation
 
-from .cache import MANAGER
-from .kinds import Body
+from .cache import MANAGER, written_by_others
+from .kinds import Body, controller_of
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 """Label of every child; watches and resyncs select by it."""
@@ -40,11 +40,6 @@ def same_owner(existing: Body, stamped: Body) -> bool:
     return uids(stamped) <= uids(existing)
 
 
-def controller_of(body: Body) -> str:
-    """The uid of the object's controller; empty when it has none."""
-    return next((o["uid"] for o in body["metadata"].get("ownerReferences", ()) if o.get("controller")), "")
-
-
 def is_orphan(existing: Body) -> bool:
     """Whether we applied the object once, and its owner was deleted without it (`--cascade=orphan`)."""
     return not controller_of(existing) and Annotation.APPLIED_DIGEST in existing["metadata"].get("annotations", {})
@@ -52,5 +47,4 @@ def is_orphan(existing: Body) -> bool:
 
 def made_by_us(existing: Body) -> bool:
     """Whether nobody else has written the object but for its status."""
-    managers = (e for e in existing["metadata"].get("managedFields", ()) if e.get("subresource") != "status")
-    return all(entry.get("manager") == MANAGER for entry in managers)
+    return not written_by_others(existing["metadata"].get("managedFields", ()))

@@ -10,8 +10,8 @@ from thinkimg.api.pod_contract import Annotation
 
 from .apierrors import ApiError, NameTakenError
 from .cache import MANAGER, digest_of
-from .kinds import KINDS, Body, Key, key_of
-from .ownership import controller_of, is_orphan, made_by_us, same_owner, stamp
+from .kinds import KINDS, Body, Key, controller_of, key_of
+from .ownership import is_orphan, made_by_us, same_owner, stamp
 from .reading import Reader
 from .transport import APPLY, MERGE, Request
 
@@ -66,7 +66,8 @@ class Writer(Reader):
 
     async def check_name(self, body: Body, owner: Body) -> None:
         """Raises `NameTakenError` if `apply` would."""
-        await self._uid_of_ours(key_of(stamp(body, owner)), stamp(body, owner))
+        stamped = stamp(body, owner)
+        await self._uid_of_ours(key_of(stamped), stamped)
 
     async def _uid_of_ours(self, key: Key, stamped: Body) -> str:
         """Empty when there is no object of that name. Raises `NameTakenError` when it is not ours."""

@@ -145,7 +145,7 @@ def test_nothing_is_left_when_the_caller_is_killed(cluster: Cluster, tmp_path: P
     assert _processes_of(folder) >= {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
     caller.send_signal(signal.SIGKILL)
     caller.wait()
-    wait_for("all processes of the cluster have ended", lambda: not _processes_of(folder), seconds=20)
+    wait_for("all processes of the cluster have ended", lambda: not _processes_of(folder), seconds=120)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's death")
@@ -159,7 +159,7 @@ def test_nothing_is_left_when_the_supervisor_is_killed(cluster: Cluster, tmp_pat
     assert caller.stdout is not None
     folder = Path(caller.stdout.readline().strip()).parent
     os.kill(int((folder / "lock").read_text()), signal.SIGKILL)
-    wait_for("all components have ended", lambda: not _processes_of(folder) - {"cluster"}, seconds=20)
+    wait_for("all components have ended", lambda: not _processes_of(folder) - {"cluster"}, seconds=120)
     caller.kill()
     caller.wait()
 

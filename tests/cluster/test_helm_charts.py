@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from tests.support import REPOSITORY
-from tests.support.cluster.testcluster import Cluster, Namespace
+from tests.support.cluster.testcluster import Cluster, KubectlError, Namespace, wait_for
 
 CHARTS = REPOSITORY / "charts"
 NAMES = sorted(path.name for path in CHARTS.iterdir() if path.is_dir())
@@ -58,8 +59,11 @@ OPERATOR: list[dict[str, Any]] = [
     {},
     {"watchNamespaces": ["default"]},
     {"replicas": 1, "serviceAccount": {"name": "own", "annotations": {"a": "b"}}},
+    {"userRoles": {"create": False}},
     {"serviceMonitors": True},
     {"networkPolicy": {"enabled": False}},
+    {"admissionPolicy": {"enabled": True}},
+    {"admissionPolicy": {"enabled": True, "images": ["ghcr.io/"], "secrets": ["hub"], "namespaceSelector": {}}},
     {"monitoring": {"podMonitor": True, "rules": True, "dashboards": True, "labels": {"release": "prometheus"}}},
     {"toolImages": {"OCR": "registry.example.com/ocr:1", "*": "registry.example.com/tool:1"}},
     {"runtimeImage": "registry.example.com/trainer:1", "logLevel": "DEBUG", "resyncSeconds": 60},
@@ -121,6 +125,44 @@ def test_the_server_accepts_what_the_operator_chart_renders(
     accepted_by_server(cluster, namespace, rendered(helm, "thinkimg-operator", values, namespace.name))
 
 
+def test_who_may_edit_a_namespace_may_edit_our_objects_in_it(
+    helm: Path, cluster: Cluster, namespace: Namespace
+) -> None:
+    documents = rendered(helm, "thinkimg-operator", {}, namespace.name)
+    roles = [role for role in documents if role["metadata"]["name"].startswith(f"{namespace.name}-release-")]
+    assert [role["kind"] for role in roles] == ["ClusterRole", "ClusterRole"]
+
+    def may(role: str, verb: str, resource: str) -> bool:
+        kind, _, subresource = resource.partition("/")
+        asked = [verb, f"{kind}.thinkimg.dev", f"--subresource={subresource}"]
+        user = f"--as=system:serviceaccount:{namespace.name}:{role}"
+        try:
+            return namespace.kubectl("auth", "can-i", *asked, user).strip() == "yes"
+        except KubectlError:  # how it says no
+            return False
+
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(roles))
+    try:
+        for role in ("view", "edit", "admin"):
+            namespace.kubectl("create", "serviceaccount", role)
+            account = f"--serviceaccount={namespace.name}:{role}"
+            namespace.kubectl("create", "rolebinding", role, f"--clusterrole={role}", account)
+        for role, verb in (
+            ("view", "get"),
+            ("edit", "list"),
+            ("edit", "create"),
+            ("admin", "delete"),
+            ("edit", "patch"),
+        ):
+            for resource in ("visiontools", "toolrljobs"):
+                wait_for(f"{role}: {verb} {resource}", functools.partial(may, role, verb, resource))
+        assert may("edit", "patch", "visiontools/scale")
+        assert not may("view", "create", "toolrljobs")
+        assert not may("edit", "patch", "toolrljobs/status")
+    finally:
+        cluster.kubectl("delete", "clusterrole", *(role["metadata"]["name"] for role in roles))
+
+
 def accepted_by_server(cluster: Cluster, namespace: Namespace, documents: list[dict[str, Any]]) -> None:
     known = [document for document in documents if document["apiVersion"] not in UNKNOWN_TO_THE_SERVER]
     assert known
@@ -156,6 +198,8 @@ def restricted(pod: dict[str, Any]) -> None:
         ("thinkimg-operator", {"watchNamespaces": "default"}, "watchNamespaces"),
         ("thinkimg-operator", {"logLevel": "LOUD"}, "logLevel"),
         ("thinkimg-operator", {"toolImage": {}}, "toolImage"),
+        ("thinkimg-operator", {"admissionPolicy": {"images": ["ghcr.io/mine"]}}, "images"),
+        ("thinkimg-operator", {"admissionPolicy": {"endpoints": ["https://a/v1'"]}}, "endpoints"),
     ],
 )
 def test_bad_values_are_refused_by_name(helm: Path, chart: str, values: dict[str, Any], named: str) -> None:

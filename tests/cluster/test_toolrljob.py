@@ -82,7 +82,7 @@ def test_a_job_waits_for_its_tools_runs_its_stages_and_shows_its_results(lab: La
 
 def test_its_stages_find_manifest_names_and_storage(lab: Lab) -> None:
     lab.submit(job("found", code={"configMapRef": {"name": "rewards"}}))
-    message = lab.comes_to("found", "PodsReady", "False", "CodeNotFound", seconds=10)
+    message = lab.comes_to("found", "PodsReady", "False", "CodeNotFound")
     assert message == "there is no ConfigMap rewards in this namespace; create it, or correct spec.code.configMapRef"
     lab.namespace.kubectl("create", "configmap", "rewards", "--from-literal=mine.py=")
     (first, _) = lab.runs("found")
@@ -290,7 +290,7 @@ def test_another_controllers_job_is_left_alone(lab: Lab) -> None:
 def test_an_unknown_tool_is_named_with_the_one_that_was_meant(lab: Lab) -> None:
     lab.namespace.apply(tool("segmenter"))
     lab.submit(job("typo", tools=[{"name": "segmentor"}]))
-    message = lab.comes_to("typo", "ToolsReady", "False", "ToolNotFound", seconds=10)
+    message = lab.comes_to("typo", "ToolsReady", "False", "ToolNotFound")
     assert message == (
         'there is no VisionTool segmentor in this namespace. Did you mean "segmenter"? '
         "Create it, or correct spec.tools."
@@ -300,13 +300,13 @@ def test_an_unknown_tool_is_named_with_the_one_that_was_meant(lab: Lab) -> None:
 
 def test_a_missing_claim_is_named_and_taken_when_it_comes(lab: Lab) -> None:
     lab.submit(job("claimless", storage={"claimName": "nowhere"}))
-    message = lab.comes_to("claimless", "PodsReady", "False", "ClaimNotFound", seconds=10)
+    message = lab.comes_to("claimless", "PodsReady", "False", "ClaimNotFound")
     assert "there is no PersistentVolumeClaim nowhere in this namespace; create it" in message
 
 
 def test_gpus_that_no_node_has_show(lab: Lab) -> None:
     lab.submit(job("hungry", sft(resources={"limits": {"nvidia.com/gpu": 64}})))
-    message = lab.comes_to("hungry", "PodsReady", "False", "Unschedulable", seconds=10)
+    message = lab.comes_to("hungry", "PodsReady", "False", "Unschedulable")
     assert "Insufficient nvidia.com/gpu" in message
     assert "Ask for less in spec.stages[].resources, or add nodes." in message
     assert "Insufficient nvidia.com/gpu" in lab.namespace.kubectl("describe", "toolrljob", "hungry")
@@ -314,7 +314,7 @@ def test_gpus_that_no_node_has_show(lab: Lab) -> None:
 
 def test_a_wrong_trainer_argument_is_refused_with_its_place(lab: Lab) -> None:
     lab.submit(job("args", {**sft(), "sft": {"args": {"learning_rates": 1}}}))
-    message = lab.comes_to("args", "Accepted", "False", "Invalid", seconds=10)
+    message = lab.comes_to("args", "Accepted", "False", "Invalid")
     assert message.startswith("spec.stages[0].sft.args.learning_rates: ")
     assert [reason for reason, _ in lab.events("args")] == ["Refused"]
 
@@ -327,7 +327,7 @@ def test_from_must_name_an_earlier_stage(lab: Lab) -> None:
 def test_a_patch_that_cannot_be_is_refused_until_it_is_right(lab: Lab) -> None:
     broken = {"spec": {"containers": [{"name": "stage", "image": None}]}}
     lab.submit(job("patched", podTemplatePatch=broken))
-    message = lab.comes_to("patched", "Accepted", "False", "Refused", seconds=10)
+    message = lab.comes_to("patched", "Accepted", "False", "Refused")
     assert "spec.template.spec.containers[0].image: Required value" in message
     lab.patch(f"{JOBS.format(lab.name)}/patched", {"spec": {"podTemplatePatch": None}})
     lab.runs("patched")
@@ -350,7 +350,7 @@ def test_what_has_the_name_of_a_child_and_is_somebody_elses_is_left_alone(
     lab.namespace.apply(theirs)
     before = lab.namespace.get(kind, name + suffix)
     lab.submit(job(name))
-    message = lab.comes_to(name, "Accepted", "False", "Refused", seconds=10)
+    message = lab.comes_to(name, "Accepted", "False", "Refused")
     taken = f"{kind} {lab.name}/{name}{suffix} exists already and is not ours"
     assert message == f"{taken}. Delete that {kind}, or rename the job."
     assert "startTime" not in lab.get(name)["status"]
@@ -365,14 +365,14 @@ def test_a_job_of_the_name_of_an_attempt_that_is_somebody_elses_is_left_alone(la
     for name in ("taken-sft-1", "taken-later-sft-2"):
         lab.create(path, {"metadata": {"name": name}, "spec": {"template": template}})
     lab.submit(job("taken"))
-    message = lab.comes_to("taken", "Accepted", "False", "Refused", seconds=10)
+    message = lab.comes_to("taken", "Accepted", "False", "Refused")
     assert message == (
         'jobs.batch "taken-sft-1" already exists, and it is somebody else\'s. Delete it, or rename the job.'
     )
     assert "startTime" not in lab.get("taken")["status"]
     lab.submit(job("taken-later"))
     lab.end(lab.runs("taken-later")[0], exit_code=1)
-    lab.comes_to("taken-later", "Accepted", "False", "Refused", seconds=20)
+    lab.comes_to("taken-later", "Accepted", "False", "Refused")
     lab.namespace.kubectl("delete", "job", "taken-later-sft-2")
     lab.namespace.kubectl("annotate", "toolrljob", "taken-later", "example.com/look=again")  # or wait for 30 s
     lab.runs("taken-later", attempt=2)
@@ -380,7 +380,7 @@ def test_a_job_of_the_name_of_an_attempt_that_is_somebody_elses_is_left_alone(la
 
 def test_gang_scheduling_is_refused_instead_of_ignored(lab: Lab) -> None:
     lab.submit(job("gang", scheduling={"gang": "Volcano"}))
-    lab.comes_to("gang", "Accepted", "False", "NotSupported", seconds=10)
+    lab.comes_to("gang", "Accepted", "False", "NotSupported")
     assert lab.condition("gang", "PodsReady")[1] == "NotStarted"
 
 
@@ -395,7 +395,7 @@ def test_what_keeps_a_container_from_starting_shows(lab: Lab, waiting: str, reas
     state = {"waiting": {"reason": waiting, "message": "so it is"}}
     statuses = [{"name": "stage", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": state}]
     lab.patch(f"{lab.pod_path(pods[1])}/status", {"status": {"containerStatuses": statuses}})  # as the kubelet does
-    message = lab.comes_to(name, "PodsReady", "False", reason, seconds=10)
+    message = lab.comes_to(name, "PodsReady", "False", reason)
     assert "so it is" in message
 
 

@@ -1,8 +1,8 @@
 """Two hundred failures: how soon an attempt is torn down, how soon the next one is there, and that none overlap.
 
 `make bench-operator` runs this with THINKIMG_GATE_LATENCY=1: then 99 of 100 must take less than two seconds. Among
-other tests, on a machine that others use too, that would be a test of the machine: there half of them must, and all of
-them must be followed far sooner than the next resync, so by their events.
+other tests, on a machine that others use too, that would be a test of the machine: there all of them must be followed
+before the next resync, so by their events.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tests.support.cluster.testcluster import Cluster, Object
 
 JOBS_AT_A_TIME = 10
 FAILURES_OF_EACH = 20
-SHARE_WITHIN_TWO_SECONDS = 0.99 if os.environ.get("THINKIMG_GATE_LATENCY") == "1" else 0.5
-BY_EVENTS = 30.0  # seconds; a resync comes every ten minutes
+GATED = os.environ.get("THINKIMG_GATE_LATENCY") == "1"
+BY_EVENTS = 300.0  # seconds; a resync comes every ten minutes
 
 
 def fail(lab: Lab, pod: Object) -> None:
@@ -86,8 +86,8 @@ def test_two_hundred_failures_are_seen_and_followed_at_once(cluster: Cluster) ->
     print(told)
     assert len(seen) == JOBS_AT_A_TIME * FAILURES_OF_EACH
     for seconds in (seen, followed):
-        assert percentile(seconds, SHARE_WITHIN_TWO_SECONDS) < 2, told
         assert max(seconds) < BY_EVENTS, told
+        assert not GATED or percentile(seconds, 0.99) < 2, told
 
 
 def _first(jobs: Watcher, attempt: tuple[str, str, int], what: Callable[[Sighting], bool]) -> float:

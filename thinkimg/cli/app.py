@@ -57,7 +57,7 @@ def _add(target: typer.Typer, command: Command, before: str = "thinkimg") -> Non
 
 
 def _add_weights() -> None:
-    group = typer.Typer(help="List, fetch and verify the weights of tools.", no_args_is_help=True)
+    group = typer.Typer(help="List, fetch, export and verify the weights of tools.", no_args_is_help=True)
     for command in weights.WEIGHTS:
         _add(group, command, "thinkimg weights")
     app.add_typer(group, name="weights", rich_help_panel=TOOLS)

@@ -1,4 +1,4 @@
-"""`thinkimg weights`: which weights of tools are here, bring them here, see that they are still whole."""
+"""`thinkimg weights`: which weights of tools are here, bring them here, export them, see that they are still whole."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +93,28 @@ def verify_weights(folder: Folder = None, as_json: AsJson = False) -> None:
         raise UserError(
             f"not as they were fetched; bring them again with `thinkimg weights fetch`:\n{listed}", str(root)
         )
+
+
+def export_weights(
+    weights: Annotated[str, typer.Argument(help="ORG/NAME of the hub, fetched before, or a folder: a first SAM.")],
+    folder: Annotated[Path, typer.Argument(help="To write to; not there yet, or empty.")],
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch. Default: main.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model of SAM as files of ONNX, for the backend onnx, which runs without torch.
+
+    Models of transformers' SamModel, such as facebook/sam-vit-base. What was written is compared with what torch
+    computes; a difference above a thousandth is refused.
+    """
+    from thinkimg.tools.backends.neural.onnx_export import export_sam
+
+    record = export_sam(weights, revision, folder)
+    if as_json:
+        print_json({"folder": str(folder), **record.model_dump()})
+        return
+    print(
+        f"{weights}: exported to {folder}; it differs from torch by at most {record.differs:.1e} of the largest value"
+    )
 
 
 def _listed(folder: Path | None) -> list[dict[str, Any]]:
@@ -190,6 +212,10 @@ WEIGHTS = (
             "thinkimg weights fetch facebook/sam2.1-hiera-small",
             "thinkimg weights fetch IDEA-Research/grounding-dino-tiny --folder /media/usb/weights",
         ),
+    ),
+    Command(
+        "export", export_weights, TOOLS, ("thinkimg weights export facebook/sam-vit-base exported/sam",),
+        extras=("transformers",), needs=("torch", "transformers", "onnxruntime"),
     ),
     Command("verify", verify_weights, TOOLS, ("thinkimg weights verify --folder /media/usb/weights",)),
 )  # fmt: skip

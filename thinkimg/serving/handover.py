@@ -37,7 +37,7 @@ _SECRET = frozenset(
     }
 )  # fmt: skip
 """A name with such a word passes by its whole name only, never by its beginning."""
-_ALONE = frozenset({"builtin", "layout", "opencv", "rapidocr"})
+_ALONE = frozenset({"builtin", "layout", "onnx", "opencv", "rapidocr"})
 """Backends of ours that fetch no weights of the hub and ask no endpoint, whatever else their tool's options say."""
 
 
@@ -66,7 +66,8 @@ def _listed(text: str) -> tuple[set[str], tuple[str, ...]]:
 
 def needed_by_tool(name: str | None, backend: str | None, options: Mapping[str, object]) -> set[str]:
     """Names of the variables that a tool reads for a secret: its endpoint's key, and the hub's token where it takes
-    weights. Of a tool by entry point, whose options are not known here, only what they name."""
+    weights and may fetch them itself. Of a tool by entry point, whose options are not known here, only what they name.
+    """
     named = {options.get("api_key_variable"), options.get("apiKeyVariable")}
     needed = {one for one in named if isinstance(one, str) and one}
     try:
@@ -82,7 +83,7 @@ def needed_by_tool(name: str | None, backend: str | None, options: Mapping[str, 
 def _read_by(options: BaseModel) -> set[str]:
     inner = [value for value in dict(options).values() if isinstance(value, BaseModel)]
     found = {name for part in inner for name in _read_by(part)}
-    if isinstance(options, WeightsOptions):
+    if isinstance(options, WeightsOptions) and os.environ.get(Variable.FETCH_WEIGHTS) == "1":
         found.add(Variable.HUB_TOKEN)
     if isinstance(options, EndpointOptions):
         found.add(options.api_key_variable)

@@ -60,7 +60,7 @@ def _read_param(param: str) -> dict[str, Any]:
 sam = tool(
     name="SAM",
     version="2",
-    backends=("segment-anything", "transformers"),
+    backends=("segment-anything", "transformers", "onnx"),
     options=SegmenterOptions,
     read_param=_read_param,
     image_affinity=True,

@@ -85,7 +85,7 @@ class SegmentRegionAroundPoint:
 segment_region_around_point = tool(
     name="SegmentRegionAroundPoint",
     version="2",
-    backends=("opencv", "segment-anything", "transformers"),
+    backends=("opencv", "segment-anything", "transformers", "onnx"),
     options=SegmentOptions,
     read_param=lambda param: {"points": markup.points(param) or param},
     image_affinity=True,

@@ -64,6 +64,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "gateway keys remove": (["alice", "--file", "{keys}"], WITHOUT),
     "weights list": (["--folder", "{weights}"], WITHOUT),
     "weights fetch": (["org/name", "--folder", "{weights}"], WITHOUT),
+    "weights export": (["org/name", "out"], "transformers"),
     "weights verify": (["--folder", "{weights}"], WITHOUT),
 }
 

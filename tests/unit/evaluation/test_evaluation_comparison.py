@@ -143,6 +143,17 @@ def test_every_format_says_the_same(two: list[Path]) -> None:
     assert set(FORMATS) == {"md", "csv", "tex", "json"}
 
 
+def test_names_are_executed_by_no_program_that_reads_a_table(tmp_path: Path) -> None:
+    formula, command = "=cmd|' /C calc'!A1", r"\input{/etc/passwd} ~^ 5% _ & # $"
+    found = compare([write_output(tmp_path / "a", formula, [True]), write_output(tmp_path / "b", command, [True])])
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert {value for row in rows for value in row.values() if value and value.startswith(("=", "@"))} == set()
+    assert any(formula in (value or "") for row in rows for value in row.values())
+    latex = as_latex(found)
+    assert r"\input" not in latex
+    assert r"\textbackslash{}input\{/etc/passwd\} \textasciitilde{}\textasciicircum{} 5\% \_ \& \# \$" in latex
+
+
 def test_what_was_lost_is_neither_right_nor_wrong_in_every_format(two: list[Path], tmp_path: Path) -> None:
     found = compare([two[0], write_output(tmp_path / "c", "unlucky", [True] * 60 + [False] * 20, lost=20)])
     assert found.entries[1].bounds == (0.6, 0.8)

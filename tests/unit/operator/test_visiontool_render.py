@@ -240,7 +240,9 @@ def test_who_needs_no_network_gets_none_and_nobody_reaches_the_clouds_credential
     policy = by_kind(render(tool(tool="SAM"), Settings()))["NetworkPolicy"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     everywhere, names = policy["egress"]
-    assert {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}} in everywhere["to"]
+    kept = {block["ipBlock"]["cidr"]: block["ipBlock"]["except"] for block in everywhere["to"] if "ipBlock" in block}
+    assert {"169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32"} <= set(kept["0.0.0.0/0"])
+    assert {"fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128"} <= set(kept["::/0"])
     assert {port["port"] for port in names["ports"]} == {53}
 
 

@@ -66,3 +66,26 @@ def test_a_looser_workflow_is_found(old: str, new: str) -> None:
     text, times = re.subn(old, new, (FOLDER / "release.yml").read_text(), count=1)
     assert times == 1
     assert faults("release.yml", text)
+
+
+def test_bases_of_images_are_pinned_and_packages_come_from_the_lock() -> None:
+    files = sorted(REPOSITORY.glob("Dockerfile.*"))
+    assert files
+    for file in files:
+        text = file.read_text()
+        stages = set(re.findall(r"^FROM \S+ AS (\S+)", text, re.MULTILINE))
+        for base in re.findall(r"^FROM (\S+)", text, re.MULTILINE):
+            argument = re.fullmatch(r"\$\{(\w+)\}", base)
+            default = re.search(rf"^ARG {argument[1]}=(\S+)$", text, re.MULTILINE) if argument else None
+            named = default[1] if default else base
+            ours = named.startswith("ghcr.io/thinkimg/")
+            assert named in stages or ours or re.search(r"@sha256:[0-9a-f]{64}$", named), f"{file.name}: {named}"
+        assert all("--frozen" in line for line in re.findall(r"/uv/bin/uv sync.*", text)), file.name
+        assert all("--no-deps" in line for line in re.findall(r"/uv/bin/uv pip install.*", text)), file.name
+
+
+def test_a_release_says_what_is_in_it_and_is_signed() -> None:
+    steps = yaml.safe_load((FOLDER / "release.yml").read_text())["jobs"]["images"]["steps"]
+    (bake,) = (step["with"] for step in steps if step.get("id") == "bake")
+    assert (bake["sbom"], bake["provenance"], bake["push"]) == (True, "mode=max", True)
+    assert any("cosign sign --yes" in step.get("run", "") for step in steps)

@@ -53,7 +53,11 @@ def test_what_is_needed_or_listed_passes() -> None:
         ({"name": "SAM", "options": {"no_such": 1}}, set()),
     ],
 )
-def test_a_tool_server_needs_what_its_tools_read(entry: dict[str, object], expected: set[str]) -> None:
+def test_a_tool_server_needs_what_its_tools_read(
+    entry: dict[str, object], expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert needed(**entry) == expected - {TOKEN}, "weights are fetched before, by a command"
+    monkeypatch.setenv("THINKIMG_FETCH_WEIGHTS", "1")
     assert needed(**entry) == expected
 
 

@@ -7,11 +7,13 @@ Packages and weights are looked for before anything is imported: what is missing
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from thinkimg.errors import UserError
 from thinkimg.tools.backends.detection import Detector
 from thinkimg.tools.backends.extras import needs_extra
 from thinkimg.tools.backends.options import DetectorOptions, SegmenterOptions, WeightsOptions
 from thinkimg.tools.backends.segmentation import SegmentationModel, Segmenter
 from thinkimg.tools.weights.catalogue import DEFAULTS
+from thinkimg.tools.weights.exported import find_exported
 from thinkimg.tools.weights.locate import locate
 
 
@@ -45,6 +47,10 @@ def load_segmenter(backend: str, options: SegmenterOptions) -> Segmenter:
             from thinkimg.tools.backends.neural.segment_anything import SegmentAnything
 
             model = SegmentAnything(options)
+        elif backend == "onnx":
+            from thinkimg.tools.backends.onnx_sam import OnnxSAM
+
+            model = OnnxSAM(options)
         else:
             from thinkimg.tools.backends.neural.transformers_sam import TransformersSAM
 
@@ -63,8 +69,21 @@ def detector_at_hand(backend: str, options: DetectorOptions) -> Iterator[None]:
 
 @contextmanager
 def segmenter_at_hand(backend: str, options: SegmenterOptions) -> Iterator[None]:
-    """See `weights_at_hand`."""
-    with weights_at_hand("SAM", backend, options):
+    """See `weights_at_hand`; of the backend `onnx`, a folder that was exported."""
+    if backend != "onnx":
+        with weights_at_hand("SAM", backend, options):
+            yield
+        return
+    for name, wanted, fits in (
+        ("revision", "reads a folder, which has none", options.revision is None),
+        ("trustRemoteCode", "runs no code of anybody's", not options.trust_remote_code),
+        ("device", "computes on the CPU only", options.device in ("auto", "cpu")),
+        ("dtype", "computes in float32 only", options.dtype == "float32"),
+    ):
+        if not fits:
+            raise UserError(f"the backend onnx {wanted}; leave it out", f"options.{name}")
+    with needs_extra(backend):
+        find_exported(options.weights)
         yield
 
 

@@ -16,8 +16,8 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from thinkimg.errors import UserError
+from thinkimg.tools.backends.decoding import decode_prompts
 from thinkimg.tools.backends.neural import weights
-from thinkimg.tools.backends.neural.decoding import decode_prompts
 from thinkimg.tools.backends.options import SegmenterOptions
 from thinkimg.tools.backends.segmentation import Embedding, Mask, Prompt
 from thinkimg.tools.weights.catalogue import DEFAULTS
@@ -153,14 +153,12 @@ class SegmentAnything:
 
     @torch.inference_mode()
     def decode(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Mask]:
-        scale = torch.tensor([new / old for new, old in zip(embedding.fitted, embedding.size, strict=True)])
+        scale = np.array([new / old for new, old in zip(embedding.fitted, embedding.size, strict=True)], np.float32)
         fitted, size = embedding.fitted[::-1], embedding.size[::-1]
 
-        def low(
-            boxes: torch.Tensor | None, points: torch.Tensor | None, several: bool
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            shown = None if points is None else ((points * scale).to(self.device), _inside(points, self.device))
-            framed = None if boxes is None else (boxes * scale.repeat(2)).to(self.device)
+        def low(boxes: np.ndarray | None, points: np.ndarray | None, several: bool) -> tuple[np.ndarray, np.ndarray]:
+            shown = None if points is None else self._inside(torch.from_numpy(points * scale))
+            framed = None if boxes is None else torch.from_numpy(boxes * np.tile(scale, 2)).to(self.device)
             sparse, dense = self.sam.prompt_encoder(points=shown, boxes=framed, masks=None)
             logits, scores = self.sam.mask_decoder(
                 image_embeddings=embedding.features,
@@ -169,15 +167,16 @@ class SegmentAnything:
                 dense_prompt_embeddings=dense,
                 multimask_output=several,
             )
-            return logits, scores
+            return logits.float().cpu().numpy(), scores.float().cpu().numpy()
 
-        def enlarge(logits: torch.Tensor) -> torch.Tensor:
-            return self.sam.postprocess_masks(logits, fitted, size) > self.sam.mask_threshold
+        def enlarge(logits: np.ndarray) -> np.ndarray:
+            whole = self.sam.postprocess_masks(torch.from_numpy(logits)[None, None], fitted, size)
+            mask: np.ndarray = (whole[0, 0] > self.sam.mask_threshold).numpy()
+            return mask
 
         with weights.one_machine():
             return decode_prompts(prompts, low, enlarge)
 
-
-def _inside(points: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """All points are on the object."""
-    return torch.ones(points.shape[:2], dtype=torch.int, device=device)
+    def _inside(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points, and labels that say that all of them are on the object."""
+        return points.to(self.device), torch.ones(points.shape[:2], dtype=torch.int, device=self.device)

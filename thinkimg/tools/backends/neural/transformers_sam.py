@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image as Pillow
 from transformers import AutoImageProcessor, AutoModelForMaskGeneration
 
+from thinkimg.tools.backends.decoding import decode_prompts
 from thinkimg.tools.backends.neural import weights
-from thinkimg.tools.backends.neural.decoding import decode_prompts
 from thinkimg.tools.backends.options import SegmenterOptions
 from thinkimg.tools.backends.segmentation import Embedding, Mask, Prompt
 from thinkimg.tools.weights.catalogue import DEFAULTS
@@ -47,26 +48,25 @@ class TransformersSAM:
 
     @torch.inference_mode()
     def decode(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[Mask]:
-        scale = torch.tensor([new / old for new, old in zip(embedding.fitted, embedding.size, strict=True)])
+        scale = np.array([new / old for new, old in zip(embedding.fitted, embedding.size, strict=True)], np.float32)
 
-        def low(
-            boxes: torch.Tensor | None, points: torch.Tensor | None, several: bool
-        ) -> tuple[torch.Tensor, torch.Tensor]:
+        def low(boxes: np.ndarray | None, points: np.ndarray | None, several: bool) -> tuple[np.ndarray, np.ndarray]:
             shown = {}
             if points is not None:
-                shown["input_points"] = (points * scale)[None].to(self.device, self.dtype)
+                shown["input_points"] = torch.from_numpy(points * scale)[None].to(self.device, self.dtype)
                 shown["input_labels"] = torch.ones(1, *points.shape[:2], dtype=torch.int, device=self.device)
             if boxes is not None:
-                shown["input_boxes"] = (boxes * scale.repeat(2))[None].to(self.device, self.dtype)
+                shown["input_boxes"] = torch.from_numpy(boxes * np.tile(scale, 2))[None].to(self.device, self.dtype)
             # A list is changed by the model in place.
             features = list(embedding.features) if isinstance(embedding.features, list) else embedding.features
             out = self.model(image_embeddings=features, multimask_output=several, **shown)
-            return out.pred_masks[0], out.iou_scores[0]
+            return out.pred_masks[0].float().cpu().numpy(), out.iou_scores[0].float().cpu().numpy()
 
-        def enlarge(logits: torch.Tensor) -> torch.Tensor:
+        def enlarge(logits: np.ndarray) -> np.ndarray:
             sizes = {"original_sizes": [embedding.size[::-1]], "reshaped_input_sizes": [embedding.fitted[::-1]]}
-            enlarged: torch.Tensor = self.processor.post_process_masks([logits.cpu()], **sizes)[0]
-            return enlarged
+            low_resolution = torch.from_numpy(logits)[None, None]
+            mask: np.ndarray = self.processor.post_process_masks([low_resolution], **sizes)[0][0, 0].numpy()
+            return mask
 
         with weights.one_machine():
             return decode_prompts(prompts, low, enlarge)
