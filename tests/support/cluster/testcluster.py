@@ -81,7 +81,13 @@ class Cluster:
 
     def install_crds(self) -> None:
         self.kubectl("apply", "-f", str(CRDS))
-        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
+        wait_for("the API server serves the kinds", self._serves_kinds)
+
+    def _serves_kinds(self) -> bool:
+        """`kubectl wait` ends with an error where a definition has no conditions yet."""
+        found = json.loads(self.kubectl("get", "-f", str(CRDS), "-o", "json"))["items"]
+        said = [{c["type"]: c["status"] for c in one.get("status", {}).get("conditions") or []} for one in found]
+        return all(conditions.get("Established") == "True" for conditions in said)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, kubeconfig: Path | None = None) -> str:
         """What kubectl prints. Raises KubectlError with its error output."""
