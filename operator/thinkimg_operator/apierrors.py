@@ -6,6 +6,9 @@ import json
 
 from .kinds import Key
 
+_UNDECLARED = "field not declared in schema"
+"""What an apply says of a field that the API server does not know, with the status of an error of its own."""
+
 
 class ApiError(Exception):
     """The API server refused, failed, or did not answer (`status` 0)."""
@@ -31,7 +34,7 @@ class ApiError(Exception):
     @property
     def refused(self) -> bool:
         """The object itself is not acceptable: the same request will never succeed."""
-        return self.status in (400, 422)
+        return self.status in (400, 422) or (self.status == 500 and _UNDECLARED in self.message)
 
     @property
     def forbidden(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -28,5 +30,18 @@ async def read_credentials(kubeconfig: Path | None = None, context: str | None =
 
 def _proxy_for(url: str) -> str | None:
     """What HTTPS_PROXY and NO_PROXY say of an address."""
-    address = urlsplit(url)
-    return None if proxy_bypass(address.hostname or "") else getproxies().get(address.scheme)
+    address, proxies = urlsplit(url), getproxies()
+    host = address.hostname or ""
+    if proxy_bypass(host) or _in_networks(host, proxies.get("no", "")):
+        return None
+    return proxies.get(address.scheme)
+
+
+def _in_networks(host: str, no_proxy: str) -> bool:
+    """Whether a host that is an address lies in one of the networks (`10.0.0.0/8`), which `proxy_bypass` does not
+    know and an API server of a pod has no name for."""
+    for entry in no_proxy.split(","):
+        with suppress(ValueError):  # a name, here or there
+            if ip_address(host) in ip_network(entry.strip(), strict=False):
+                return True
+    return False

@@ -17,6 +17,9 @@ from .transport import APPLY, MERGE, Request
 
 log = logging.getLogger(__name__)
 
+STRICT = {"fieldManager": MANAGER, "fieldValidation": "Strict"}
+"""A field that the API server does not know is refused: a user's patch may have one, and it would be dropped."""
+
 
 @dataclass(frozen=True)
 class Applied:
@@ -84,7 +87,7 @@ class Writer(Reader):
         Nothing says "only if there is none" to an apply. So one that is to make the object is not forced: what
         somebody made in the meantime keeps its values, and what we added is taken back.
         """
-        query = {"fieldManager": MANAGER, "force": "true" if uid else "false"}
+        query = {**STRICT, "force": "true" if uid else "false"}
         path = KINDS[key.kind].path(key.namespace, key.name)
         precondition = {"uid": uid} if uid else {}
         sent = {**body, "metadata": {**body["metadata"], **precondition}}
@@ -102,7 +105,7 @@ class Writer(Reader):
         """Have the API server check a `create` without carrying it out. Raises as it would."""
         stamped = stamp(body, owner)
         key = key_of(stamped)
-        query = {"fieldManager": MANAGER, "dryRun": "All"}
+        query = {**STRICT, "dryRun": "All"}
         await self.ask(Request("POST", KINDS[key.kind].path(key.namespace), query, stamped))
 
     async def create(self, body: Body, owner: Body | None = None) -> Applied:
@@ -115,7 +118,7 @@ class Writer(Reader):
         key = key_of(stamped)
         try:
             path = KINDS[key.kind].path(key.namespace)
-            answer = await self.ask(Request("POST", path, {"fieldManager": MANAGER}, stamped))
+            answer = await self.ask(Request("POST", path, STRICT, stamped))
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import yaml
 from thinkimg_operator.kinds import KINDS
+from thinkimg_operator.toolrljob.advance import SIDECAR_PATIENCE
 
 from tests.support.cluster.joblab import CLAIM, JOBS, ROW, Lab, job, job_namespace, sft, table, watched, words
 from tests.support.cluster.testcluster import Cluster, KubectlError, wait_for
@@ -128,6 +130,29 @@ def test_a_stage_of_another_contract_succeeds_without_its_figures_and_it_is_told
     ((_, note),) = [event for event in lab.events("newer") if event[0] == "NotUnderstood"]
     assert note.startswith("stage sft: the stage's image speaks version 99 of the contract")
     assert not lab.get("newer")["status"].get("results")
+
+
+def test_a_sidecar_that_outlives_its_stage_is_ended_and_named(lab: Lab) -> None:
+    """A mesh's proxy as an ordinary container: the kubelet leaves the pod Running for as long as it runs."""
+    proxy = {"containers": [{"name": "istio-proxy", "image": "proxy"}]}
+    lab.submit(job("meshed", sft(nodes=1), podTemplatePatch={"spec": proxy}))
+    (pod,) = lab.runs("meshed")
+    ended = (datetime.now(UTC) - SIDECAR_PATIENCE + timedelta(seconds=5)).isoformat()
+    stage = {"exitCode": 0, "reason": "Completed", "finishedAt": ended, "message": words("sft")}
+    known = {"image": "", "imageID": "", "restartCount": 0}
+    containers = [
+        {**known, "name": "stage", "ready": False, "state": {"terminated": stage}},
+        {**known, "name": "istio-proxy", "ready": True, "state": {"running": {"startedAt": ended}}},
+    ]
+    unready = [{"type": type_, "status": "False"} for type_ in ("Ready", "ContainersReady")]
+    seen = {"conditions": unready, "containerStatuses": containers}
+    status = json.dumps({"status": seen})
+    lab.namespace.kubectl(
+        "patch", "pod", pod["metadata"]["name"], "--subresource=status", "--type=strategic", "-p", status
+    )
+    lab.comes_to("meshed", "Complete", "True", "AllStagesSucceeded")
+    assert ("SidecarsEnded", "stage sft is done; istio-proxy ran on and is ended") in lab.events("meshed")
+    wait_for("its pod is gone", lambda: lab.pods("meshed") == [])
 
 
 # ---- failures --------------------------------------------------------------------------------------------------------
@@ -331,6 +356,10 @@ def test_a_patch_that_cannot_be_is_refused_until_it_is_right(lab: Lab) -> None:
     assert "spec.template.spec.containers[0].image: Required value" in message
     lab.patch(f"{JOBS.format(lab.name)}/patched", {"spec": {"podTemplatePatch": None}})
     lab.runs("patched")
+    lab.submit(job("misspelt", podTemplatePatch={"spec": {"nodeselector": {"gpu": "a100"}}}))
+    message = lab.comes_to("misspelt", "Accepted", "False", "Refused")
+    assert 'unknown field "spec.template.spec.nodeselector"' in message
+    assert lab.jobs("misspelt") == []
     assert lab.condition("patched", "Accepted")[:2] == ("True", "Valid")
 
 

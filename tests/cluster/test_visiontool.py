@@ -199,6 +199,9 @@ def test_a_patch_that_cannot_be_is_refused_with_its_place(place: Namespace) -> N
     comes_to(place, "patched", "Accepted", "False", "Invalid")
     place.apply(tool("refused", podTemplatePatch={"spec": {"restartPolicy": "Never"}}))
     comes_to(place, "refused", "Accepted", "False", "Refused")
+    place.apply(tool("misspelt", podTemplatePatch={"spec": {"nodeselector": {"gpu": "a100"}}}))
+    comes_to(place, "misspelt", "Accepted", "False", "Refused")
+    assert ".spec.template.spec.nodeselector: field not declared" in place.kubectl("describe", "visiontool", "misspelt")
     described = place.kubectl("describe", "visiontool", "refused")
     assert 'spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"' in described
 

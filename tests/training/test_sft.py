@@ -70,7 +70,7 @@ def test_training_stops_when_its_time_is_over(tmp_path: Path) -> None:
     train(world, samples, tmp_path, max_seconds=8.0, args={"logging_steps": 1})
     seconds = [json.loads(line)["seconds"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert len(seconds) > 2
-    assert seconds[-2] < 8.1, "no step began after its time"
+    assert seconds[-3] < 8.0, "no step began after its time (a step's line is written after it was decided to go on)"
     assert seconds[-1] > 7.9
 
 

@@ -59,17 +59,16 @@ def test_a_result_and_its_picture_are_observed_and_named() -> None:
 
 def test_calls_of_a_turn_run_together_and_are_observed_in_their_order() -> None:
     tools = InProcess(wait, crop)
-    calls = [Call("wait", {"seconds": 2.0}), Call("crop", {"image": "img_1"}), Call("wait", {"seconds": 1.5}),
+    calls = [Call("wait", {"seconds": 3.0}), Call("crop", {"image": "img_1"}), Call("wait", {"seconds": 1.5}),
              Call("crop", {"image": "img_1", "width": 5})]  # fmt: skip
-    began = time.monotonic()
     made = run(Scripted(says(*calls), answers("7")), tools)
-    assert time.monotonic() - began < 3.4, "one after the other takes 3.5 s"
-    assert tools.finished == ["4x3", "5x3", "1.5", "2.0"]
+    assert tools.finished == ["4x3", "5x3", "1.5", "3.0"], "together: the shorter ends first"
     results = made.tool_results
-    assert [result.text for result in results] == ["2.0", "4x3", "1.5", "5x3"]
+    assert [result.text for result in results] == ["3.0", "4x3", "1.5", "5x3"]
     assert [result.call_id for result in results] == [call.id for call in made.turns[2].message.tool_calls]
     assert [result.cached for result in results] == [True, False, True, False]
-    assert results[0].seconds >= 2.0 > results[2].seconds
+    assert results[0].seconds >= 3.0
+    assert results[0].seconds > results[2].seconds >= 1.5
     assert [made.images[name].width for name in made.images] == [8, 4, 5]
 
 
@@ -168,11 +167,11 @@ def test_a_full_context_ends_the_episode() -> None:
 
 @pytest.mark.parametrize("slow", ["model", "tool"])
 def test_a_hang_is_nobodys_fault(slow: str) -> None:
-    model = Scripted(says(Call("wait", {"seconds": 0.0 if slow == "model" else 5})), seconds=5 * (slow == "model"))
+    model = Scripted(says(Call("wait", {"seconds": 0.0 if slow == "model" else 60})), seconds=60 * (slow == "model"))
     began = time.monotonic()
     made = run(model, InProcess(wait), Limits(seconds=0.1))
     assert (made.status, made.meta["error"]) == ("infrastructure", "hung: nothing has moved for 0.1 s")
-    assert time.monotonic() - began < 4, "the call takes 5 s"
+    assert time.monotonic() - began < 50, "the call takes 60 s"
     assert made.seconds >= 0.1
 
 

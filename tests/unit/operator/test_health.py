@@ -174,11 +174,11 @@ async def test_a_stop_waits_for_what_is_under_way_and_for_nothing_else():
     controller.queue.add(KEY)
     await asyncio.sleep(0.05)
     asyncio.get_running_loop().call_later(0.1, going_on.set)
-    await controller.stop(within=10)
+    await controller.stop(within=60)
     assert finished == [True]
     started = time.monotonic()
-    await controller.stop(within=10)
-    assert time.monotonic() - started < 8
+    await controller.stop(within=60)
+    assert time.monotonic() - started < 50
 
 
 @scenario

@@ -178,11 +178,11 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(start: Start) -> None:
 
 
 def test_the_deadline_is_honoured(sample_url: str) -> None:
-    body = json.dumps({"arguments": {"seconds": 5}})
+    body = json.dumps({"arguments": {"seconds": 10}})
     started = time.monotonic()
     answer = http.post(f"{sample_url}/v1/tools/Sleep", content=body, headers={wire.TIMEOUT_HEADER: "0.2"})
     assert (answer.status_code, answer.json()["kind"]) == (504, "deadline")
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 9
     for nonsense in ("soon", "nan", "-1", "0"):
         answer = http.post(f"{sample_url}/v1/tools/Sleep", content=body, headers={wire.TIMEOUT_HEADER: nonsense})
         assert answer.status_code == 422
