@@ -152,7 +152,12 @@ class BoundedServer(uvicorn.Server):
     def __init__(self, app: ASGIApp, health: Health, client_seconds: float, **settings: Any) -> None:
         self._app = app
         self._client_seconds = client_seconds
-        fixed = {"interface": "asgi3", "ws": "none", "backlog": _ACCEPTED_AT_ONCE, "timeout_keep_alive": 75}
+        fixed: dict[str, Any] = {
+            "interface": "asgi3",
+            "ws": "none",
+            "backlog": _ACCEPTED_AT_ONCE,
+            "timeout_keep_alive": 75,
+        }
         super().__init__(uvicorn.Config(self._answer, **fixed, **settings))
         self._health = health
         self._connections = Connections(min(_MOST_CONNECTIONS, raise_file_limit() // 2), health)
