@@ -13,12 +13,15 @@ from thinkimg.data.chart_drawing import PALETTES, draw_chart
 from thinkimg.data.charts import make_charts
 from thinkimg.errors import ModelError
 from thinkimg.image import Image
+from thinkimg.tools import point as point_module
 from thinkimg.tools.backends import rapidocr
 from thinkimg.tools.backends.text_reader import CACHE_VARIABLE
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolResult
 from thinkimg.tools.vision.layout import reading_order
 from thinkimg.tools.vision.masks import decode_rle, encode_rle
+from thinkimg.tools.vision.matching import best_texts
+from thinkimg.tools.vision.regions import colored_regions
 from thinkimg.tools.vision.text import TextItem, with_zeros
 
 CHARTS = list(make_charts("train", 16, seed=3, difficulty=2))
@@ -410,6 +413,95 @@ def test_point_answers_what_there_is_when_nothing_matches(point):
     with pytest.raises(ModelError, match=r"Nothing matches .* Texts found: .* Colors found:") as caught:
         look(point, BARS[0], description="a unicorn")
     assert caught.value.kind == "refused"
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "the Reserve bar of Peru",
+        "the Urban bar of Kenya",
+        "the bar of Kenya",
+        'the title "Harvest"',
+        "the title of Harvest",
+        "the Urban line at Peru",
+        'legend entry "Urban 2"',
+    ],
+)
+def test_point_refuses_what_is_not_there(point, description):
+    with pytest.raises(ModelError, match=r"Nothing matches .* Texts found: .*Rural") as caught:
+        look(point, grouped_bars(lying=False), description=description)
+    assert caught.value.kind == "refused"
+
+
+def test_a_tiny_bar_is_found_and_a_missing_one_is_not_its_neighbour(point):
+    picture = grouped_bars(lying=False)
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((240, 100, 240 + 33, 420), fill="white")  # Urban's bar of Peru, of which 5 pixels are left
+    pen.rectangle((240, 416, 240 + 33, 420), fill=(31, 119, 180))
+    (found,) = look(point, picture, description="the Urban bar of Peru").data["points"]
+    assert (found["x"] * 6.4, found["y"] * 4.8) == pytest.approx((256.5, 418), abs=3)
+    pen.rectangle((240, 100, 240 + 33, 420), fill="white")
+    with pytest.raises(ModelError, match="Nothing matches"):
+        look(point, picture, description="the Urban bar of Peru")
+
+
+@pytest.mark.parametrize("gap", [1, 2, 3])
+def test_bars_with_the_ground_between_them_are_apart(gap):
+    picture = Pillow.new("RGB", (640, 480), "white")
+    for n in range(4):
+        left = 100 + n * (60 + gap)
+        ImageDraw.Draw(picture).rectangle((left, 100 + 40 * n, left + 59, 420), fill=(31, 119, 180))
+    found = sorted(region.box for region in colored_regions(picture, []))
+    assert found == [(100 + n * (60 + gap), 100 + 40 * n, 160 + n * (60 + gap), 421) for n in range(4)]
+
+
+def test_a_grid_over_bars_cuts_none_of_them():
+    picture = Pillow.new("RGB", (640, 480), "white")
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((100, 100, 200, 420), fill=(31, 119, 180))
+    for y in (180, 260, 340):
+        pen.line((0, y, 640, y), fill=(150, 150, 150), width=2)
+    assert [region.box for region in colored_regions(picture, []) if region.color == "blue"] == [(100, 100, 201, 421)]
+
+
+def test_point_finds_slices_and_areas_by_the_colour_of_their_legend(point):
+    picture = Pillow.new("RGB", (640, 400), "white")
+    pen = ImageDraw.Draw(picture)
+    names = {"Norway": (31, 119, 180), "Peru": (255, 127, 14), "Egypt": (44, 160, 44)}
+    for n, (name, color) in enumerate(names.items()):
+        pen.pieslice((60, 60, 340, 340), 120 * n, 120 * n + 120, fill=color)
+        pen.rectangle((440, 100 + 40 * n, 460, 116 + 40 * n), fill=color)
+        pen.text((470, 108 + 40 * n), name, fill="black", font=ImageFont.load_default(20), anchor="lm")
+    for name, color in names.items():
+        for mark in ("slice", "area"):
+            (found,) = look(point, picture, description=f"the {mark} of {name}").data["points"]
+            assert picture.getpixel((int(found["x"] * 6.4), int(found["y"] * 4))) == color
+            assert found["x"] * 6.4 < 340, "not the legend's key"
+
+
+@pytest.mark.parametrize(
+    ("description", "text", "same"),
+    [
+        ("Tank A", "Tank A", True),
+        ("Tank C", "Tank A", False),
+        ("Group 12", "Group 13", False),
+        ("Model X3", "Model X1", False),
+        ("Warehouse 2", "Warehouse 1", False),
+        ("Norway", "Norwey", True),
+        ("Mango", "Mang0", True),
+    ],
+)
+def test_what_resembles_a_name_may_be_another_name(description, text, same):
+    assert bool(best_texts(description, [text])) is same
+
+
+def test_regions_are_computed_once_for_a_picture(point, monkeypatch):
+    calls = []
+    monkeypatch.setattr(point_module, "colored_regions", lambda *_: calls.append(1) or [])
+    picture = Image.from_pixels(written("Once"))
+    for _ in range(3):
+        look(point, picture, description="Once")
+    assert calls == [1]
 
 
 def test_segment_marks_exactly_the_bar_around_a_point(segment):

@@ -38,13 +38,17 @@ _ORDINALS = {
     )
     for word in words.split()
 }
+_PLACES = frozenset(_ORDINALS) | _LEFT | _RIGHT | _TOP | _BOTTOM | _MIDDLE | {"last"}
+_LOOK_ALIKES = str.maketrans("0158", "olsb")
 _CELL = re.compile(r"\brow\s*(\d)\b.*\bcol(?:umn)?\s*(\d)\b")
 _SAME = 0.8  # similarity from which a misread word counts as the same
 
 
 def key_words(text: str) -> list[str]:
-    """The words that carry meaning; all of them if none does."""
-    return [word for word in words(text) if word not in _FILLERS] or words(text)
+    """The words that carry meaning; all of them if none does. The A of `Tank A` does, that of `a tank` does not."""
+    said = words(text)
+    named_a = len(said) > 1 and said[-1] == "a" and said[-2] not in _FILLERS
+    return [word for word in said if word not in _FILLERS] + ["a"] * named_a or said
 
 
 def similarity(description: str, text: str) -> float:
@@ -55,11 +59,39 @@ def similarity(description: str, text: str) -> float:
     if wanted == written or description.casefold().strip() == text.casefold().strip():
         return 1.0
     ratio = difflib.SequenceMatcher(None, " ".join(wanted), " ".join(written)).ratio()
+    if _signs(wanted) != _signs(key_words(text)):
+        ratio = 0.0
     return max(ratio, 0.98 * _covered(written, wanted), 0.9 * _covered(wanted, written))
+
+
+def _signs(said: Sequence[str]) -> list[str]:
+    """The words that are no misreading of each other, however alike: numbers, and names of one or two letters."""
+    named = (word for word in said if word not in _FILLERS or word == "a")
+    return [word.translate(_LOOK_ALIKES) for word in named if _is_sign(word)]
+
+
+def _is_sign(word: str) -> bool:
+    return len(word) <= 2 or 2 * sum(map(str.isdigit, word)) > len(word)
+
+
+def explained(said: Sequence[str], texts: Sequence[str]) -> bool:
+    """Whether each of these words, places and fillers left out, is in one of the texts, small misreadings forgiven."""
+    written = [word for text in texts for word in words(text)]
+    together = "".join(written)
+    left = [word for word in key_words(" ".join(said)) if word not in _PLACES | _FILLERS or word == "a"]
+    return all(_is_in(word, written) or (len(word) > 2 and word in together) for word in left)
+
+
+def _is_in(word: str, written: Sequence[str]) -> bool:
+    if _is_sign(word):
+        return word.translate(_LOOK_ALIKES) in [other.translate(_LOOK_ALIKES) for other in written]
+    return bool(difflib.get_close_matches(word, written, 1, _SAME))
 
 
 def _covered(needed: Sequence[str], among: Sequence[str]) -> float:
     """Share of `needed`, by letters, that `among` holds, small misreadings forgiven; 0 unless most of it is there."""
+    if not set(_signs(needed)) <= set(_signs(among)):
+        return 0.0
     total = sum(map(len, needed))
     found = sum(len(word) for word in needed if difflib.get_close_matches(word, among, 1, _SAME))
     return found / total if found >= 0.7 * total else 0.0

@@ -85,14 +85,16 @@ def colored_regions(picture: Pillow.Image, items: Sequence[TextItem], least_shar
 
     pixels = np.asarray(picture)
     ink = np.abs(pixels.astype(np.int16) - background(pixels)).max(axis=2) > 24
+    apart = ~ink
     for item in items:
         x1, y1, x2, y2 = (int(value) for value in item.box)
         ink[y1 + 1 : y2, x1 + 1 : x2] = False
     regions = []
     for color in _plain_colors(pixels, ink):
         near: Any = ((np.abs(pixels.astype(np.int16) - color).max(axis=2) <= 20) & ink).astype(np.uint8)
-        if max(picture.size) > SMALL:  # a grid over bars cuts them in pieces
-            near = cv2.morphologyEx(near, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+        if max(picture.size) > SMALL:  # a grid over bars cuts them in pieces; where the ground shows, they are two
+            closed = cv2.morphologyEx(near, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+            near = near | (closed & ~apart)
         opened = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
         name = color_name(color)
