@@ -104,11 +104,10 @@ class _Pages:
         ]
 
     async def livez(self, request: Request) -> Response:
-        return Response("alive\n")
+        return self._core.health.livez()
 
     async def readyz(self, request: Request) -> Response:
-        ready = self._core.ready
-        return Response("ready\n" if ready else "not ready\n", status_code=200 if ready else 503)
+        return self._core.health.readyz()
 
     async def metrics(self, request: Request) -> Response:
         if not request.state.caller.may_read_metrics:

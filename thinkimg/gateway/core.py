@@ -22,6 +22,7 @@ from thinkimg.gateway.pictures import LARGE_BYTES, Pictures
 from thinkimg.gateway.refusals import log_cause, problem_of, refuse
 from thinkimg.gateway.slots import Slots
 from thinkimg.image import Image
+from thinkimg.serving.health import Health
 from thinkimg.tools.tool import ToolSchema, normalise_name
 
 _RECONNECT_SECONDS = 2.0
@@ -41,6 +42,7 @@ class Core:
         client: the tools.
         slots: places of requests, which the gate gives out, and faces where one request is many calls.
         draining: the process is ending; the gate takes no new requests.
+        health: what probes are told, of overload too.
 
     Raises:
         UserError: the file of keys or a key's variable is missing.
@@ -49,7 +51,8 @@ class Core:
     def __init__(self, config: GatewayConfig) -> None:
         self.config = config
         self.callers = Callers(config.keys_file, config.limits.requests_per_minute)
-        self.slots = Slots(config.limits, self.callers)
+        self.health = Health(self._unready)
+        self.slots = Slots(config.limits, self.callers, self.health)
         self.metrics = GatewayMetrics()
         self.pictures = Pictures(config.limits, config.image_hosts)
         keys = {server.url: key for server in config.servers if (key := secret(server.api_key_variable))}
@@ -67,6 +70,9 @@ class Core:
     @property
     def ready(self) -> bool:
         return self._connected and not self.draining
+
+    def _unready(self) -> str | None:
+        return None if self.ready else "draining" if self.draining else "loading"
 
     async def connect(self) -> None:
         """Wait for the tool servers, however long they take. Raises `UserError` for a wrong address or key."""

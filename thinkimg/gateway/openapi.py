@@ -44,7 +44,7 @@ def document(schemas: Iterable[ToolSchema], secured: bool) -> dict[str, Any]:
             "post": _operation("OpenThinkIMG's controller", "openthinkimg", "Names of tools")
         },
         "/livez": {"get": _operation("The process lives", "operations", "`alive`", open_=True)},
-        "/readyz": {"get": _operation("The tools are known", "operations", "`ready`", open_=True)},
+        "/readyz": {"get": _operation("The tools are known, and there is room", "operations", "`ready`", open_=True)},
         "/metrics": {"get": _operation("Prometheus metrics", "operations", "Text")},
     }
     for schema in schemas:

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 
 from thinkimg.api.pod_contract import ExitCode
@@ -21,7 +20,6 @@ from thinkimg.gateway.openai import ServedModel
 from thinkimg.serving.listener import Announcer, Server, bind, url_of
 from thinkimg.serving.logs import configure_logging
 from thinkimg.serving.memory import give_memory_back, share_one_arena
-from thinkimg.serving.stalls import close_stalled
 from thinkimg.serving.start import read_start
 
 log = logging.getLogger(__name__)
@@ -63,16 +61,14 @@ async def _serve(
 ) -> None:
     share_one_arena()
     server = Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            server_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=core.config.drain_seconds or 1,
-            backlog=2048,
-        )
+        app,
+        core.health,
+        core.config.limits.client_seconds,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        timeout_graceful_shutdown=core.config.drain_seconds or 1,
     )
 
     def drain() -> None:
@@ -84,15 +80,11 @@ async def _serve(
     for number in signals:
         loop.add_signal_handler(number, drain)
     connecting = asyncio.create_task(_connect(core, server, announce, url_of(core.config.host, listening)))
-    keeping = [
-        asyncio.create_task(close_stalled(server, core.config.limits.client_seconds)),
-        asyncio.create_task(give_memory_back()),
-    ]
+    keeping = asyncio.create_task(give_memory_back())
     try:
         await server.serve(sockets=[listening])
     finally:
-        for task in keeping:
-            task.cancel()
+        keeping.cancel()
         connecting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await connecting

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from thinkimg.gateway.callers import Caller, Callers
 from thinkimg.gateway.config import Limits
 from thinkimg.gateway.refusals import refuse
+from thinkimg.serving.health import FREE_AGAIN, Health
 
 _RETRY_SECONDS = 0.1
 
@@ -17,16 +18,19 @@ class Slots:
         taken: by all callers together.
     """
 
-    def __init__(self, limits: Limits, callers: Callers) -> None:
+    def __init__(self, limits: Limits, callers: Callers, health: Health) -> None:
         self._limits = limits
         self._callers = callers
+        self._health = health
         self.taken = 0
         self._bytes = 0
 
     def enter(self, caller: Caller) -> None:
         """A request begins; `leave` must follow. Raises `Refusal` 429."""
         if self.taken >= self._limits.in_flight:
-            raise _overloaded(f"{self.taken} requests are under way")
+            detail = f"{self.taken} requests are under way"
+            self._health.full("requests", f"{detail}, as many as may be")
+            raise _overloaded(detail)
         if caller.in_flight >= self._most(caller):
             raise _overloaded(f"{caller.in_flight} requests of this key are under way, as many as it may have")
         self._take(caller, 1)
@@ -50,9 +54,14 @@ class Slots:
         caller, are too much."""
         held = caller.body_bytes if caller else 0
         most = max(self._callers.share(self._limits.pending_bytes), self._limits.body_bytes)
-        if size > 0 and (self._bytes + size > self._limits.pending_bytes or held + size > most):
+        too_much = self._bytes + size > self._limits.pending_bytes
+        if size > 0 and (too_much or held + size > most):
+            if too_much:
+                self._health.full("bytes", f"requests of {self._bytes:,} bytes are under way, as many as may be")
             raise _overloaded(f"requests of {self._bytes:,} bytes are under way, {held:,} of them of this caller")
         self._bytes += size
+        if self._bytes < FREE_AGAIN * self._limits.pending_bytes:
+            self._health.free("bytes")
         if caller:
             caller.body_bytes += size
 
@@ -62,6 +71,8 @@ class Slots:
 
     def _take(self, caller: Caller, count: int) -> None:
         self.taken += count
+        if self.taken < FREE_AGAIN * self._limits.in_flight:
+            self._health.free("requests")
         caller.in_flight += count
 
 

@@ -1,4 +1,4 @@
-"""Sockets of server processes, uvicorn on them, and how they say that they are ready."""
+"""Sockets of server processes, the server on them, and how they say that they are ready."""
 
 import contextlib
 import json
@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from thinkimg.errors import UserError
+from thinkimg.serving.connections import BoundedServer
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -33,8 +32,8 @@ def url_of(host: str, listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{listening.getsockname()[1]}"
 
 
-class Server(uvicorn.Server):
-    """Uvicorn without its own signal handlers: it would end by the signal, we end with 0."""
+class Server(BoundedServer):
+    """Without uvicorn's own signal handlers: it would end by the signal, we end with 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -9,8 +9,6 @@ import socket
 import threading
 from typing import Any
 
-import uvicorn
-
 from thinkimg.api.pod_contract import ExitCode
 from thinkimg.api.server_contract import Variable
 from thinkimg.errors import UserError
@@ -22,7 +20,6 @@ from thinkimg.serving.logs import configure_logging
 from thinkimg.serving.memory import give_memory_back, share_one_arena
 from thinkimg.serving.server import create_app
 from thinkimg.serving.service import ToolService
-from thinkimg.serving.stalls import close_stalled
 from thinkimg.serving.start import read_start
 
 log = logging.getLogger(__name__)
@@ -76,15 +73,13 @@ async def _serve(config: ServerConfig, listening: socket.socket, announce: Annou
     app = create_app(config)
     service: ToolService = app.state.service
     server = Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=config.drain_seconds or 1,
-            backlog=2048,
-        )
+        app,
+        service.health,
+        config.client_seconds,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=config.drain_seconds or 1,
     )
     loop = asyncio.get_running_loop()
     outcome: list[int] = [ExitCode.DONE]
@@ -108,13 +103,9 @@ async def _serve(config: ServerConfig, listening: socket.socket, announce: Annou
     while not server.started and not serving.done():
         await asyncio.sleep(0.005)
     _load_in_thread(service, loop, loaded)
-    keeping = [
-        asyncio.create_task(close_stalled(server, config.client_seconds)),
-        asyncio.create_task(give_memory_back()),
-    ]
+    keeping = asyncio.create_task(give_memory_back())
     await serving
-    for task in keeping:
-        task.cancel()
+    keeping.cancel()
     log.info("stopped", extra={"in_flight": service.in_flight})
     return outcome[0]
 

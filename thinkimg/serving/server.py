@@ -22,6 +22,7 @@ from thinkimg.api.server_contract import HttpPath
 from thinkimg.image import is_sha256
 from thinkimg.serving.config import ServerConfig
 from thinkimg.serving.doors import is_loopback, page_refusal
+from thinkimg.serving.health import FREE_AGAIN, Health
 from thinkimg.serving.service import ProblemError, ToolService
 
 MAX_CALLS = 256
@@ -95,7 +96,7 @@ class _Face:
 
     def __init__(self, service: ToolService) -> None:
         self._service = service
-        self._bodies = _Budget(service.config.max_pending_bytes)
+        self._bodies = _Budget(service.config.max_pending_bytes, service.health)
         self._metrics = metrics = service.metrics
         metrics.in_flight.set_function(lambda: service.in_flight)
         metrics.queue_length.set_function(lambda: service.queue_length)
@@ -104,11 +105,10 @@ class _Face:
         metrics.body_bytes.set_function(lambda: self._bodies.taken)
 
     async def livez(self, request: Request) -> Response:
-        return Response("alive\n")
+        return self._service.health.livez()
 
     async def readyz(self, request: Request) -> Response:
-        ready = self._service.ready
-        return Response("ready\n" if ready else "not ready\n", status_code=200 if ready else 503)
+        return self._service.health.readyz()
 
     async def metrics_page(self, request: Request) -> Response:
         return Response(self._metrics.render(), media_type="text/plain; version=0.0.4")
@@ -264,8 +264,9 @@ class _Face:
 class _Budget:
     """Bytes of all bodies that are held at one time. To be used from one event loop."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, health: Health) -> None:
         self._limit = limit
+        self._health = health
         self.taken = 0
 
     @contextmanager
@@ -276,10 +277,13 @@ class _Budget:
             yield share
         finally:
             self.taken -= share.taken
+            if self.taken < FREE_AGAIN * self._limit:
+                self._health.free("bytes")
 
     def take(self, size: int) -> None:
         if self.taken + size > self._limit:
             detail = f"requests of {self.taken:,} bytes are under way; at most {self._limit:,} are held at one time"
+            self._health.full("bytes", detail)
             raise ProblemError(wire.Problem(429, "infrastructure", "overloaded", detail))
         self.taken += size
 

@@ -18,6 +18,7 @@ from thinkimg.identity import digest_of, without_secrets
 from thinkimg.image import Image, keep_decoded_pictures
 from thinkimg.serving.batching import Batcher
 from thinkimg.serving.config import ServerConfig, ToolEntry
+from thinkimg.serving.health import FREE_AGAIN, Health
 from thinkimg.serving.metrics import ServerMetrics
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolDeclaration, ToolResult, ToolSchema, normalise_name
@@ -42,6 +43,7 @@ class ToolService:
         schemas: of the tools, with what computes them here.
         images: by caller and hash. A caller gets what it sent, or what tools made for it; who has most loses first.
         ready: the tools are loaded and the process is not draining.
+        health: what probes are told, of overload too.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -51,6 +53,7 @@ class ToolService:
         self.images: BoundedCache[tuple[str, str], Image] = BoundedCache(config.image_store_bytes, fair=True)
         self.metrics = ServerMetrics()
         self.draining = False
+        self.health = Health(self._unready)
         self._loaded = False
         self._by_name: dict[str, Tool] = {}
         self._batchers: dict[str, Batcher] = {}
@@ -63,6 +66,9 @@ class ToolService:
     @property
     def ready(self) -> bool:
         return self._loaded and not self.draining
+
+    def _unready(self) -> str | None:
+        return None if self.ready else "draining" if self.draining else "loading"
 
     @property
     def in_flight(self) -> int:
@@ -107,7 +113,7 @@ class ToolService:
     def find(self, name: str) -> Tool:
         """Raises `ProblemError` 404, or 503 while nothing is loaded or the process ends."""
         if not self.ready:
-            kind = "draining" if self.draining else "loading"
+            kind = self._unready() or "loading"
             raise ProblemError(wire.Problem(503, "infrastructure", kind, f"the server is {kind}"))
         tool = self._by_name.get(normalise_name(name))
         if tool is None:
@@ -159,11 +165,17 @@ class ToolService:
         finally:
             place.leave()
 
+    @property
+    def _most(self) -> int:
+        return self.config.workers + self.config.max_queue
+
     def _admit(self, caller: str) -> "_Place":
         """A caller that is named by whoever calls for many gets no more than the workers and half of the queue."""
         with self._lock:
-            most = self.config.workers + self.config.max_queue
+            most = self._most
             own = most - self.config.max_queue // 2 if caller else most
+            if self._admitted >= most:
+                self.health.full("queue", f"{self._admitted} calls are under way, as many as may wait or run")
             if self._admitted >= most or self._admitted_of[caller] >= own:
                 detail = f"{self._admitted} calls are under way, {self._admitted_of[caller]} of them of this caller"
                 extra = {"retry_after_seconds": _RETRY_AFTER_SECONDS}  # the header has whole seconds only
@@ -175,6 +187,8 @@ class ToolService:
     def _release(self, caller: str) -> None:
         with self._lock:
             self._admitted -= 1
+            if self._admitted < FREE_AGAIN * self._most:
+                self.health.free("queue")
             self._admitted_of[caller] -= 1
             if not self._admitted_of[caller]:
                 del self._admitted_of[caller]

@@ -5,15 +5,16 @@ import socket
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-import uvicorn
-
 from thinkimg.errors import UserError
+from thinkimg.serving.connections import BoundedServer
+from thinkimg.serving.health import Health
 from thinkimg.viewer.export import export_page
 from thinkimg.viewer.index import Index
 from thinkimg.viewer.selection import Selection
 from thinkimg.viewer.server import Viewer, create_app
 
 PORT = 8750
+_CLIENT_SECONDS = 60.0
 
 
 def listen(host: str, port: int | None) -> socket.socket:
@@ -41,8 +42,9 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 def serve(index: Index, listening: socket.socket, token: str | None) -> None:
     """Serve the page until Ctrl-C or SIGTERM. With a token, every request needs it."""
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(index, token), log_level="warning", timeout_graceful_shutdown=2, lifespan="on")
+    app = create_app(index, token)
+    server = BoundedServer(
+        app, Health(), _CLIENT_SECONDS, log_level="warning", timeout_graceful_shutdown=2, lifespan="on"
     )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has stopped
         server.run(sockets=[listening])

@@ -182,7 +182,8 @@ def _container(tool: VisionTool, settings: Settings, mounts: list[Body]) -> Body
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": spec.resources.model_dump(exclude_defaults=True),
         "volumeMounts": mounts,
-        # Alive while weights load; ready when they are. The first probe waits for Python's imports.
+        # Alive while weights load; ready when they are. The first probe waits for Python's imports. The server itself
+        # waits until an overload has lasted before it says that it is not ready.
         "startupProbe": _probe(HttpPath.LIVE, periodSeconds=2, failureThreshold=60),
         "livenessProbe": _probe(HttpPath.LIVE, periodSeconds=10, failureThreshold=6, timeoutSeconds=5),
         "readinessProbe": _probe(HttpPath.READY, periodSeconds=2, failureThreshold=2, timeoutSeconds=5),

@@ -41,12 +41,30 @@ class Gateway:
 
 
 @contextmanager
-def run_gateway(folder: Path, environment: dict[str, str] | None = None, **config: Any) -> Iterator[Gateway]:
-    """`thinkimg gateway --config FILE` on a free port, until the block ends."""
+def run_gateway(
+    folder: Path, environment: dict[str, str] | None = None, open_files: int | None = None, **config: Any
+) -> Iterator[Gateway]:
+    """`thinkimg gateway --config FILE` on a free port, until the block ends.
+
+    Args:
+        open_files: how many it may have, soft and hard.
+    """
+    command = ["thinkimg.cli", "gateway"]
+    with run_process(folder, command, environment, open_files, **config) as gateway:
+        yield gateway
+
+
+@contextmanager
+def run_process(
+    folder: Path, module: list[str], environment: dict[str, str] | None, open_files: int | None, **config: Any
+) -> Iterator[Gateway]:
+    """`python -m MODULE --config FILE`, of a gateway or a tool server; see `run_gateway`."""
     folder.mkdir(parents=True, exist_ok=True)
     file, ready, log = folder / "gateway.yaml", folder / "ready.json", folder / "gateway.log"
     file.write_text(yaml.safe_dump({"port": 0, **config}))
-    command = [sys.executable, "-m", "thinkimg.cli", "gateway", "--config", str(file), "--ready-file", str(ready)]
+    command = [sys.executable, "-m", *module, "--config", str(file), "--ready-file", str(ready)]
+    if open_files is not None:
+        command = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(open_files), *command]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **(environment or {})})
     try:

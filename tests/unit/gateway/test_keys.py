@@ -18,6 +18,7 @@ from thinkimg.gateway.config import Limits
 from thinkimg.gateway.keys import add_key, read_keys, redacted, remove_key
 from thinkimg.gateway.refusals import Refusal
 from thinkimg.gateway.slots import Slots
+from thinkimg.serving.health import Health
 
 
 def bearer(key: str) -> dict[bytes, bytes]:
@@ -216,14 +217,14 @@ def test_what_came_as_one_is_waited_for_as_many(tmp_path: Path, monkeypatch: pyt
 # ---- places ---------------------------------------------------------------------------------------------------------
 
 
-def places(tmp_path: Path, names: str, **limits: int) -> tuple[Slots, list[Caller]]:
+def places(tmp_path: Path, names: str, health: Health | None = None, **limits: int) -> tuple[Slots, list[Caller]]:
     """Slots, and a caller for each letter; capitals have two places of their own."""
     file = tmp_path / "keys.json"
     keys = [add_key(file, name, in_flight=2 if name.isupper() else None) for name in names]
     callers = Callers(file)
     found = [callers.identify(bearer(key)) for key in keys]
     assert None not in found
-    return Slots(Limits(**limits), callers), [caller for caller in found if caller]
+    return Slots(Limits(**limits), callers, health or Health()), [caller for caller in found if caller]
 
 
 def entered(slots: Slots, caller: Caller, tries: int) -> int:
@@ -251,6 +252,40 @@ def test_all_places_together_are_bounded(tmp_path: Path) -> None:
     slots, callers = places(tmp_path, "abcdefgh", in_flight=8)
     assert sum(entered(slots, caller, 100) for caller in callers) == 8
     assert slots.taken == 8
+
+
+def test_probes_are_told_of_full_places_and_bodies_that_last(tmp_path: Path) -> None:
+    now = [0.0]
+    health = Health(clock=lambda: now[0])
+    slots, callers = places(tmp_path, "abcdefgh", health, in_flight=8, body_bytes=1024, pending_bytes=8192)
+    assert sum(entered(slots, caller, 2) for caller in callers[:4]) == 8
+    now[0] = 20
+    assert health.overload is None, "full, and nobody was refused"
+    assert entered(slots, callers[4], 1) == 0
+    for caller in callers[:4]:
+        slots.hold(caller, 2048)
+    with pytest.raises(Refusal):
+        slots.hold(callers[5], 1)
+    now[0] = 30
+    assert health.overload == (
+        "8 requests are under way, as many as may be; requests of 8,192 bytes are under way, as many as may be"
+    )
+    for caller in callers[:2]:
+        slots.leave(caller)
+        slots.hold(caller, -2048)
+    assert health.overload is not None, "a quarter is free from below three quarters on"
+    slots.leave(callers[2])
+    slots.hold(callers[2], -1)
+    assert health.overload is None
+
+
+def test_a_share_that_is_used_up_is_no_overload(tmp_path: Path) -> None:
+    now = [0.0]
+    health = Health(clock=lambda: now[0])
+    slots, (alice, _) = places(tmp_path, "ab", health, in_flight=12)
+    assert entered(slots, alice, 100) == 6
+    now[0] = 20
+    assert health.overload is None
 
 
 def test_calls_of_a_batch_take_a_place_each(tmp_path: Path) -> None:
