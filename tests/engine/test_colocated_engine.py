@@ -4,7 +4,6 @@ One trainer with one engine serves all tests: making it takes half a minute.
 """
 
 import asyncio
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,9 +31,8 @@ SPEC = GRPO(max_steps=2, prompts_per_step=TASKS, num_generations=GENERATIONS, le
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToolGRPOTrainer]:
+def trainer(own_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToolGRPOTrainer]:
     torch.set_num_threads(2)
-    os.environ["MASTER_PORT"] = "29731"
     folder = tmp_path_factory.mktemp("tiny")
     model = loaded(*save_tiny(folder))
     generator = VLLMGenerator(model.family)

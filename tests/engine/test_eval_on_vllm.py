@@ -36,7 +36,7 @@ def said(folder: Path, backend: str) -> list[list[str]]:
         sys.executable, "-m", "thinkimg.cli", "eval", str(folder / "mine.py"), "--backend", backend, "--model",
         str(folder / "model"), "--out", str(out),
     ]  # fmt: skip
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-3000:]
     lines = (out / "mine" / "trajectories.jsonl").read_text().splitlines()
     trajectories = [json.loads(line) for line in lines]

@@ -2,7 +2,6 @@
 distribution as the other engine does."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -23,10 +22,11 @@ SPEC = {"max_steps": 1, "prompts_per_step": 8, "num_generations": 8, "learning_r
 
 
 @pytest.fixture(scope="module", params=["adapters", "masters"])
-def trainer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToolGRPOTrainer]:
+def trainer(
+    own_port: int, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ToolGRPOTrainer]:
     """With adapters in float32; and with all weights, computing in bfloat16 of float32 masters."""
     torch.set_num_threads(2)
-    os.environ["MASTER_PORT"] = "29733"
     model = loaded(*save_tiny(tmp_path_factory.mktemp("tiny")))
     generator = VLLMGenerator(model.family)
     tasks, reward = (

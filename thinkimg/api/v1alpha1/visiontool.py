@@ -177,8 +177,8 @@ class VisionToolSpec(Block):
     """Batches, for backends that compute in batches."""
     update_strategy: Literal["Auto", "Surge", "Replace"] = "Auto"
     """How servers are replaced when the tool changes. Surge: the new one is ready before an old one ends, which takes
-    room for one more. Replace: one old server ends first; with one replica there is none for a while. Auto: Replace where
-    a replica asks for devices (GPUs, resource claims), mounts a claim, or waits in a queue; else Surge."""
+    room for one more. Replace: one old server ends first; with one replica there is none for a while. Auto: Replace
+    where a replica asks for devices (GPUs, resource claims), mounts a claim, or waits in a queue; else Surge."""
     drain_seconds: Seconds = 30
     """On termination, how long the server finishes what it has."""
     shm_size: Quantity | None = None
