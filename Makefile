@@ -105,7 +105,7 @@ bench-rollout: setup ## Rollouts with slow tools: TRL's own loop and ours; on a 
 	$(BIN)/python -P bench/rollout.py --engine "$$(bash hack/vllm.sh)"
 
 bench-operator: setup ## The operator under load on a real API server, beside a bare writer; 200 failures of jobs (half an hour)
-	THINKIMG_GATE_LATENCY=1 $(BIN)/python -m pytest -q -s tests/cluster/test_toolrljob_failures.py
+	THINKIMG_GATE_LATENCY=1 $(BIN)/python -m pytest -q -s tests/cluster/test_toolrljob_failures.py tests/cluster/test_leader.py
 	$(BIN)/python -P bench/operator.py
 
 soak: setup ## 10,000 hostile requests to a server and a gateway each; 100,000 evaluated items; RL without tool cache, no call may fail; half an hour of faults and kills of the operator (75 minutes)

@@ -20,7 +20,7 @@ GUIDE = REPOSITORY / "docs" / "guides" / "operator.md"
 
 def test_probes_metrics_and_log(namespace: Namespace) -> None:
     with namespace.operator(ACCOUNT, arguments=[*grant(namespace), "--resync-seconds=1"]) as operator:
-        wait_for("a resync", lambda: operator.check() or operator.metric("thinkimg_resyncs_total"), seconds=60)
+        wait_for("a resync", lambda: operator.check() or operator.metric("thinkimg_resyncs_total"))
         spec = {"tool": "OCR"}
         tool = {"apiVersion": "thinkimg.dev/v1alpha1", "kind": "VisionTool", "metadata": {"name": "ocr"}, "spec": spec}
         namespace.apply(tool)

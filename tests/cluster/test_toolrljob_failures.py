@@ -7,7 +7,6 @@ before the next resync, so by their events.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.cluster.joblab import Lab, Sighting, Watcher, job, job_namespace, overlaps, watched
-from tests.support.cluster.testcluster import Cluster, Object
+from tests.support.cluster.testcluster import GATED, Cluster, Object
 
 JOBS_AT_A_TIME = 10
 FAILURES_OF_EACH = 20
-GATED = os.environ.get("THINKIMG_GATE_LATENCY") == "1"
 BY_EVENTS = 300.0  # seconds; a resync comes every ten minutes
 
 

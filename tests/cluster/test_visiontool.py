@@ -42,7 +42,7 @@ def condition(place: Namespace, name: str, type_: str) -> tuple[str, str]:
     return next(((c["status"], c["reason"]) for c in found if c["type"] == type_), ("", ""))
 
 
-def comes_to(place: Namespace, name: str, type_: str, status: str, reason: str, *, seconds: float = 90) -> None:
+def comes_to(place: Namespace, name: str, type_: str, status: str, reason: str, *, seconds: float = 300) -> None:
     what = f"{name} is {type_}={status} because of {reason}"
     wait_for(what, lambda: condition(place, name, type_) == (status, reason), seconds=seconds)
 

@@ -136,7 +136,7 @@ class Lab:
         said = [(c["status"], c["reason"], c["message"]) for c in found if c["type"] == type_]
         return said[0] if said else ("", "", "")
 
-    def comes_to(self, name: str, type_: str, status: str, reason: str, *, seconds: float = 90) -> str:
+    def comes_to(self, name: str, type_: str, status: str, reason: str, *, seconds: float = 300) -> str:
         """Wait for a condition; its message."""
 
         def check() -> str | None:
@@ -146,7 +146,7 @@ class Lab:
 
         return wait_for(f"{name} is {type_}={status} because of {reason}", check, seconds=seconds)
 
-    def runs(self, name: str, stage: str = "sft", attempt: int = 1, *, seconds: float = 90) -> list[Object]:
+    def runs(self, name: str, stage: str = "sft", attempt: int = 1, *, seconds: float = 300) -> list[Object]:
         """Wait until an attempt runs, all pods ready, and the status says so; its pods."""
 
         def check() -> list[Object] | None:
@@ -261,7 +261,7 @@ class Watcher:
             event = json.loads(line)
             self.sightings.append(Sighting(time.monotonic(), event["type"], event["object"]))
 
-    def wait_until_ready(self, attempt: tuple[str, str, int], count: int, seconds: float = 60) -> list[Object]:
+    def wait_until_ready(self, attempt: tuple[str, str, int], count: int, seconds: float = 300) -> list[Object]:
         """The pods of an attempt, once all are ready, by rank."""
         ready: dict[str, Object] = {}
         looked, deadline = 0, time.monotonic() + seconds
