@@ -9,6 +9,8 @@ from thinkimg.api import API_VERSION, GROUP
 
 Body = dict[str, Any]
 """An object as the API has it, in JSON."""
+KUEUE_PREFIX = "kueue.x-k8s.io/"
+"""Of the labels by which Kueue takes work into its queues."""
 
 
 class Key(NamedTuple):

@@ -115,7 +115,7 @@ def test_progress_comes_from_rank_0s_log(lab: Lab) -> None:
     saved = {"step": 50, "path": "runs/shown/stages/sft/checkpoint-50", "time": "2026-01-01T00:00:00Z"}
     line = {"stage": "sft", "step": 60, "total_steps": 300, "loss": 0.5, "checkpoint": saved}
     lab.say(pod, "loading", json.dumps(line), "noise")
-    stage = wait_for("progress", lambda: (s := lab.stage("shown", "sft")).get("progress") and s, seconds=300)
+    stage = wait_for("progress", lambda: (s := lab.stage("shown", "sft")).get("progress") and s)
     assert stage["progress"]["step"] == 60
     assert stage["progress"]["totalSteps"] == 300
     assert stage["progress"]["metrics"] == [{"name": "loss", "value": "0.5"}]

@@ -66,7 +66,7 @@ def test_a_job_from_its_file_to_its_table(lab: Lab, tmp_path: Path) -> None:
     ]
     assert thinkimg(lab, "logs", "reading", "--rank=1", "--stage=sft").splitlines() == ["sft/1 rank 1 | rank 1 is here"]
     assert "thinkimg status reading" in thinkimg(lab, "results", "reading", code=2)
-    wait_for("progress", lambda: lab.stage("reading", "sft").get("progress"), seconds=300)
+    wait_for("progress", lambda: lab.stage("reading", "sft").get("progress"))
     tree = thinkimg(lab, "status", "reading").splitlines()
     assert tree[0] == "reading  Running: sft"
     assert tree[1].split()[:4] == ["├─", "▶", "sft", "Running"]

@@ -202,6 +202,8 @@ def test_a_patch_that_cannot_be_is_refused_with_its_place(place: Namespace) -> N
     place.apply(tool("misspelt", podTemplatePatch={"spec": {"nodeselector": {"gpu": "a100"}}}))
     comes_to(place, "misspelt", "Accepted", "False", "Refused")
     assert ".spec.template.spec.nodeselector: field not declared" in place.kubectl("describe", "visiontool", "misspelt")
+    place.apply(tool("emptied", podTemplatePatch={"spec": {"$patch": "replace"}}))
+    comes_to(place, "emptied", "Accepted", "False", "Refused")
     described = place.kubectl("describe", "visiontool", "refused")
     assert 'spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"' in described
 

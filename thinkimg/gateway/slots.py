@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from thinkimg.gateway.callers import Caller, Callers
 from thinkimg.gateway.config import Limits
 from thinkimg.gateway.refusals import refuse
-from thinkimg.serving.health import FREE_AGAIN, Health
+from thinkimg.serving.health import Health
 
 _RETRY_SECONDS = 0.1
 
@@ -60,8 +60,7 @@ class Slots:
                 self._health.full("bytes", f"requests of {self._bytes:,} bytes are under way, as many as may be")
             raise _overloaded(f"requests of {self._bytes:,} bytes are under way, {held:,} of them of this caller")
         self._bytes += size
-        if self._bytes < FREE_AGAIN * self._limits.pending_bytes:
-            self._health.free("bytes")
+        self._health.taken("bytes", self._bytes, self._limits.pending_bytes)
         if caller:
             caller.body_bytes += size
 
@@ -71,8 +70,7 @@ class Slots:
 
     def _take(self, caller: Caller, count: int) -> None:
         self.taken += count
-        if self.taken < FREE_AGAIN * self._limits.in_flight:
-            self._health.free("requests")
+        self._health.taken("requests", self.taken, self._limits.in_flight)
         caller.in_flight += count
 
 

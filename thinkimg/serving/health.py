@@ -44,10 +44,14 @@ class Health:
         """
         self._since.setdefault(what, (self._clock(), detail))
 
+    def taken(self, what: str, now: float, most: float) -> None:
+        """So much of it is taken now: below `FREE_AGAIN` of the most that may be, there is room again."""
+        if self._since and now < FREE_AGAIN * most:
+            self.free(what)
+
     def free(self, what: str) -> None:
-        """There is room again, see `FREE_AGAIN`."""
-        if self._since:
-            self._since.pop(what, None)
+        """There is room again."""
+        self._since.pop(what, None)
 
     def beat(self) -> None:
         """The connections are looked after."""

@@ -22,7 +22,7 @@ from thinkimg.api.server_contract import HttpPath
 from thinkimg.image import is_sha256
 from thinkimg.serving.config import ServerConfig
 from thinkimg.serving.doors import is_loopback, page_refusal
-from thinkimg.serving.health import FREE_AGAIN, Health
+from thinkimg.serving.health import Health
 from thinkimg.serving.service import ProblemError, ToolService
 
 MAX_CALLS = 256
@@ -277,8 +277,7 @@ class _Budget:
             yield share
         finally:
             self.taken -= share.taken
-            if self.taken < FREE_AGAIN * self._limit:
-                self._health.free("bytes")
+            self._health.taken("bytes", self.taken, self._limit)
 
     def take(self, size: int) -> None:
         if self.taken + size > self._limit:

@@ -18,7 +18,7 @@ from thinkimg.identity import digest_of, without_secrets
 from thinkimg.image import Image, keep_decoded_pictures
 from thinkimg.serving.batching import Batcher
 from thinkimg.serving.config import ServerConfig, ToolEntry
-from thinkimg.serving.health import FREE_AGAIN, Health
+from thinkimg.serving.health import Health
 from thinkimg.serving.metrics import ServerMetrics
 from thinkimg.tools.registry import load_tool
 from thinkimg.tools.tool import Tool, ToolDeclaration, ToolResult, ToolSchema, normalise_name
@@ -187,8 +187,7 @@ class ToolService:
     def _release(self, caller: str) -> None:
         with self._lock:
             self._admitted -= 1
-            if self._admitted < FREE_AGAIN * self._most:
-                self.health.free("queue")
+            self.health.taken("queue", self._admitted, self._most)
             self._admitted_of[caller] -= 1
             if not self._admitted_of[caller]:
                 del self._admitted_of[caller]

@@ -26,12 +26,11 @@ from thinkimg.api.pod_contract import (
     stage_arguments,
 )
 
+from ..kinds import KUEUE_PREFIX
 from ..network import open_egress
 from ..strategic_merge import merge_pod_template
 
 Body = dict[str, Any]
-
-KUEUE_PREFIX = "kueue.x-k8s.io/"
 
 GRACE_SECONDS = 60
 """What a stage has after SIGTERM to save and end."""

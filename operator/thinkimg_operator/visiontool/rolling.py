@@ -6,9 +6,9 @@ from typing import Any
 
 from thinkimg.api import VisionTool
 
-from ..kinds import Body
+from ..kinds import KUEUE_PREFIX, Body
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+_QUEUE_LABEL = f"{KUEUE_PREFIX}queue-name"
 _SURGE = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 _REPLACE = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}
 
@@ -20,17 +20,21 @@ def strategy_of(tool: VisionTool, template: Body) -> Body:
         template: the final pod template, patched: it may ask for more than the tool's own fields do.
     """
     wanted = tool.spec.update_strategy
-    replace = _is_scarce(tool, template) if wanted == "Auto" else wanted == "Replace"
-    return _REPLACE if replace else _SURGE
+    if wanted != "Auto":
+        return _REPLACE if wanted == "Replace" else _SURGE
+    try:
+        return _REPLACE if _is_scarce(tool, template) else _SURGE
+    except (KeyError, TypeError, AttributeError):
+        return _SURGE  # a patch has left no pod template: the API server refuses it, and says why
 
 
 def _is_scarce(tool: VisionTool, template: Body) -> bool:
     """Whether one more pod may never find its place while the old one is there: devices, volumes that only one node
     may mount, and quotas of queues are often all in use."""
     pod = template["spec"]
-    labels = {**(tool.metadata.labels or {}), **(template["metadata"].get("labels") or {})}
+    labels = tool.metadata.labels | (template["metadata"].get("labels") or {})
     claims = any("persistentVolumeClaim" in volume for volume in pod.get("volumes") or [])
-    return QUEUE_LABEL in labels or claims or bool(pod.get("resourceClaims")) or any(map(_devices, pod["containers"]))
+    return _QUEUE_LABEL in labels or claims or bool(pod.get("resourceClaims")) or any(map(_devices, pod["containers"]))
 
 
 def _devices(container: dict[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 import binaries
 import controlplane
+from thinkimg_operator.conditions import is_true
 
 from tests.support import REPOSITORY
 from tests.support.cluster.witness import Witness
@@ -88,8 +89,7 @@ class Cluster:
     def _serves_kinds(self) -> bool:
         """`kubectl wait` ends with an error where a definition has no conditions yet."""
         found = json.loads(self.kubectl("get", "-f", str(CRDS), "-o", "json"))["items"]
-        said = [{c["type"]: c["status"] for c in one.get("status", {}).get("conditions") or []} for one in found]
-        return all(conditions.get("Established") == "True" for conditions in said)
+        return all(is_true(definition, "Established") for definition in found)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, kubeconfig: Path | None = None) -> str:
         """What kubectl prints. Raises KubectlError with its error output."""

@@ -188,6 +188,20 @@ def test_who_may_find_no_room_beside_the_old_server_takes_its_place(spec: Body, 
     assert found == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1 - surge, "maxSurge": surge}}
 
 
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"$patch": "replace"},
+        {"metadata": None},
+        {"spec": {"$patch": "replace"}},
+        {"spec": {"containers": None}},
+        {"spec": {"containers": [{"name": "tool", "resources": {"limits": ["nvidia.com/gpu"]}}]}},
+    ],
+)
+def test_a_patch_that_leaves_no_pod_template_is_for_the_api_server_to_refuse(patch: Body) -> None:
+    assert by_kind(render(tool(podTemplatePatch=patch), Settings()))["Deployment"]["spec"]["template"] is not None
+
+
 def test_a_key_is_handed_over_by_reference() -> None:
     found = tool(auth={"secretRef": {"name": "tool-key", "key": "k"}})
     reference = {"secretKeyRef": {"name": "tool-key", "key": "k"}}
