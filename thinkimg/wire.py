@@ -4,18 +4,20 @@ Bodies are msgpack with raw bytes, or JSON with base64 for people and curl; the 
 documents (RFC 9457) whose `type` is `PROBLEM_ROOT` + family + "/" + kind.
 
     GET  /v1/tools            {"version": 1, "tools": [ToolSchema, ...]}
-    POST /v1/tools/{name}     {"arguments": {...}, "images": {"img_1": {"sha256": hex, "data"?: bytes}}}
+    POST /v1/tools/{name}     {"arguments": {...}, "images": {"img_1": {"sha256": hex, "data"?: bytes} | data}}
                               -> {"text": str, "data": {...}, "images": [{"data": bytes}, ...]}
     POST /v1/batch            {"calls": [{"tool": name, "arguments": ..., "images": ...}, ...]}
                               -> {"results": [{"result": {...}} | {"problem": {...}}, ...]}
     PUT, HEAD /v1/images/{sha256}    the bytes themselves; is it there?
 
-Arguments name images by handle. A picture whose `data` is left out must be known to the server by its hash; if it is
-not, the answer is the problem `MISSING_IMAGES` with the list `sha256`, and the caller sends it again with data.
+Arguments name images by handle. A picture is its hash with its data, or the data alone; in JSON base64, or a data
+URL. A picture whose `data` is left out must be known to the server by its hash; if it is not, the answer is the problem
+`MISSING_IMAGES` with the list `sha256`, and the caller sends it again with data.
 """
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -43,6 +45,8 @@ CALLER_HEADER = "thinkimg-caller"
 
 _MEMORY = re.compile(r" at 0x[0-9a-fA-F]+")
 """Where an object lies in memory, as Python writes it: of no use to callers, but to attackers."""
+_DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.ASCII)
+"""What browsers write before a picture's base64."""
 _CALLER = re.compile(r"[\w.\-]{1,64}", re.ASCII)
 
 
@@ -251,11 +255,21 @@ def _request_of(value: Any, path: str) -> CallRequest:
 
 
 def _image_ref(value: Any, path: str) -> ImageRef:
+    """A picture by hash, by hash and data, or, as people write it, the data alone."""
+    if isinstance(value, str | bytes):
+        return _without_hash(value, path)
     document = _mapping(value, f"`{path}`", {"sha256", "data"})
-    if not is_sha256(document.get("sha256")):
-        raise WireError(f"`{path}.sha256` must be 64 hex digits")
-    data = document.get("data")
-    return ImageRef(document["sha256"], None if data is None else _bytes_of(data, f"{path}.data"))
+    sha256, data = document.get("sha256"), document.get("data")
+    if sha256 is None and data is not None:
+        return _without_hash(data, f"{path}.data")
+    if not is_sha256(sha256):
+        raise WireError(f"`{path}.sha256` must be 64 hex digits; it may be left out where `data` is given")
+    return ImageRef(sha256, None if data is None else _bytes_of(data, f"{path}.data"))
+
+
+def _without_hash(value: Any, path: str) -> ImageRef:
+    data = _bytes_of(value, path)
+    return ImageRef(hashlib.sha256(data).hexdigest(), data)
 
 
 def _mapping(value: Any, where: str, members: set[str]) -> Mapping[str, Any]:
@@ -272,10 +286,16 @@ def _bytes_of(value: Any, path: str) -> bytes:
         return value
     if isinstance(value, str):
         try:
-            return base64.b64decode(value, validate=True)
+            return base64.b64decode(value[_prefix(value) :], validate=True)
         except (binascii.Error, ValueError) as error:
             raise WireError(f"`{path}` is not base64: {error}") from error
     raise WireError(f"`{path}` must be bytes (msgpack) or base64 text (JSON)")
+
+
+def _prefix(text: str) -> int:
+    """How many characters of it are a data URL's head."""
+    found = _DATA_URL.match(text)
+    return found.end() if found else 0
 
 
 def _base64(value: Any) -> str:

@@ -1,5 +1,7 @@
 """docs/guides/gateway.md, step by step: its file, its commands, its clients, against what `thinkimg up` starts."""
 
+import base64
+import json
 import os
 import re
 import shutil
@@ -10,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image as Pillow
@@ -17,6 +20,7 @@ from PIL import Image as Pillow
 ROOT = Path(__file__).parents[2]
 
 from tests.support.models.endpoint import completion, serve  # noqa: E402
+from thinkimg.image import Image  # noqa: E402
 
 GUIDE = (ROOT / "docs" / "guides" / "gateway.md").read_text()
 CALL = '<tool_call>\n{"name": "Crop", "arguments": {"image": "img_1", "box": [0, 0, 50, 100]}}\n</tool_call>'
@@ -123,4 +127,18 @@ def test_openthinkimgs_client(guide: Guide) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_curl(guide: Guide) -> None:
     (command,) = blocks("shell: gateway")
-    assert '"name":"Crop"' in guide.run("bash", "-ec", guide.here(command)).replace(" ", "")
+    listed, called = json_documents(guide.run("bash", "-ec", guide.here(command)))
+    assert "Crop" in [tool["name"] for tool in listed["tools"]]
+    assert "200x300 pixels" in called["text"]
+    crop = Image.from_bytes(base64.b64decode(called["images"][0]["data"]))
+    assert (crop.width, crop.height) == (200, 300)
+
+
+def json_documents(text: str) -> list[Any]:
+    """One after another, with nothing between them but spaces."""
+    found, decoder = [], json.JSONDecoder()
+    while text := text.lstrip():
+        document, end = decoder.raw_decode(text)
+        found.append(document)
+        text = text[end:]
+    return found

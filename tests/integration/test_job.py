@@ -104,7 +104,9 @@ def make_base(trip: Journey) -> None:
         patch.setattr(tiny_preset, "STEPS", 2)
         patch.setattr(tiny_preset, "BATCH", 4)
         schemas = [TOOLS[tools[tool.name].spec.tool].schema for tool in spec.tools]
-        tiny_preset.build_base(trip.run.base, spec.seed, schemas, get_format(spec.agent.format), lambda text: None)
+        tiny_preset.build_base(
+            trip.run.base, spec.seed, schemas, get_format(spec.agent.format), lambda step, loss: None
+        )
     trip.run.finish("base", BaseDone(seconds=1.0))
 
 

@@ -1,4 +1,4 @@
-"""`thinkimg tools`, `serve` and `up`: look at vision tools, call one, serve them."""
+"""`thinkimg tools`, `example`, `serve` and `up`: look at vision tools, call one, serve them."""
 
 import os
 import sys
@@ -53,6 +53,24 @@ def tools(
             print_json({"text": result.text, "data": result.data})
         else:
             print(result.text)
+        if result.images and out is None:
+            notes.print("the picture that it returned is not kept: name a file with --out", soft_wrap=True)
+
+
+def example(
+    out: Annotated[Path, typer.Argument(help="File to write, PNG.")] = Path("chart.png"),
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a figure with four panels, to try the tools on."""
+    picture = Path(__file__).with_name("example.png").read_bytes()
+    try:
+        with out.open("wb" if force else "xb") as file:
+            file.write(picture)
+    except FileExistsError:
+        raise UserError("it is there already; name another file, or give --force", str(out)) from None
+    except OSError as error:
+        raise UserError(f"it cannot be written: {error.strerror}", str(out)) from error
+    notes.print(f"{out}; try: thinkimg tools OCR --image {out} --out read.png", soft_wrap=True, markup=False)
 
 
 def serve(
@@ -141,6 +159,7 @@ COMMANDS = (
         ),
         extras=("tools", "transformers"),
     ),
+    Command("example", example, TOOLS, ("thinkimg example", "thinkimg example figure.png --force")),
     Command(
         "serve", serve, TOOLS,
         ("thinkimg serve OCR Crop --port 8801", "thinkimg serve SAM --backend transformers --device 0"),

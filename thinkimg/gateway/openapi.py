@@ -11,12 +11,16 @@ _IMAGES = {
     "type": "object",
     "description": "handle -> picture; the arguments name pictures by these handles",
     "additionalProperties": {
-        "type": "object",
-        "required": ["sha256"],
-        "properties": {
-            "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-            "data": {"type": "string", "format": "byte", "description": "left out if the gateway holds the picture"},
-        },
+        "oneOf": [
+            {"type": "string", "format": "byte", "description": "the picture in base64, or as a data URL"},
+            {
+                "type": "object",
+                "properties": {
+                    "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                    "data": {"type": "string", "format": "byte", "description": "not needed if the gateway holds it"},
+                },
+            },
+        ]
     },
 }
 _PROBLEM = {

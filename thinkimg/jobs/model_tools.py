@@ -85,12 +85,12 @@ def made(model: Model) -> Model:
         return model
     from thinkimg.agent.formats import get_format
     from thinkimg.jobs.stages.context import TINY, Context
-    from thinkimg.jobs.stages.tiny_preset import cached_base
+    from thinkimg.jobs.stages.tiny_preset import STEPS, cached_base
 
     if model.written != TINY:
         raise UserError(f"there is no {model.source}; there is {TINY}", "--model")
-    return replace(model, source=Folder(cached_base(Context.model_cache, 0, (), get_format("openthinkimg"), _say)))
 
+    def say(step: int, loss: float) -> None:
+        print(f"pre-training: step {step} of {STEPS}, loss {loss:.3f}", file=sys.stderr)
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    return replace(model, source=Folder(cached_base(Context.model_cache, 0, (), get_format("openthinkimg"), say)))

@@ -85,7 +85,9 @@ def make_base(folder: Path, manifest: Path) -> None:
         patch.setattr(tiny_preset, "STEPS", 2)
         patch.setattr(tiny_preset, "BATCH", 4)
         schemas = [TOOLS[loaded.tools[tool.name].spec.tool].schema for tool in spec.tools]
-        tiny_preset.build_base(Run(folder).base, spec.seed, schemas, get_format(spec.agent.format), lambda text: None)
+        tiny_preset.build_base(
+            Run(folder).base, spec.seed, schemas, get_format(spec.agent.format), lambda step, loss: None
+        )
     Run(folder).finish("base", BaseDone(seconds=1.0))
 
 

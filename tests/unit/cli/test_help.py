@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 from tests.support.cli.commands import EVERY_COMMAND, parse
@@ -167,3 +168,14 @@ def test_the_shell_completes(typed: str, offered: set[str], tmp_path: Path) -> N
 def test_completion_can_be_installed() -> None:
     done = thinkimg("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     assert "_THINKIMG_COMPLETE=complete_bash" in done.stdout
+
+
+def test_an_example_is_a_picture_that_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "chart.png"
+    assert CliRunner().invoke(app, ["example", str(path)]).exit_code == 0
+    assert Pillow.open(path).size == (1000, 700)
+    path.write_text("mine")
+    again = thinkimg("example", str(path))
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+    assert path.read_text() == "mine"

@@ -49,6 +49,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "compare": (["{evaluation}"], WITHOUT),
     "replay": (["{trajectories}", "--server", "{server}"], WITHOUT),
     "view": (["{trajectories}", "--out", "page.html"], "serving"),
+    "example": (["chart.png"], WITHOUT),
     "tools": (["OCR", "--image", "{picture}"], "tools"),
     "serve": (["Crop"], "tools"),
     "up": (["{services}"], "tools"),

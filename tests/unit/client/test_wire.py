@@ -82,13 +82,29 @@ def test_people_may_write_json_with_base64() -> None:
 
 
 @pytest.mark.parametrize(
+    "written", ["YWJj", "data:image/png;base64,YWJj", "data:image/svg+xml;base64,YWJj", {"data": "YWJj"}]
+)
+def test_a_picture_needs_no_hash(written: Any) -> None:
+    request = wire.decode_request(json.dumps({"images": {"img_1": written}}).encode(), wire.JSON)
+    assert request.images == {"img_1": wire.ImageRef(hashlib.sha256(b"abc").hexdigest(), b"abc")}
+
+
+def test_nor_do_bytes() -> None:
+    request = wire.decode_request(msgpack.packb({"images": {"img_1": b"abc"}}), wire.MSGPACK)
+    assert request.images == {"img_1": wire.ImageRef(hashlib.sha256(b"abc").hexdigest(), b"abc")}
+
+
+@pytest.mark.parametrize(
     ("document", "said"),
     [
         ([], "the body must be a mapping"),
         ({"arguments": []}, "`arguments` must be a mapping"),
         ({"images": []}, "`images` must be a mapping"),
         ({"pictures": {}}, "unknown members ['pictures']"),
-        ({"images": {"img_1": "x"}}, "`images.img_1` must be a mapping"),
+        ({"images": {"img_1": 7}}, "`images.img_1` must be a mapping"),
+        ({"images": {"img_1": "x"}}, "`images.img_1` is not base64"),
+        ({"images": {"img_1": "data:text/html;base64,YWJj"}}, "`images.img_1` is not base64"),
+        ({"images": {"img_1": {}}}, "`images.img_1.sha256` must be 64 hex digits"),
         ({"images": {"img_1": {"sha256": "../etc/passwd"}}}, "`images.img_1.sha256` must be 64 hex digits"),
         ({"images": {"img_1": {"sha256": "0" * 64, "data": "%%"}}}, "`images.img_1.data` is not base64"),
         ({"images": {"img_1": {"sha256": "0" * 64, "data": 7}}}, "`images.img_1.data` must be bytes"),

@@ -23,9 +23,9 @@ class Progress(Block):
     """How far a stage is; for people, nothing is decided by it."""
 
     step: NonNegative = 0
-    """Optimiser steps done."""
+    """Steps done: of an optimiser, or the trajectories of a synthesis, or the answers of an evaluation."""
     total_steps: NonNegative | None = None
-    """Optimiser steps to do, where it is known."""
+    """Steps to do, where it is known."""
     observed_time: Time | None = None
     """When this was read."""
     metrics: list[Metric] = Field(default_factory=list)

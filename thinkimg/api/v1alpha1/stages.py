@@ -436,6 +436,11 @@ class Evaluate(Block):
         return self
 
     @property
+    def answers_per_question(self) -> int:
+        """Of one model: the greedy one, the sampled ones, and that to changed pictures."""
+        return 1 + (self.samples if self.sampled else 0) + (self.changed_pictures is not None)
+
+    @property
     def changed_pictures(self) -> Control | None:
         return None if self.control is None else Control(self.control, self.control_scope)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from thinkimg.api import Manifest, ManifestError, Problem, ToolRLJob, check_local, load_manifest, scheme_of, suggestion
 from thinkimg.api.pod_contract import ProgressLine, Variable, stage_arguments
@@ -27,21 +26,20 @@ from thinkimg.jobs.attempt import next_attempt
 from thinkimg.jobs.environment import environment_of_stage
 from thinkimg.jobs.layout import BASE, Run
 from thinkimg.jobs.preflight.process import check_before
+from thinkimg.jobs.runner.describe import outcome
+from thinkimg.jobs.runner.forecast import Forecast
 from thinkimg.jobs.runner.plan import Planned, plan
 from thinkimg.jobs.runner.processes import StageFailed, locked, run_processes
 from thinkimg.jobs.runner.replacing import forget, note_earlier, note_identity, set_aside, set_others_aside, take_back
+from thinkimg.jobs.runner.screen import Course, Screen, announce, screen
 from thinkimg.jsonfile import read, write
 from thinkimg.models.reference import Reader, check_source
 from thinkimg.private import write_private
 from thinkimg.results import (
-    AnyDone,
-    BaseDone,
     EvaluateDone,
     ModelFigures,
     RunMarker,
     RunResults,
-    SFTDone,
-    SynthesizeDone,
 )
 from thinkimg.serving import ServerSpec, Supervisor
 from thinkimg.serving.supervisor import with_group_key
@@ -67,6 +65,7 @@ class JobRun:
     cache_tools: bool = True
     secrets: Path | None = None
     console: Console = field(default_factory=lambda: Console(stderr=True))
+    _course: Course = field(init=False, repr=False)
 
     def execute(self) -> bool:
         """Run what is not finished. False if there was nothing to do.
@@ -82,11 +81,11 @@ class JobRun:
             if all(one.action == "done" for one in planned) and not others and (self.run.path / "report.html").exists():
                 return False
             self._announce(planned, others)
-            with _progress(self.console) as progress:
+            with screen(self.console, self._course) as shown:
                 for one in planned:
                     self._take(one)
                     if one.waits:
-                        self._stage(one.name, progress, held)
+                        self._stage(one, shown, held)
                         forget(self.run, one.name)
             self._report()
         return True
@@ -106,6 +105,20 @@ class JobRun:
         waiting = [one.name for one in planned if one.waits]
         if 0 < len(waiting) < len(planned):
             say(f"going on with [bold]{waiting[0]}[/]: {len(planned) - len(waiting)} stages are done")
+        self._course = Course(self.job, self._forecast(), waiting, len(planned))
+        if waiting:
+            announce(self.console, self._course)
+
+    def _forecast(self) -> Forecast:
+        """With what the stages say that were finished before, in one attempt each. How long the base took is not asked:
+        it may come from the cache of another run."""
+        forecast = Forecast(self.job)
+        for stage in self.job.spec.stages:
+            done = self.run.done(stage.name)
+            if done is not None:
+                once = next_attempt(self.run.stage(stage.name)) == 2
+                forecast.finished(stage.name, done, done.seconds if once else None)
+        return forecast
 
     def _take(self, planned: Planned) -> None:
         """The stage's folder as it is to begin with, and what it is made of."""
@@ -128,33 +141,32 @@ class JobRun:
     def _check(self, waiting: Sequence[str]) -> None:
         """What would be found out late is looked for before anything runs."""
         if any(name != BASE for name in waiting):
+            say = partial(self.console.print, highlight=False, soft_wrap=True)
+            say("checking data, model, settings, rewards, tools and endpoints of what will run")
             seconds = check_before(self.manifest, self.job, self.run.path, waiting, self.secrets)
-            self.console.print(
-                f"checked: data, model, settings, rewards, tools and endpoints of what will run ({seconds:.0f} s)"
-            )
+            say(f"checked ({seconds:.0f} s)")
 
     # ---- one stage ------------------------------------------------------------------------------------------------
 
-    def _stage(self, name: str, progress: Progress, held: int) -> None:
+    def _stage(self, planned: Planned, shown: Screen, held: int) -> None:
+        name = planned.name
         folder = self.run.stage(name)
-        task = progress.add_task(name, total=None, note="")
+        shown.begin(name, planned.step if planned.action == "go on" else 0)
         with ExitStack() as stack:
             environment = environment_of_stage(self.job.spec, name, self.secrets)
             environment[Variable.ATTEMPT] = str(next_attempt(folder))
             if self._needs_tools(name):
-                progress.update(task, note="starting tools")
+                shown.note("starting tools")
                 servers = self.start_tools(name, folder / "servers", stack)
                 environment[Variable.TOOL_ENDPOINTS] = ",".join(servers)
                 environment |= {Variable.tool_key(number): key for number, key in enumerate(servers.values())}
             world = 1 if name == BASE else self.job.spec.stage(name).world_size
             log = folder / "output.log"
-            code = run_processes(
-                self._command(name), world, environment, log, held, lambda line: _show(progress, task, line)
-            )
+            code = run_processes(self._command(name), world, environment, log, held, partial(_hear, shown))
         done = self.run.done(name)
         if code or done is None:
             raise StageFailed(name, code or 1, log)
-        progress.update(task, total=1, completed=1, note=f"[green]done[/] {_summary(done)}")
+        shown.end(done, outcome(done, folder / "log.jsonl"))
 
     def start_tools(self, name: str, folder: Path, stack: ExitStack) -> dict[str, str]:
         """Start a stage's tool servers; their addresses with their keys. Experiments put something before them here."""
@@ -286,33 +298,7 @@ def _unknown_chains(manifest: Manifest, job: ToolRLJob) -> Iterator[Problem]:
                 yield manifest.problem(f"ToolRLJob/{job.name}", loc, message, suggestion(name, CHAINS))
 
 
-# ---- the terminal ---------------------------------------------------------------------------------------------------
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("[bold]{task.description:<12}"), BarColumn(12), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"), console=console,
-    )  # fmt: skip
-
-
-def _show(progress: Progress, task: TaskID, line: str) -> None:
+def _hear(shown: Screen, line: str) -> None:
     said = ProgressLine.parse(line)
-    if said is None:
-        return
-    numbers = [f"{name} {value:.3g}" for name, value in said.figures.items()]
-    note = " ".join([*filter(None, [said.message]), *numbers])
-    if said.step is None:
-        progress.update(task, note=note)
-    else:
-        progress.update(task, note=note, completed=said.step, total=said.total_steps)
-
-
-def _summary(done: AnyDone) -> str:
-    """What a finished stage found, in a few words."""
-    if isinstance(done, SynthesizeDone):
-        return f"kept {done.kept}"
-    figures = {"gate_accuracy": done.gate_accuracy, "loss": done.loss} if isinstance(done, SFTDone) else {}
-    if isinstance(done, BaseDone):
-        figures = {"loss": done.loss}
-    return " ".join(f"{name} {value:.3g}" for name, value in figures.items() if value is not None)
+    if said is not None:
+        shown.hear(said)

@@ -1,7 +1,7 @@
 """Answers of a model to questions: what an Evaluate stage measures, and the gate of an SFT stage."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from thinkimg.jobs.stages.scoring import scorers_of
 from thinkimg.jobs.stages.together import together
 from thinkimg.models.chat import ChatModel
 from thinkimg.results import AnswerRow
-from thinkimg.trajectory import LOST, Task
+from thinkimg.trajectory import LOST, Task, Trajectory
 from thinkimg.trajectory.store import Store, merge_parts, part_of
+
+Progress = Callable[[int, Trajectory | None], None]
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,18 @@ class Asking:
         return f"{self.stage}/{self.model}" if self.model else self.stage
 
 
-def answers(context: Context, model: ChatModel, tasks: Sequence[Task], asking: Asking) -> list[AnswerRow]:
+def answers(
+    context: Context,
+    model: ChatModel,
+    tasks: Sequence[Task],
+    asking: Asking,
+    progress: Progress = lambda number, trajectory: None,
+) -> list[AnswerRow]:
     """One answer per task, scored as the stage says, in order. The stage's processes share the questions, each with a
     model of its own; all of them get all answers.
+
+    Args:
+        progress: called for each of this process' questions, see `evaluate`.
 
     Raises:
         InfrastructureError: most of them were lost to the infrastructure.
@@ -56,7 +67,7 @@ def answers(context: Context, model: ChatModel, tasks: Sequence[Task], asking: A
     shard = Shard(context.rank, context.world_size)
     files = [part_of(asking.file, rank, context.world_size) for rank in range(context.world_size)]
     own = files[context.rank] if shard.count > 1 else asking.file
-    together(context, lambda: asyncio.run(_answer(context, model, tasks, asking, shard, own)))
+    together(context, lambda: asyncio.run(_answer(context, model, tasks, asking, shard, own, progress)))
 
     def read() -> list[AnswerRow]:
         if context.rank > 0:
@@ -76,7 +87,13 @@ def answers(context: Context, model: ChatModel, tasks: Sequence[Task], asking: A
 
 
 async def _answer(
-    context: Context, model: ChatModel, tasks: Sequence[Task], asking: Asking, shard: Shard, file: Path
+    context: Context,
+    model: ChatModel,
+    tasks: Sequence[Task],
+    asking: Asking,
+    shard: Shard,
+    file: Path,
+    progress: Progress,
 ) -> None:
     """This process' part, into a file of its own."""
     name = asking.model or asking.stage
@@ -85,5 +102,5 @@ async def _answer(
     scorers = scorers_of(context.job.spec.stage(asking.stage))
     async with StageTools(context, asking.tools, asking.folder) as connected:
         with Store(file) as store:
-            names = await evaluate(context.agent(model, connected), tasks, scorers, store, settings, shard)
+            names = await evaluate(context.agent(model, connected), tasks, scorers, store, settings, shard, progress)
             store.put_in_order(names)

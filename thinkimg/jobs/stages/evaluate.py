@@ -23,15 +23,43 @@ def run_evaluation(context: Context, name: str) -> EvaluateDone:
     tasks = context.tasks(settings.split, settings.questions)
     control, field = settings.changed_pictures, f"{name}.evaluate.control"
     controlled = Controlled(control, tasks, field) if control else None
-    entries = {}
-    for number, model in enumerate(settings.models):
-        context.progress(name, step=number, total_steps=len(settings.models), message=f"evaluating {model}")
-        entries[model] = _figures_of(context, name, settings, model, tasks, controlled)
+    entries, told = {}, _Answered(context, name, len(tasks) * settings.answers_per_question * len(settings.models))
+    for model in settings.models:
+        told.begin(model)
+        entries[model] = _figures_of(context, name, settings, model, tasks, controlled, told)
     return EvaluateDone(models=entries)
 
 
+class _Answered:
+    """Tells how many answers there are, of all models together."""
+
+    def __init__(self, context: Context, stage: str, total: int) -> None:
+        self.context, self.stage, self.total = context, stage, total
+        self.done, self.model = 0, ""
+
+    def begin(self, model: str) -> None:
+        self.model = model
+        self._say()
+
+    def one(self, *_: object) -> None:
+        self.done += 1
+        if self.done % max(20, self.total // 200) == 0:
+            self._say()
+
+    def _say(self) -> None:
+        # The others have done about as many.
+        step = min(self.done * self.context.world_size, self.total)
+        self.context.progress(self.stage, step=step, total_steps=self.total, message=f"evaluating {self.model}")
+
+
 def _figures_of(
-    context: Context, stage: str, settings: Settings, model: str, tasks: list[Task], controlled: Controlled | None
+    context: Context,
+    stage: str,
+    settings: Settings,
+    model: str,
+    tasks: list[Task],
+    controlled: Controlled | None,
+    told: _Answered,
 ) -> ModelFigures:
     began = time.monotonic()
     folder = context.run.stage(stage) / model
@@ -42,7 +70,7 @@ def _figures_of(
         def ask(mode: str, questions: list[Task], temperature: float, under: Controlled | None) -> list[AnswerRow]:
             file = folder / f"{mode}.jsonl"
             asking = Asking(file, stage, temperature, tools, model, settings.concurrency, under)
-            return answers(context, speaker, questions, asking)
+            return answers(context, speaker, questions, asking, told.one)
 
         greedy = ask("greedy", tasks, 0.0, None)
         several_times = list(several(tasks, settings.samples)) if settings.sampled else []

@@ -24,6 +24,14 @@ from thinkimg.training.session import Session
 
 PROGRESS_EVERY = 5
 """Steps between two lines of progress, where the trainer logs them."""
+_SHOWN = {
+    "reward": "reward",
+    "rollout/accuracy": "accuracy",
+    "tools/call_frequency": "tool_calls",
+    "rollout/flat": "flat",
+    "loss": "loss",
+}
+"""Name in the trainer's logs to name in a line of progress."""
 
 
 @dataclass
@@ -104,8 +112,7 @@ class Progress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         self.lost += (logs or {}).get("rollout/lost", 0.0)
         if logs and state.global_step % PROGRESS_EVERY == 0:
-            names = {"loss": "loss", "reward": "reward", "rollout/flat": "flat"}
-            self.shown |= {name: logs[key] for key, name in names.items() if key in logs}
+            self.shown |= {name: logs[key] for key, name in _SHOWN.items() if key in logs}
             self.shown |= {"lost": self.lost} if self.lost else {}
             self._say(state)
 

@@ -27,7 +27,7 @@ from thinkimg.jobs.stages.questions import TRAJECTORIES
 from thinkimg.jobs.stages.saving import seconds_until
 from thinkimg.jobs.stages.scoring import scorer_of
 from thinkimg.jobs.stages.sft import EXTENDED, run_sft
-from thinkimg.jobs.stages.tiny_preset import cached_base
+from thinkimg.jobs.stages.tiny_preset import STEPS, cached_base
 from thinkimg.jobs.termination import last_words
 from thinkimg.jsonfile import read
 from thinkimg.models.chat import ChatModel
@@ -135,7 +135,7 @@ def _base(context: Context) -> BaseDone:
         context.job.spec.seed,
         tools,
         get_format(agent.format),
-        lambda text: context.progress(BASE, message=text),
+        lambda step, loss: context.progress(BASE, step, STEPS, "pre-training", figures={"loss": loss}),
     )
     for file in source.iterdir():
         _link_or_copy(file, context.run.base / file.name)

@@ -49,7 +49,7 @@ _RESULT_PIECES = (
 
 
 def cached_base(
-    cache: Path, seed: int, schemas: Sequence[ToolSchema], format: Format, progress: Callable[[str], None]
+    cache: Path, seed: int, schemas: Sequence[ToolSchema], format: Format, progress: Callable[[int, float], None]
 ) -> Path:
     """The folder of the pre-trained base for `seed`, made if it is not cached.
 
@@ -72,7 +72,7 @@ def cached_base(
 
 
 def build_base(
-    folder: Path, seed: int, schemas: Sequence[ToolSchema], format: Format, progress: Callable[[str], None]
+    folder: Path, seed: int, schemas: Sequence[ToolSchema], format: Format, progress: Callable[[int, float], None]
 ) -> None:
     """Make tokenizer, processor and model, pre-train the model, save all into `folder`."""
     began = time.monotonic()
@@ -84,7 +84,7 @@ def build_base(
 
     def report(step: int, loss: float) -> None:
         if step % 50 == 0:
-            progress(f"base pre-training: step {step} of {STEPS}, loss {loss:.3f}")
+            progress(step, loss)
 
     loss = pretraining.pretrain(model, collator, documents.batches(), STEPS, progress=report)
     tiny.save(folder, model, processor)

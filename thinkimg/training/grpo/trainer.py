@@ -218,6 +218,8 @@ class ToolGRPOTrainer(PartwiseGRPOTrainer):
         metrics["tools/call_frequency"].append(record.tool_calls)
         for name, calls in record.tools.items():
             metrics[f"tools/{name}"].append(calls / max(record.trajectories, 1))
+        if record.judged:
+            metrics["rollout/accuracy"].append(record.correct / record.judged)
         metrics["rollout/flat"].append(record.flat / max(record.groups, 1))
         metrics["rollout/masked"].append(float(record.masked.total()))
         metrics["rollout/resampled"].append(float(record.resampled))
