@@ -262,7 +262,7 @@ def _image_ref(value: Any, path: str) -> ImageRef:
     sha256, data = document.get("sha256"), document.get("data")
     if sha256 is None and data is not None:
         return _without_hash(data, f"{path}.data")
-    if not is_sha256(sha256):
+    if not isinstance(sha256, str) or not is_sha256(sha256):
         raise WireError(f"`{path}.sha256` must be 64 hex digits; it may be left out where `data` is given")
     return ImageRef(sha256, None if data is None else _bytes_of(data, f"{path}.data"))
 
