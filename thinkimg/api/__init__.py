@@ -18,7 +18,7 @@ from thinkimg.api.v1alpha1.explain import explain
 from thinkimg.api.v1alpha1.failurepolicy import FailurePolicy, FailureRule
 from thinkimg.api.v1alpha1.jobstatus import CheckpointStatus, Metric, Progress, Result, StageStatus, ToolRLJobStatus
 from thinkimg.api.v1alpha1.meta import API_VERSION, GROUP
-from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef
+from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef, StagePods
 from thinkimg.api.v1alpha1.resource import bytes_of, path_of, suggestion
 from thinkimg.api.v1alpha1.rewards import Judge, Reward, Scorer
 from thinkimg.api.v1alpha1.stages import (
@@ -75,6 +75,7 @@ __all__ = [
     "Scorer",
     "SecretRef",
     "Stage",
+    "StagePods",
     "StageStatus",
     "Synthesize",
     "ToolRLJob",

@@ -27,6 +27,7 @@ from ..workqueue import Requeue
 from .attempts import JobSeen, PodSeen, observe_job, observe_pod
 from .decision import Decision, decide
 from .metrics import JobMetrics, state_of
+from .placement import has_its_own_pods
 from .progress_logs import ProgressLogs
 from .render import (
     ToolEndpoint,
@@ -192,12 +193,15 @@ class ToolRLJobReconciler:
         return None
 
     async def _refusal(self, body: Body, job: ToolRLJob, first: tuple[str, int], tools: Sequence[VisionTool]) -> str:
-        """Why the API server would refuse the first attempt, or whose name is taken; empty when it can be made."""
+        """Why the API server would refuse the first attempt, or one of a stage whose pods are placed by themselves, or
+        whose name is taken; empty when all can be made."""
+        attempts = [first, *((s.name, 1) for s in job.spec.stages if s.name != first[0] and has_its_own_pods(s))]
         try:
             for child in (render_service(job), render_network_policy(job), render_manifest(job, tools)):
                 await self._cluster.check_name(child, body)
-            attempt = render_attempt(job, *first, [_endpoint(tool) for tool in tools], self._image)
-            await self._cluster.check_create(attempt, body)
+            for attempt in attempts:
+                rendered = render_attempt(job, *attempt, [_endpoint(tool) for tool in tools], self._image)
+                await self._cluster.check_create(rendered, body)
         except (ApiError, NameTakenError, PatchError) as error:
             if not _is_final(error):
                 raise

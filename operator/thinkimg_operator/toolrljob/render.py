@@ -28,7 +28,7 @@ from thinkimg.api.pod_contract import (
 
 from ..kinds import KUEUE_PREFIX
 from ..network import open_egress
-from ..strategic_merge import merge_pod_template
+from .placement import labels_of_the_user, with_placement
 
 Body = dict[str, Any]
 
@@ -153,8 +153,11 @@ def render_manifest(job: ToolRLJob, tools: Sequence[VisionTool]) -> Body:
     under the feet of a running stage.
     """
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    for field in ("failurePolicy", "suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "managedBy"):
+    for field in ("failurePolicy", "suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "managedBy", "pods"):
         spec.pop(field, None)
+    for stage in spec["stages"]:
+        for field in ("pods", "resources"):
+            stage.pop(field, None)
     documents: list[Body] = [_document("ToolRLJob", job.name, spec)]
     for tool in sorted(tools, key=lambda tool: tool.name):
         given = tool.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -192,11 +195,11 @@ def render_attempt(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence
     together.
 
     Raises:
-        PatchError: `spec.podTemplatePatch` cannot be merged.
+        PatchError: `podTemplatePatch` of the job or the stage cannot be merged.
     """
     name, pods = job_name(job, stage, attempt), pods_of(job, stage)
     kueue = {key: value for key, value in job.metadata.labels.items() if key.startswith(KUEUE_PREFIX)}
-    template = merge_pod_template(_template(job, stage, attempt, endpoints, image), job.spec.pod_template_patch)
+    template = with_placement(_template(job, stage, attempt, endpoints, image), job, stage_of(job, stage), attempt)
     spec: Body = {
         "completionMode": "Indexed",
         "completions": pods,
@@ -208,7 +211,7 @@ def render_attempt(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence
     if kueue:
         spec["suspend"] = True  # from here on it is Kueue that starts and stops it
     metadata = _metadata(job, name, stage, attempt)
-    metadata["labels"] |= kueue
+    metadata["labels"] = labels_of_the_user(job) | metadata["labels"] | kueue
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
@@ -262,6 +265,8 @@ def _container(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[Too
     if settings is not None:
         resources = {"limits": settings.resources.limits, "requests": settings.resources.requests}
         container["resources"] = {name: dict(amounts) for name, amounts in resources.items() if amounts}
+        if claims := settings.resources.claims:
+            container["resources"]["claims"] = [claim.model_dump(exclude_none=True) for claim in claims]
     if job.spec.secret_refs:
         container["envFrom"] = [{"secretRef": {"name": reference.name}} for reference in job.spec.secret_refs]
     return container

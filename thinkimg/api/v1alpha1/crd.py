@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from .fields import mutability
+from .fields import WHILE_SUSPENDED, mutability
 from .meta import GROUP
 from .resource import VALIDATIONS, Rule
+from .stages import Stage
 from .toolrljob import ToolRLJob
 from .visiontool import VisionTool
 
@@ -167,11 +168,31 @@ def _root(resource: type[BaseModel]) -> Schema:
 
 
 def _change(resource: type[BaseModel], field: str) -> str:
-    return {
-        "always": "May be changed at any time.",
-        "never": "Never changes.",
-        "until status.startTime is set": "May be changed until status.startTime is set.",
-    }[mutability(resource, f"spec.{field}")]
+    when = mutability(resource, f"spec.{field}")
+    return {"always": "May be changed at any time.", "never": "Never changes."}.get(when, f"May be changed {when}.")
+
+
+def _unchanged(here: str, before: str) -> str:
+    return f"has({here}) == has({before}) && (!has({here}) || {here} == {before})"
+
+
+def _stages_of_a_started_job() -> Rule:
+    """Each stage at its place: the API server takes lists with keys for equal in any order."""
+    names = [info.alias or name for name, info in Stage.model_fields.items()]
+    fixed = [n for n in names if mutability(ToolRLJob, f"spec.stages[].{n}") != WHILE_SUSPENDED]
+    here, before = "self.spec.stages", "oldSelf.spec.stages"
+    same = " && ".join(f"({_unchanged(f's.{name}', f'{before}[i].{name}')})" for name in fixed)
+    return Rule(
+        f"{_NOT_STARTED} || ({here}.size() == {before}.size() && {here}.all(i, s, {same}) && "
+        f"({_SUSPENDED} || {here} == {before}))",
+        "it cannot be changed once the job has started, but for pods and resources while spec.suspend is true. "
+        "Suspend the job for those; for others delete it and apply a new one.",
+    )
+
+
+_NOT_STARTED = "!has(oldSelf.status) || !has(oldSelf.status.startTime)"
+_SUSPENDED = "(has(oldSelf.spec.suspend) && oldSelf.spec.suspend)"
+_STAGES_OF_A_STARTED_JOB = _stages_of_a_started_job()
 
 
 def _immutability(resource: type[BaseModel], fields: list[str]) -> list[Schema]:
@@ -180,12 +201,19 @@ def _immutability(resource: type[BaseModel], fields: list[str]) -> list[Schema]:
     for field in fields:
         when = mutability(resource, f"spec.{field}")
         here, before = f"self.spec.{field}", f"oldSelf.spec.{field}"
-        unchanged = f"has({here}) == has({before}) && (!has({here}) || {here} == {before})"
-        if when == "never":
+        unchanged = _unchanged(here, before)
+        if resource is ToolRLJob and field == "stages":
+            rule = _STAGES_OF_A_STARTED_JOB
+        elif when == "never":
             rule = Rule(unchanged, "it cannot be changed. Delete the object and apply a new one.")
+        elif when == WHILE_SUSPENDED:
+            rule = Rule(
+                f"{_NOT_STARTED} || {_SUSPENDED} || ({unchanged})",
+                "it can be changed only while the job is suspended, once it has started. Set spec.suspend to true first.",
+            )
         elif when != "always":
             rule = Rule(
-                f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({unchanged})",
+                f"{_NOT_STARTED} || ({unchanged})",
                 "it cannot be changed once the job has started. Delete the job and apply a new one.",
             )
         else:

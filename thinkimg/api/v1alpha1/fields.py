@@ -101,7 +101,7 @@ TOOL_RL_JOB: dict[str, Row] = {
     **ignored_on_cluster("Only `make table` repeats a run; a cluster runs one ToolRLJob per seed.", "spec.seeds"),
     **honoured("spec.stages", "spec.stages[].name", "spec.stages[].type", "spec.stages[].from"),
     **honoured("spec.stages[].nodes", "spec.stages[].procsPerNode"),
-    **ignored_locally(NO_PODS, "spec.stages[].resources"),
+    **ignored_locally(NO_PODS, "spec.stages[].resources", "spec.stages[].pods"),
     **honoured(
         *(
             f"{owner}.scorer{name}"
@@ -228,7 +228,7 @@ TOOL_RL_JOB: dict[str, Row] = {
         "spec.stages[].evaluate.bootstrap",
     ),
     **ignored_locally(NO_PODS, "spec.image", "spec.imagePullSecrets", "spec.serviceAccountName"),
-    **ignored_locally(NO_PODS, "spec.podTemplatePatch"),
+    **ignored_locally(NO_PODS, "spec.pods", "spec.podTemplatePatch"),
     "spec.scheduling": Row("ignored", "refused", "This version has no gang scheduling, and a local run no pods."),
     **honoured("spec.env", "spec.env[].name", "spec.env[].value", "spec.env[].valueFrom"),
     **honoured("spec.secretRefs", "spec.secretRefs[].name"),
@@ -254,6 +254,8 @@ walks them."""
 TABLES: dict[type[BaseModel], dict[str, Row]] = {VisionTool: VISION_TOOL, ToolRLJob: TOOL_RL_JOB}
 
 _ALWAYS_MUTABLE = ("spec.suspend", "spec.activeDeadlineSeconds", "spec.ttlSecondsAfterFinished", "spec.failurePolicy")
+WHILE_SUSPENDED = "until status.startTime is set, and while spec.suspend is true"
+_MUTABLE_WHILE_SUSPENDED = ("spec.pods", "spec.stages[].pods", "spec.stages[].resources")
 
 
 def row_of(resource: type[BaseModel], path: str) -> Row | None:
@@ -275,6 +277,8 @@ def mutability(resource: type[BaseModel], path: str) -> str:
         return "never" if path == "spec.tool" else "always"
     if path.startswith(_ALWAYS_MUTABLE):
         return "always"
+    if any(path == field or path.startswith(f"{field}.") for field in _MUTABLE_WHILE_SUSPENDED):
+        return WHILE_SUSPENDED
     return "never" if path == "spec.managedBy" else "until status.startTime is set"
 
 

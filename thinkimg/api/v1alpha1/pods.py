@@ -1,9 +1,9 @@
-"""The parts of a pod that both resources let the user set: environment, secrets, resources."""
+"""The parts of a pod that both resources let the user set: environment, secrets, resources, placement."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema, model_validator
 
@@ -11,9 +11,11 @@ from .resource import (
     Block,
     Checked,
     ListMapKey,
+    Object,
     ObjectName,
     Quantities,
     Rule,
+    Seconds,
     Violation,
     refuse,
     refuse_all,
@@ -132,3 +134,59 @@ class ResourceRequirements(Block):
     """At most this much, by resource name, as in `nvidia.com/gpu: 1`."""
     requests: Quantities = Field(default_factory=dict)
     """At least this much, by resource name; defaults to the limits."""
+
+
+class ClaimRequest(Block):
+    """A claim of the pod's `resourceClaims` that the container uses."""
+
+    name: ObjectName
+    """Name of the entry in `resourceClaims`."""
+    request: str | None = None
+    """Which request of the claim; default: all."""
+
+
+class StageResources(ResourceRequirements):
+    """Kubernetes resource requests, limits and claims of a stage's container."""
+
+    claims: Annotated[list[ClaimRequest], Field(max_length=32), ListMapKey("name")] = Field(default_factory=list)
+    """Devices of dynamic resource allocation, by entries of `pods.resourceClaims`."""
+
+
+ImagePullPolicy = Literal["Always", "IfNotPresent", "Never"]
+
+
+class Pods(Block):
+    """Where pods run, and how."""
+
+    node_selector: dict[str, str] | None = None
+    """Labels that a node must have."""
+    tolerations: list[Object] | None = None
+    """Taints that the pods tolerate: Kubernetes' `Toleration`s."""
+    affinity: Object | None = None
+    """Kubernetes' `Affinity`."""
+    topology_spread_constraints: list[Object] | None = None
+    """How the pods are spread: Kubernetes' `TopologySpreadConstraint`s."""
+    priority_class_name: ObjectName | None = None
+    """PriorityClass of the pods."""
+    scheduler_name: str | None = None
+    """Scheduler of the pods; default: the cluster's own."""
+    runtime_class_name: ObjectName | None = None
+    """RuntimeClass of the pods."""
+    image_pull_policy: ImagePullPolicy | None = None
+    """When to pull the image; default: Kubernetes' own (Always for the tag `latest`, else IfNotPresent)."""
+    resource_claims: list[Object] | None = None
+    """Claims of dynamic resource allocation: Kubernetes' `PodResourceClaim`s. A stage uses them by `resources.claims`."""
+    host_network: bool | None = None
+    """Use the node's network. Ranks then meet at a port of the attempt's own, which the pods declare, so that each node
+    has one pod of a stage of several processes; NetworkPolicies do not hold there."""
+    termination_grace_period_seconds: Seconds | None = None
+    """How long a pod has to save and end when it is told to: the step under way ends first. Default: 60."""
+
+
+class StagePods(Pods):
+    """Where the pods of one stage run, and how: each field replaces the job's of the same name."""
+
+    image: str | None = None
+    """Container image of this stage; default: the job's."""
+    pod_template_patch: Object | None = None
+    """Strategic merge patch of this stage's pod template, applied after the job's."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from .controls import NO_PICTURE_FOR_TOOLS, UNUSED_SCOPE, Control, ControlKind, ControlScope
-from .pods import ResourceRequirements, SecretRef
+from .pods import SecretRef, StagePods, StageResources
 from .resource import (
     Block,
     Checked,
@@ -512,8 +512,10 @@ class Stage(Block):
     """Number of pods; locally, of groups of processes on this machine."""
     procs_per_node: Processes = 1
     """Processes in each: one per GPU."""
-    resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
+    resources: StageResources = Field(default_factory=StageResources)
     """CPU, memory and GPUs of one pod."""
+    pods: StagePods = Field(default_factory=StagePods)
+    """Where the pods of this stage run, and how, where that is not as in `spec.pods`."""
     scorer: Scorer | None = None
     """What is right: for the reward `accuracy`, a gate, an evaluation, `requireCorrect`. Default: `spec.scorer`."""
     synthesize: Synthesize | None = None

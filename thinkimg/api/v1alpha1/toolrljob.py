@@ -10,7 +10,7 @@ from .data import REVISION_OF_A_REPOSITORY, Data, revision_without_repository
 from .failurepolicy import FailurePolicy
 from .jobstatus import ToolRLJobStatus
 from .meta import ObjectMeta
-from .pods import Environment, NameRef, NameRefs, SecretRef
+from .pods import Environment, NameRef, NameRefs, Pods, SecretRef
 from .resource import (
     Block,
     Distinct,
@@ -232,6 +232,8 @@ class ToolRLJobSpec(Block):
     """Another controller, as `domain/name`; this operator then leaves the job alone."""
     scheduling: Scheduling = Field(default_factory=Scheduling)
     """How pods are placed."""
+    pods: Pods = Field(default_factory=Pods)
+    """Where the pods of all stages run, and how; a stage's own `pods` replace it field by field."""
     pod_template_patch: Object = Field(default_factory=dict)
     """Strategic merge patch of every stage's pod template, applied last: for everything that has no field here."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationInfo, model_validator
 
 from .meta import Condition, ObjectMeta
-from .pods import Environment, NameRefs, ResourceRequirements, SecretRef
+from .pods import Environment, ImagePullPolicy, NameRefs, ResourceRequirements, SecretRef
 from .resource import (
     Block,
     Checked,
@@ -154,7 +154,7 @@ class VisionToolSpec(Block):
     """Scale by load; without it `replicas` is fixed."""
     image: str | None = None
     """Container image; default: the operator's image for this tool. Needed by `Custom` and by tools of your own."""
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    image_pull_policy: ImagePullPolicy | None = None
     """When to pull the image; default: Kubernetes' own (Always for the tag `latest`, else IfNotPresent)."""
     image_pull_secrets: NameRefs = Field(default_factory=list)
     """Secrets with which the image is pulled."""
