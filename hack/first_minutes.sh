@@ -70,8 +70,8 @@ play() {
     "$folder/venv/bin/thinkimg" play --no-browser --port "$play_port" &
     servers="$servers $!"
     until_ready "http://127.0.0.1:$play_port"
-    curl -sf "http://127.0.0.1:$play_port/play" | grep -q 'play/play.js'
-    curl -sf "http://127.0.0.1:$play_port/play/play.js" >/dev/null
+    curl -sf "http://127.0.0.1:$play_port/play" | grep -q 'pages/play.js'
+    curl -sf "http://127.0.0.1:$play_port/pages/play.js" >/dev/null
 }
 free_port() { "$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 

@@ -70,6 +70,11 @@ export class Gateway {
     sessionStorage.setItem(KEY, key);
   }
 
+  /** The description of the API, OpenAPI 3.1. */
+  description(): Promise<unknown> {
+    return this.json("openapi.json");
+  }
+
   async tools(): Promise<Tool[]> {
     return ((await this.json("v1/tools")) as { tools: Tool[] }).tools;
   }

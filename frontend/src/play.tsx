@@ -4,6 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Call, Overlay, Picture, Trajectory, Turn } from "./data";
 import { argumentsOf, drawn, Form, shapeOf, type Values } from "./form";
 import { blobOf, Gateway, type Held, holdPicture, keyOfThisTab, Refused, type Served, type Tool } from "./gateway";
+import { KeyForm } from "./key";
 import { Trouble } from "./parts";
 import { DEFAULT_LAYERS, Layers, LooksContext, NOTHING } from "./picture";
 import { TurnItem } from "./trajectory";
@@ -44,17 +45,6 @@ function App() {
         {tools && <Bench tools={tools} models={models} />}
       </main>
     </LooksContext.Provider>
-  );
-}
-
-function KeyForm({ use }: { use(key: string): void }) {
-  const [key, setKey] = useState("");
-  return (
-    <form class="form key" onSubmit={(event) => { event.preventDefault(); use(key.trim()); }}>
-      <label><span>This gateway wants a key</span><input type="password" value={key} onInput={(event) => setKey(event.currentTarget.value)} autocomplete="off" /></label>
-      <small>Who runs it makes one with: thinkimg gateway keys add NAME --file FILE. It stays in this tab.</small>
-      <button type="submit" class="main">Enter</button>
-    </form>
   );
 }
 
@@ -233,7 +223,7 @@ function overlayOf(tool: Tool, values: Values): Overlay {
 
 function Choose({ take }: { take(blob: Blob): void }) {
   const [over, setOver] = useState(false);
-  const example = async () => take(await (await fetch("play/example.png")).blob());
+  const example = async () => take(await (await fetch("pages/example.png")).blob());
   return (
     <div class={over ? "choose over" : "choose"} onDragOver={(event) => { event.preventDefault(); setOver(true); }} onDragLeave={() => setOver(false)}
       onDrop={(event) => { event.preventDefault(); setOver(false); const file = event.dataTransfer?.files[0]; if (file) take(file); }}>

@@ -59,7 +59,7 @@ def open_page(chromium):
             ),
         )
         page.goto(address)
-        page.wait_for_selector(".rows li a, .charts, .nothing, .key")
+        page.wait_for_selector(".rows li a, .charts, .nothing, .key, .docs h2")
         return page
 
     yield open_at

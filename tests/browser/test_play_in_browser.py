@@ -137,6 +137,17 @@ def test_a_model_is_asked_and_each_turn_is_shown(play):
     assert page.locator(".turn.tool figcaption").last.inner_text().startswith("img_2")
 
 
+def test_the_description_of_the_api_needs_nothing_from_elsewhere(open_page, gateway):
+    url, key = gateway
+    page = open_page(f"{url}/docs#key={key}")
+    page.get_by_text("/v1/tools/Crop", exact=True).click()
+    shown = page.locator("details[open]").inner_text()
+    assert "The part to keep" in shown
+    assert "list of number, 0 to 100" in shown
+    assert f"curl -s {url}/v1/tools/Crop" in shown
+    assert {"Tools", "Models", "MCP"} <= set(page.locator("h2").all_inner_texts())
+
+
 def test_without_a_key_the_page_asks_for_one(chromium, gateway):
     url, key = gateway
     context = chromium.new_context()

@@ -1,5 +1,6 @@
 """`thinkimg play`: a page on this machine, on which a picture is given to the tools and models."""
 
+import os
 import tempfile
 import time
 import webbrowser
@@ -35,7 +36,7 @@ def play(
         typer.Option(help="A model to ask: a stage of a run, a folder, the hub's name, or https://HOST/v1#NAME."),
     ] = None,
     gateway: Annotated[str | None, typer.Option(help="Open the page of the gateway at this address instead.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="THINKIMG_KEY", help="Of that gateway.")] = None,
+    key: Annotated[str | None, typer.Option(help="Of that gateway. Default: the one in the environment.")] = None,
     port: Annotated[int, typer.Option(help="Where the page is. 0, the default, takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
@@ -46,7 +47,9 @@ def play(
     if gateway is not None:
         if tool or model:
             raise UserError("a gateway has its own: --tool and --model are for one that is started here", "--gateway")
-        _open(gateway, key or "", browser)
+        from thinkimg.api.server_contract import Variable
+
+        _open(gateway, key or os.environ.get(Variable.GATEWAY_KEY, ""), browser)
         return
     with tempfile.TemporaryDirectory(prefix="thinkimg-play-") as folder:
         _serve(tool or list(WITHOUT_WEIGHTS), model or [], port, browser, Path(folder))

@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from thinkimg.errors import UserError
@@ -20,7 +19,7 @@ from thinkimg.gateway.gate import Gate, face_of
 from thinkimg.gateway.mcp import McpFace
 from thinkimg.gateway.openai import ChatFace, ServedModel, upstream_model
 from thinkimg.gateway.openthinkimg import OpenThinkIMGFace
-from thinkimg.gateway.play import PlayFace
+from thinkimg.gateway.pages import PagesFace
 from thinkimg.gateway.refusals import Refusal, problem_response, refuse
 from thinkimg.gateway.tools import ToolsFace
 
@@ -40,7 +39,7 @@ def create_app(config: GatewayConfig, models: Sequence[ServedModel] = ()) -> Sta
     if len({model.name for model in served}) < len(served):
         raise UserError(f"names must be unique, not {[model.name for model in served]}", "models")
     mcp = McpFace(core)
-    faces = (_Pages(core), ToolsFace(core), ChatFace(core, served), mcp, OpenThinkIMGFace(core), PlayFace())
+    faces = (_Pages(core), ToolsFace(core), ChatFace(core, served), mcp, OpenThinkIMGFace(core), PagesFace())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -116,7 +115,6 @@ class _Pages:
             Route("/readyz", self.readyz),
             Route("/metrics", self.metrics),
             Route("/openapi.json", self.description),
-            Route("/docs", self.documentation),
         ]
 
     async def front(self, request: Request) -> Response:
@@ -136,7 +134,3 @@ class _Pages:
 
     async def description(self, request: Request) -> Response:
         return JSONResponse(openapi.document(self._core.schemas.values(), secured=not self._core.callers.open))
-
-    async def documentation(self, request: Request) -> HTMLResponse:
-        """Swagger's page; the browser gets its script from a public host."""
-        return get_swagger_ui_html(openapi_url="openapi.json", title="ThinkIMG gateway")

@@ -15,7 +15,7 @@ from thinkimg.gateway.callers import Caller, Callers, LimitError
 from thinkimg.gateway.config import GatewayConfig, Limits
 from thinkimg.gateway.keys import redacted
 from thinkimg.gateway.metrics import GatewayMetrics
-from thinkimg.gateway.play import PATHS
+from thinkimg.gateway.pages import PATHS
 from thinkimg.gateway.refusals import Refusal, problem_response, refuse
 from thinkimg.gateway.slots import Slots
 from thinkimg.serving.doors import is_loopback, page_refusal

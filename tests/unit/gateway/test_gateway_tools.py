@@ -58,10 +58,12 @@ async def test_what_is_to_be_drawn_comes_when_asked_for(keyed: Keyed, query: str
 
 
 async def test_who_opens_the_gateway_in_a_browser_reads_what_it_is(keyed: Keyed) -> None:
-    front, page = (httpx.get(keyed[0].url + path) for path in ("/", "/play"))
-    assert "thinkimg gateway keys add" in front.text
-    assert "script-src 'self'" in page.headers["content-security-policy"]
-    assert page.headers["x-content-type-options"] == "nosniff"
+    assert "thinkimg gateway keys add" in httpx.get(keyed[0].url).text
+    for path in ("/play", "/docs"):
+        page = httpx.get(keyed[0].url + path)
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert "http" not in page.text, "nothing comes from other machines"
 
 
 async def test_replicas_behind_a_gateway_share_the_work(keyed: Keyed, tool_urls: list[str]) -> None:
