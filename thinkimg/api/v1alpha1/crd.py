@@ -209,7 +209,7 @@ def _immutability(resource: type[BaseModel], fields: list[str]) -> list[Schema]:
         elif when == WHILE_SUSPENDED:
             rule = Rule(
                 f"{_NOT_STARTED} || {_SUSPENDED} || ({unchanged})",
-                "it can be changed only while the job is suspended, once it has started. Set spec.suspend to true first.",
+                "once the job has started, it changes only while the job is suspended. Set spec.suspend to true.",
             )
         elif when != "always":
             rule = Rule(

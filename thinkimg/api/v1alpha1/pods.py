@@ -175,7 +175,8 @@ class Pods(Block):
     image_pull_policy: ImagePullPolicy | None = None
     """When to pull the image; default: Kubernetes' own (Always for the tag `latest`, else IfNotPresent)."""
     resource_claims: list[Object] | None = None
-    """Claims of dynamic resource allocation: Kubernetes' `PodResourceClaim`s. A stage uses them by `resources.claims`."""
+    """Claims of dynamic resource allocation: Kubernetes' `PodResourceClaim`s, which stages use by
+    `resources.claims`."""
     host_network: bool | None = None
     """Use the node's network. Ranks then meet at a port of the attempt's own, which the pods declare, so that each node
     has one pod of a stage of several processes; NetworkPolicies do not hold there."""
