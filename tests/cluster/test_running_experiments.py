@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def operator_of(lab: Lab, sources: Path | None, *arguments: str) -> Iterator[Ope
     access = [*grant(lab.namespace), "--log-format=text", "--no-leader-election", "--resync-seconds=2", *arguments]
     ours = lab.cluster.service_account_kubeconfig(lab.name, ACCOUNT)
     kubeconfig = lab.cluster.kubeconfig if sources else ours  # the other one had the rights of its own chart
-    log = lab.cluster.folder / f"{lab.name}-{'old' if sources else 'new'}.log"
+    log = lab.cluster.folder / f"{lab.name}-{secrets.token_hex(3)}.log"
     paths = {"PYTHONPATH": f"{sources / 'operator'}:{sources}"} if sources else {}
     operator = Operator(kubeconfig, log, access, paths, command=[sys.executable, "-c", OPERATOR])
     operator.start()
