@@ -28,7 +28,8 @@ def with_placement(template: Body, job: ToolRLJob, stage: Stage | None, attempt:
     placed["metadata"]["labels"] |= template["metadata"]["labels"]
     said = _said(job, stage)
     (container,) = placed["spec"]["containers"]
-    container |= {name: said.pop(name) for name in ("image", "imagePullPolicy") if name in said}
+    if "imagePullPolicy" in said:
+        container["imagePullPolicy"] = said.pop("imagePullPolicy")
     placed["spec"]["tolerations"] += said.pop("tolerations", [])
     placed["spec"] |= said
     placed = merge_pod_template(placed, job.spec.pod_template_patch)
@@ -53,12 +54,12 @@ def labels_of_the_user(job: ToolRLJob) -> dict[str, str]:
 
 
 def _said(job: ToolRLJob, stage: Stage | None) -> Body:
-    """Fields of the pod and of its container, under Kubernetes' names: the stage's, else the job's."""
+    """Fields of the pod, and when its image is pulled, under Kubernetes' names: the stage's, else the job's."""
     said: Body = {}
     for pods in (job.spec.pods, stage.pods if stage is not None else None):
         for name, info in type(pods).model_fields.items() if pods is not None else ():
             value = getattr(pods, name)
-            if value is not None and name != "pod_template_patch":
+            if value is not None and name not in ("image", "pod_template_patch"):
                 said[info.alias or name] = value
     return said
 
