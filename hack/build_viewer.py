@@ -18,9 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FRONTEND = ROOT / "frontend"
 STATIC = ROOT / "thinkimg" / "viewer" / "static"
-NAMES = ("viewer.js", "viewer.css")
+NAMES = ("viewer.js", "play.js", "docs.js", "viewer.css")
+_SCRIPT = ("--bundle", "--target=es2022", "--format=iife", "--jsx=automatic", "--jsx-import-source=preact")
 ESBUILD = (
-    ("src/main.tsx", "--bundle", "--target=es2022", "--format=iife", "--jsx=automatic", "--jsx-import-source=preact"),
+    ("src/main.tsx", *_SCRIPT),
+    ("src/play.tsx", *_SCRIPT),
+    ("src/docs.tsx", *_SCRIPT),
     ("src/viewer.css", "--target=chrome123,firefox120,safari17.5"),
 )
 

@@ -1,4 +1,4 @@
-"""Draw the picture that `thinkimg example` writes: thinkimg/cli/example.png. Committed; run it again after a change.
+"""Draw the picture that `thinkimg example` writes, thinkimg/viewer/static/example.png, which is committed.
 
 Four panels on purpose: too many small numbers for one look, so that zooming, reading and pointing have something to do.
 """
@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-PATH = Path(__file__).parent.parent / "thinkimg" / "cli" / "example.png"
+PATH = Path(__file__).parent.parent / "thinkimg" / "viewer" / "static" / "example.png"
 REGIONS = ["North", "East", "South", "West"]
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun"]
 

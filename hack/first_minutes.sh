@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What a newcomer does first, from nothing, with pip alone: install the wheel with its tools, call a tool, serve tools,
-# call them through a gateway with curl. Prints the seconds and megabytes of each step; ends with 0 only if all worked.
+# call them through a gateway with curl, open the playground. Prints the seconds and megabytes of each step; ends with 0
+# only if all worked.
 #
 #   hack/first_minutes.sh [FOLDER]      default: a folder that is removed at the end
 set -euo pipefail
@@ -65,6 +66,13 @@ call_with_curl() {
     printf '{"arguments": {"image": "img_1"}, "images": {"img_1": "%s"}}' "$(base64 <chart.png | tr -d '\n')" >call.json
     curl -sf "http://127.0.0.1:$gateway_port/v1/tools/OCR" -H 'Content-Type: application/json' -d @call.json | grep -q Revenue
 }
+play() {
+    "$folder/venv/bin/thinkimg" play --no-browser --port "$play_port" &
+    servers="$servers $!"
+    until_ready "http://127.0.0.1:$play_port"
+    curl -sf "http://127.0.0.1:$play_port/play" | grep -q 'pages/play.js'
+    curl -sf "http://127.0.0.1:$play_port/pages/play.js" >/dev/null
+}
 free_port() { "$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 step "build the wheel" build
@@ -84,3 +92,5 @@ printf '%-46s %6d MB\n' "    the environment is now" "$(megabytes venv)"
 gateway_port="$(free_port)"
 step "open a gateway until it is ready" open_gateway
 step "call OCR through it with curl" call_with_curl
+play_port="$(free_port)"
+step "thinkimg play until its page is there" play

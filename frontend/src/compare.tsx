@@ -1,10 +1,10 @@
 // Two models on the same questions: who was right where, and both trajectories side by side.
 import { useContext, useState } from "preact/hooks";
 import { type Address, changed, go } from "./address";
-import type { Pair, Pairs, Source, State } from "./data";
+import { type Pair, type Pairs, type Source, type State, StoreContext } from "./data";
 import { List } from "./list";
 import { Sign, Trouble, useKeys, useLoaded } from "./parts";
-import { LooksContext } from "./picture";
+import {} from "./picture";
 import { Reader } from "./trajectory";
 import { ROW_HEIGHT } from "./trajectories";
 import { origin, short, thousands } from "./words";
@@ -13,7 +13,7 @@ import { origin, short, thousands } from "./words";
 const nameOf = ({ run, stage, model, mode }: Source) => [run, stage, model, mode].join("|");
 
 export function Compare({ address, state }: { address: Address; state: State }) {
-  const { store } = useContext(LooksContext);
+  const store = useContext(StoreContext);
   const { choices } = address;
   const { sources } = state.facets;
   const find = (name?: string) => sources.find((source) => nameOf(source) === name);

@@ -1,9 +1,9 @@
 // Learning and tool use over steps, one chart per figure, one line per stage or tool.
 import { useContext, useState } from "preact/hooks";
 import { format } from "./address";
-import type { Curve } from "./data";
+import { type Curve, StoreContext } from "./data";
 import { Trouble, useLoaded } from "./parts";
-import { LooksContext } from "./picture";
+import {} from "./picture";
 import { figure, spaced } from "./words";
 
 const TITLES: Record<string, [string, string]> = {
@@ -29,7 +29,7 @@ interface Line {
 }
 
 export function Curves({ version, many }: { version: number; many: boolean }) {
-  const { store } = useContext(LooksContext);
+  const store = useContext(StoreContext);
   const { value: curves, error } = useLoaded(() => store.curves(), [version]);
   if (error) return <Trouble error={error} />;
   if (!curves) return <p class="note page">Loading …</p>;

@@ -1,4 +1,5 @@
 // What the page reads, and the two places it comes from: the server, or an exported file.
+import { createContext } from "preact";
 
 export interface Row {
   key: string;
@@ -142,6 +143,8 @@ export interface Store {
   picture(picture: Picture): string | null;
   exportAddress(selection: Record<string, string>): string | null;
 }
+
+export const StoreContext = createContext<Store>(undefined as unknown as Store);
 
 const SIDES = ["run", "stage", "model", "mode"] as const;
 

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { format, useAddress, type View } from "./address";
 import { Compare } from "./compare";
 import { Curves } from "./curves";
-import { FileStore, ServerStore, type State, type Store } from "./data";
+import { FileStore, ServerStore, type State, type Store, StoreContext } from "./data";
 import { Trouble } from "./parts";
 import { DEFAULT_LAYERS, LooksContext } from "./picture";
 import { Trajectories } from "./trajectories";
@@ -19,13 +19,13 @@ function App({ store }: { store: Store }) {
   const address = useAddress();
   const { state, error } = useStateOf(store);
   const layers = address.choices.layers ?? DEFAULT_LAYERS;
-  const looks = useMemo(() => ({ store, layers: new Set(layers.split(",")) }), [store, layers]);
+  const looks = useMemo(() => ({ source: store.picture, layers: new Set(layers.split(",")) }), [store, layers]);
   const title = state?.runs.join(", ") ?? "";
   useEffect(() => {
     document.title = [NAMES[address.view], title, "ThinkIMG"].filter(Boolean).join(" · ");
   }, [title, address.view]);
   return (
-    <LooksContext.Provider value={looks}>
+    <StoreContext.Provider value={store}><LooksContext.Provider value={looks}>
       <a class="skip" href={location.hash || "#/"} onClick={(event) => { event.preventDefault(); document.querySelector<HTMLElement>("main")?.focus(); }}>Skip to the content</a>
       <header class="bar">
         <h1>{title || "ThinkIMG"}</h1>
@@ -46,7 +46,7 @@ function App({ store }: { store: Store }) {
         {state && address.view === "compare" && <Compare address={address} state={state} />}
         {state && address.view === "curves" && <Curves version={state.version} many={state.runs.length > 1} />}
       </main>
-    </LooksContext.Provider>
+    </LooksContext.Provider></StoreContext.Provider>
   );
 }
 

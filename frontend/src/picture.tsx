@@ -1,7 +1,7 @@
 // A picture with what a tool was asked about and what it found drawn over it, in the picture's own pixels.
 import { createContext } from "preact";
 import { useContext, useEffect, useRef, useState } from "preact/hooks";
-import type { Overlay, Picture, Store } from "./data";
+import type { Overlay, Picture } from "./data";
 import { figure } from "./words";
 
 export const LAYERS = ["boxes", "points", "masks", "names"] as const;
@@ -9,13 +9,14 @@ export type Layer = (typeof LAYERS)[number];
 export const DEFAULT_LAYERS = "boxes,points,masks";
 
 export interface Looks {
-  store: Store;
+  /** Where a picture is to be had from; null where it was not kept. */
+  source(picture: Picture): string | null;
   layers: Set<string>;
 }
 export const LooksContext = createContext<Looks>(undefined as unknown as Looks);
 
 export type Asked = [number, number, number, number][];
-const NOTHING: Overlay = { boxes: [], points: [] };
+export const NOTHING: Overlay = { boxes: [], points: [] };
 
 interface FrameProperties {
   picture: Picture;
@@ -26,10 +27,10 @@ interface FrameProperties {
 }
 
 /** The picture and its layers, filling the element around it. */
-function Layers({ picture, overlay = NOTHING, asked = [], asksFor = [], lit = null }: FrameProperties) {
-  const { store, layers } = useContext(LooksContext);
+export function Layers({ picture, overlay = NOTHING, asked = [], asksFor = [], lit = null }: FrameProperties) {
+  const { source: sourceOf, layers } = useContext(LooksContext);
   const [gone, setGone] = useState(false);
-  const source = store.picture(picture);
+  const source = sourceOf(picture);
   const { width, height } = picture;
   const x = (percent: number) => (percent * width) / 100;
   const y = (percent: number) => (percent * height) / 100;

@@ -1,18 +1,18 @@
 // The list of trajectories and the one that is read.
 import { useContext, useState } from "preact/hooks";
 import { type Address, changed, go, selectionOf } from "./address";
-import type { Row, State } from "./data";
+import { type Row, type State, StoreContext } from "./data";
 import { Filters } from "./filters";
 import { List } from "./list";
 import { Sign, Trouble, useKeys, useLoaded } from "./parts";
-import { LooksContext } from "./picture";
+import {} from "./picture";
 import { Reader } from "./trajectory";
 import { figure, origin, plural, short, thousands } from "./words";
 
 export const ROW_HEIGHT = 54;
 
 export function Trajectories({ address, state }: { address: Address; state: State }) {
-  const { store } = useContext(LooksContext);
+  const store = useContext(StoreContext);
   const { choices } = address;
   const selection = selectionOf(choices);
   const name = JSON.stringify(selection);
@@ -78,7 +78,7 @@ function RowLink({ row, href, isCurrent, withRun }: { row: Row; href: string; is
 }
 
 function ExportLink({ selection, total }: { selection: Record<string, string>; total: number | null }) {
-  const { store } = useContext(LooksContext);
+  const store = useContext(StoreContext);
   const address = store.exportAddress(selection);
   if (!address || !total) return null;
   return total > 2000

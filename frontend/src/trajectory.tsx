@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useContext, useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { type Address, changed, format, go, selectionOf } from "./address";
-import type { Block, Call, Picture, Result, Row, Shown, Trajectory, Turn } from "./data";
+import { type Block, type Call, type Picture, type Result, type Row, type Shown, type Trajectory, type Turn, StoreContext } from "./data";
 import { Fact, Sign, Trouble, useKeys, useLoaded } from "./parts";
 import { type Asked, DEFAULT_LAYERS, Figure, LAYERS, LooksContext } from "./picture";
 import { Tokens } from "./tokens";
@@ -21,7 +21,7 @@ interface Properties {
 
 /** The pane with one trajectory or two. */
 export function Reader({ address, left, right, back, children }: Properties) {
-  const { store } = useContext(LooksContext);
+  const store = useContext(StoreContext);
   const keys = right ? [left, right] : [left];
   const { value, error } = useLoaded(() => Promise.all(keys.map((key) => store.trajectory(key))), [left, right]);
   const pane = useRef<HTMLElement>(null);
@@ -178,7 +178,7 @@ function Others({ row, related, address }: { row: Row; related: Row[]; address: 
   );
 }
 
-interface TurnProperties {
+export interface TurnProperties {
   number: number;
   turn: Turn;
   record: Trajectory;
@@ -186,16 +186,19 @@ interface TurnProperties {
   isCurrent: boolean;
   withTokens: boolean;
   place: string;
+  /** Who calls the tools, where it is no model. */
+  caller?: string;
 }
 
 const ROLES = { system: "Instructions", user: "Question", assistant: "Model", tool: "Tools" };
 
-function TurnItem({ number, turn, record, calls, isCurrent, withTokens, place }: TurnProperties) {
+export function TurnItem({ number, turn, record, calls, isCurrent, withTokens, place, caller = ROLES.assistant }: TurnProperties) {
+  const who = turn.role === "assistant" ? caller : ROLES[turn.role];
   return (
     <li class={`turn ${turn.role}${isCurrent ? " current" : ""}`} data-turn={number} aria-current={isCurrent ? "step" : undefined}>
       <div class="who">
-        <a href={place} aria-label={`Turn ${number}, ${ROLES[turn.role]}`}>{number}</a>
-        <b>{ROLES[turn.role]}</b>
+        <a href={place} aria-label={`Turn ${number}, ${who}`}>{number}</a>
+        <b>{who}</b>
         {turn.seconds && turn.seconds >= 0.0005 ? <span>{duration(turn.seconds)}</span> : null}
         {turn.finish === "length" && <span class="badge warn">cut off</span>}
       </div>
@@ -326,9 +329,14 @@ export function thoughtOf(text: string): string {
     const parsed = JSON.parse(text);
     if (typeof parsed?.thought === "string") return parsed.thought;
   } catch {
-    const partial = /^\s*\{\s*"thought"\s*:\s*("(?:[^"\\]|\\.)*")/.exec(text); // cut off behind its thought
-    if (partial) return JSON.parse(partial[1]!.replaceAll("\n", "\\n"));
+    const partial = /^\s*\{\s*"thought"\s*:\s*"((?:[^"\\]|\\.)*)"/s.exec(text); // cut off behind its thought, or no JSON after it
+    if (partial) return unescaped(partial[1]!);
   }
   return text.replace(/<tool_call>[\s\S]*?(<\/tool_call>|$)/g, "").trim();
 }
 
+/** The text of a JSON string as a model writes it: with lines' ends, tabs and LaTeX's backslashes in it. */
+function unescaped(text: string): string {
+  const sound = text.replace(/\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|\\/g, (found) => (found === "\\" ? "\\\\" : found)).replace(/[\u0000-\u001f]/g, (letter) => JSON.stringify(letter).slice(1, -1));
+  return JSON.parse(`"${sound}"`);
+}

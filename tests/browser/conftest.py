@@ -36,3 +36,33 @@ def report(tmp_path_factory):
 
     run = write_run(tmp_path_factory.mktemp("browser") / "run")
     return write_page(run, collect(run), tmp_path_factory.mktemp("mailed") / "report.html")
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Opens an address and, when the test is over, asserts that the console was silent and nothing else asked for."""
+    contexts, troubles = [], []
+
+    def open_at(address: str, width: int = 1440, dark: bool = False, **more):
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", **more
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        origin = address.split("#")[0].split("?")[0].rpartition("/")[0]
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((origin, "data:", "blob:")) else troubles.append(request.url)
+            ),
+        )
+        page.goto(address)
+        page.wait_for_selector(".rows li a, .charts, .nothing, .key, .docs h2")
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert not troubles

@@ -62,36 +62,6 @@ def url(place, tmp_path_factory):
         yield address
 
 
-@pytest.fixture
-def open_page(chromium):
-    """Opens an address and, when the test is over, asserts that the console was silent and nothing else asked for."""
-    contexts, troubles = [], []
-
-    def open_at(address: str, width: int = WIDE, dark: bool = False, **more):
-        context = chromium.new_context(
-            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", **more
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        origin = address.split("#")[0].split("?")[0].rpartition("/")[0]
-        page.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith((origin, "data:", "blob:")) else troubles.append(request.url)
-            ),
-        )
-        page.goto(address)
-        page.wait_for_selector(".rows li a, .charts, .nothing")
-        return page
-
-    yield open_at
-    for context in contexts:
-        context.close()
-    assert not troubles
-
-
 def row_of(url: str, **selection: str) -> dict:
     return httpx.get(url + "api/trajectories", params=selection).json()["rows"][0]
 

@@ -202,10 +202,10 @@ def test_without_the_key_the_stage_fails_and_says_so(cluster: Cluster) -> None:
 
 def test_data_that_is_missing_is_the_users_error_and_is_named(cluster: Cluster) -> None:
     job = make_job(data=SPEC["data"] | {"train": {"uri": "pvc://questions/none.jsonl"}})
+    job.metadata.uid = "another-uid"  # so that it has a folder of its own
     cluster.kubelet.claim("questions")
     cluster.kubelet.config_maps = {names_of(job).manifest: render_manifest(job, [CROP])["data"]}
     try:
-        job.metadata.uid = "another-uid"  # so that it has a folder of its own
         pod = cluster.kubelet.run(render_attempt(job, "sft", 1, [cluster.endpoint], "runtime:1"))
     finally:
         cluster.kubelet.config_maps = {names_of(cluster.job).manifest: render_manifest(cluster.job, [CROP])["data"]}

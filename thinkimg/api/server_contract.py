@@ -17,6 +17,8 @@ class Variable:
 
     API_KEY = "THINKIMG_TOOL_API_KEY"
     """The key that callers have to send; without it everybody may call."""
+    GATEWAY_KEY = "THINKIMG_KEY"
+    """The key with which commands call a gateway."""
     HUB_TOKEN = pod_contract.Variable.HUB_TOKEN
     HUB_CACHE = pod_contract.Variable.HUB_CACHE
     WEIGHTS = "THINKIMG_WEIGHTS"

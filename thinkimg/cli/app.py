@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from thinkimg import __version__
-from thinkimg.cli import cluster, evaluate, gateway, models, replay, run, synthesize, tools, view, weights
+from thinkimg.cli import cluster, evaluate, gateway, models, play, replay, run, synthesize, tools, view, weights
 from thinkimg.cli.command import TOOLS, Command
 from thinkimg.cli.screen import notes
 from thinkimg.errors import InfrastructureError, UserError, full_disk
@@ -25,6 +25,7 @@ COMMANDS: tuple[Command, ...] = (
     *replay.COMMANDS,
     *view.COMMANDS,
     *tools.COMMANDS,
+    *play.COMMANDS,
     *cluster.COMMANDS,
 )
 """In the order of the help. Groups of their own are `thinkimg weights` (`weights.WEIGHTS`) and `thinkimg gateway`
@@ -39,7 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=_HELP,
     epilog="[bold]Begin with:[/]\n"
-    "[cyan]thinkimg tools OCR --image chart.png[/]\n"
+    "[cyan]thinkimg play[/]\n"
+    "[cyan]thinkimg example && thinkimg tools OCR --image chart.png --out read.png[/]\n"
     "[cyan]thinkimg run manifests/toolrljob-cpu.yaml --run runs/demo[/]",
 )
 

@@ -62,7 +62,9 @@ def example(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a figure with four panels, to try the tools on."""
-    picture = Path(__file__).with_name("example.png").read_bytes()
+    from thinkimg.viewer.export import example_picture
+
+    picture = example_picture()
     try:
         with out.open("wb" if force else "xb") as file:
             file.write(picture)
@@ -97,7 +99,7 @@ def serve(
     from thinkimg.serving.process import serve as run_server
 
     if bool(names) == (config is not None):
-        raise UserError("name tools to serve, or give --config FILE", "NAMES")
+        raise UserError("name tools to serve, or give --config FILE, one of the two", "NAMES")
     if (backend or option) and len(names or ()) != 1:
         raise UserError("--backend and --option speak of one named tool; a --config has them for each", "--backend")
     given = {"host": host, "port": port, "workers": workers, "allow_anonymous": allow_anonymous or None}

@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from thinkimg.errors import UserError
@@ -20,6 +19,7 @@ from thinkimg.gateway.gate import Gate, face_of
 from thinkimg.gateway.mcp import McpFace
 from thinkimg.gateway.openai import ChatFace, ServedModel, upstream_model
 from thinkimg.gateway.openthinkimg import OpenThinkIMGFace
+from thinkimg.gateway.pages import PagesFace
 from thinkimg.gateway.refusals import Refusal, problem_response, refuse
 from thinkimg.gateway.tools import ToolsFace
 
@@ -39,7 +39,7 @@ def create_app(config: GatewayConfig, models: Sequence[ServedModel] = ()) -> Sta
     if len({model.name for model in served}) < len(served):
         raise UserError(f"names must be unique, not {[model.name for model in served]}", "models")
     mcp = McpFace(core)
-    faces = (_Pages(core), ToolsFace(core), ChatFace(core, served), mcp, OpenThinkIMGFace(core))
+    faces = (_Pages(core), ToolsFace(core), ChatFace(core, served), mcp, OpenThinkIMGFace(core), PagesFace())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -90,18 +90,35 @@ async def _refused_by_router(request: Request, error: Exception) -> Response:
     return response
 
 
+_FRONT = """This is a ThinkIMG gateway: vision tools and models at one address.
+
+/play                  try the tools and models on a picture
+/v1/tools              the tools, to be called with POST /v1/tools/NAME
+/v1/chat/completions   models that use the tools, as OpenAI's API has them
+/mcp                   the tools for MCP clients
+/openapi.json, /docs   all of it described
+"""
+_WITH_KEYS = """
+Calls need a key, sent as "Authorization: Bearer KEY"; /play takes it behind "#key=" in its address. Who runs this
+gateway makes one with: thinkimg gateway keys add NAME --file FILE
+"""
+
+
 class _Pages:
-    """Probes, metrics, and the description of the API."""
+    """What this is, probes, metrics, and the description of the API."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self.routes = [
+            Route("/", self.front),
             Route("/livez", self.livez),
             Route("/readyz", self.readyz),
             Route("/metrics", self.metrics),
             Route("/openapi.json", self.description),
-            Route("/docs", self.documentation),
         ]
+
+    async def front(self, request: Request) -> Response:
+        return PlainTextResponse(_FRONT if self._core.callers.open else _FRONT + _WITH_KEYS)
 
     async def livez(self, request: Request) -> Response:
         return self._core.health.livez()
@@ -117,7 +134,3 @@ class _Pages:
 
     async def description(self, request: Request) -> Response:
         return JSONResponse(openapi.document(self._core.schemas.values(), secured=not self._core.callers.open))
-
-    async def documentation(self, request: Request) -> HTMLResponse:
-        """Swagger's page; the browser gets its script from a public host."""
-        return get_swagger_ui_html(openapi_url="openapi.json", title="ThinkIMG gateway")

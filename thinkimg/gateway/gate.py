@@ -15,12 +15,14 @@ from thinkimg.gateway.callers import Caller, Callers, LimitError
 from thinkimg.gateway.config import GatewayConfig, Limits
 from thinkimg.gateway.keys import redacted
 from thinkimg.gateway.metrics import GatewayMetrics
+from thinkimg.gateway.pages import PATHS
 from thinkimg.gateway.refusals import Refusal, problem_response, refuse
 from thinkimg.gateway.slots import Slots
 from thinkimg.serving.doors import is_loopback, page_refusal
 
-OPEN_PATHS = ("/livez", "/readyz")
-"""Probes carry no key; these say one word."""
+OPEN_PATHS = ("/livez", "/readyz", "/", *PATHS)
+"""Probes carry no key; these say one word. Nor does who opens the gateway in a browser: the pages say what it is, and
+hold nothing of anybody's."""
 
 CONTROLLER_PATHS = (
     *("refresh_all_workers", "list_models", "get_worker_address", "register_worker", "receive_heart_beat"),

@@ -96,7 +96,8 @@ def _image_path() -> dict[str, Any]:
     del put["responses"]["200"]
     put["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     parameter = {"name": "sha256", "in": "path", "required": True, "schema": {"type": "string"}}
-    return {"parameters": [parameter], "put": put, "head": _operation("Is it held?", "tools", "Yes")}
+    get = _operation("A picture that you sent, or that a tool made for you, while it is held", "tools", "The picture")
+    return {"parameters": [parameter], "put": put, "get": get, "head": _operation("Is it held?", "tools", "Yes")}
 
 
 def _chat() -> dict[str, Any]:

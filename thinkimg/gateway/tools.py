@@ -20,13 +20,19 @@ from thinkimg.gateway.pictures import LARGE_BYTES
 from thinkimg.gateway.refusals import problem_of, problem_response, refuse
 from thinkimg.image import Image, is_sha256
 from thinkimg.tools.tool import ToolResult
+from thinkimg.viewer.record import drawn
 
 MOST_CALLS = 64
 """Calls in one batch."""
+_A_PICTURE = {
+    "cache-control": "private, max-age=31536000, immutable",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; sandbox",
+}
 
 
 class ToolsFace:
-    """`GET /v1/tools`, `POST /v1/tools/{name}`, `POST /v1/batch`, `PUT` and `HEAD /v1/images/{sha256}`."""
+    """`GET /v1/tools`, `POST /v1/tools/{name}`, `POST /v1/batch`, `PUT`, `GET` and `HEAD /v1/images/{sha256}`."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -36,6 +42,7 @@ class ToolsFace:
             Route("/v1/batch", self.batch, methods=["POST"]),
             Route("/v1/images/{sha256}", self.put_image, methods=["PUT"]),
             Route("/v1/images/{sha256}", self.has_image, methods=["HEAD"]),
+            Route("/v1/images/{sha256}", self.get_image, methods=["GET"]),
         ]
 
     async def list_tools(self, request: Request) -> Response:
@@ -53,7 +60,10 @@ class ToolsFace:
         try:
             call = await _decoded(wire.decode_request, body, _body_type(request))
             result = await self._run(request.state.caller, request.path_params["name"], call, _seconds(request))
-            return await _reply(wire.result_document(result), _reply_type(request))
+            document = wire.result_document(result)
+            if request.query_params.get("overlay") == "true":
+                document["overlay"] = await asyncio.to_thread(drawn, result.data)
+            return await _reply(document, _reply_type(request))
         except Exception as error:
             return problem_response(problem_of(error))
 
@@ -129,6 +139,13 @@ class ToolsFace:
             raise refuse(422, "malformed_request", detail)
         await self._keep(request.state.caller, sha256, await request.body())
         return Response(status_code=204)
+
+    async def get_image(self, request: Request) -> Response:
+        """A picture that the caller sent, or that a tool made for it, while it is held."""
+        image = self._core.pictures.held(request.state.caller.id, request.path_params["sha256"])
+        if image is None:
+            return problem_response(refuse(404, "not_found", "the gateway holds no such picture of yours").problem)
+        return Response(image.data, media_type=image.media_type, headers=_A_PICTURE)
 
     async def has_image(self, request: Request) -> Response:
         held = self._core.pictures.held(request.state.caller.id, request.path_params["sha256"])

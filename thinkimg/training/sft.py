@@ -79,7 +79,8 @@ class StepLog(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or self.path is None or not state.is_world_process_zero or "loss" not in logs:
             return
-        line = {"step": state.global_step, "total_steps": state.max_steps, "loss": logs["loss"]}
+        total = state.max_steps if state.max_steps < LONGER_THAN_ANY_BUDGET else None
+        line = {"step": state.global_step, "total_steps": total, "loss": logs["loss"]}
         line |= {"token_accuracy": logs.get("mean_token_accuracy"), "seconds": time.monotonic() - self.began}
         jsonl.append(line, self.path)
 

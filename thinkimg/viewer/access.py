@@ -11,10 +11,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from thinkimg.serving.doors import is_loopback
 
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+
+def guards(images: str = "") -> dict[str, str]:
+    """Headers of a page and all that it is made of: only what this server sends is run and shown.
+
+    Args:
+        images: a further source of pictures in the policy's words, such as `blob:`.
+    """
+    policy = (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: {images}".rstrip()
+        + "; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return {
+        "content-security-policy": policy,
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cross-origin-resource-policy": "same-origin",
+        "cache-control": "no-store",
+    }
 
 
 class Gate:
@@ -79,15 +93,9 @@ class Gate:
         return self._token is not None and hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
 
 
-_GUARDS = [
-    (b"content-security-policy", _POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),
-]
+_GUARDS = [(name.encode(), value.encode()) for name, value in guards().items()]
 
 
 def _guard(response: Response) -> None:
-    for name, value in _GUARDS:
-        response.headers.setdefault(name.decode(), value.decode())
+    for name, value in guards().items():
+        response.headers.setdefault(name, value)

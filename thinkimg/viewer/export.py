@@ -43,13 +43,18 @@ def read_static(name: str) -> str:
     return (importlib.resources.files("thinkimg.viewer") / "static" / name).read_text(encoding="utf-8")
 
 
-def page_html() -> str:
-    """Of the served page. Its policy is a header."""
+def example_picture() -> bytes:
+    """A PNG: a figure of four panels, to try tools on."""
+    return (importlib.resources.files("thinkimg.viewer") / "static" / "example.png").read_bytes()
+
+
+def page_html(title: str = "ThinkIMG", style: str = "static/viewer.css", script: str = "static/viewer.js") -> str:
+    """Of a served page, with the addresses of what it is made of. Its policy is a header."""
     return _PAGE.format(
         policy="",
-        title="ThinkIMG",
-        style='<link rel="stylesheet" href="static/viewer.css">',
-        scripts='<script src="static/viewer.js"></script>',
+        title=html.escape(title),
+        style=f'<link rel="stylesheet" href="{style}">',
+        scripts=f'<script src="{script}"></script>',
     )
 
 

@@ -15,7 +15,7 @@ from thinkimg.image import Image
 from thinkimg.tools.vision.masks import COLORS, decode_rle
 from thinkimg.trajectory import Trajectory
 from thinkimg.trajectory.files import own_file
-from thinkimg.viewer.sample import as_record
+from thinkimg.viewer.sample import as_record, overlay
 
 _MOST_MASKS = 64  # of one result
 _MOST_PIXELS = 64_000_000  # of one mask: what images may have
@@ -47,11 +47,16 @@ def page_record(record: dict[str, Any], file: int, folder: Path, decode: Decode 
     for turn, original in zip(shown["turns"], trajectory.turns, strict=True):
         for block, content in zip(turn["blocks"], original.message.content, strict=True):
             if content.type == "tool_result":
-                block["overlay"]["masks"] = mask_pictures(content.data)
+                block["overlay"] = drawn(content.data)
     if decode:
         used = {token for turn in trajectory.turns for token in turn.tokens or ()}
         shown["pieces"] = {token: decode(token) for token in sorted(used)}
     return shown
+
+
+def drawn(data: dict[str, Any]) -> dict[str, list[Any]]:
+    """What the page draws over the picture that a tool looked at: `sample.overlay`, and `masks`."""
+    return {**overlay(data), "masks": mask_pictures(data)}
 
 
 def mask_pictures(data: dict[str, Any]) -> list[str]:

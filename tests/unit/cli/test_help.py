@@ -179,3 +179,11 @@ def test_an_example_is_a_picture_that_is_not_written_over(tmp_path: Path) -> Non
     assert again.returncode == 2
     assert "--force" in again.stderr
     assert path.read_text() == "mine"
+
+
+def test_the_page_of_a_gateway_elsewhere_is_opened_with_its_key() -> None:
+    opened = thinkimg("play", "--gateway", "https://tools.example.com/", "--no-browser", THINKIMG_KEY="ti-1-2")
+    assert opened.stdout == "https://tools.example.com/play#key=ti-1-2\n"
+    refused = thinkimg("play", "--gateway", "https://tools.example.com", "--tool", "OCR", "--no-browser")
+    assert refused.returncode == 2
+    assert "--gateway" in refused.stderr

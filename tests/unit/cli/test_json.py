@@ -27,7 +27,7 @@ def thinkimg(*words: str, folder: Path, code: int = 0) -> Any:
 
 def test_the_commands_that_a_script_reads_have_it() -> None:
     without = {words for words, command in EVERY_COMMAND.items() if "as_json" not in parse_parameters(words)}
-    stream_or_stay = {"stage", "view", "serve", "up", "logs", "gateway"}
+    stream_or_stay = {"stage", "view", "serve", "up", "logs", "gateway", "play"}
     say_nothing = {"example", "suspend", "resume", "gateway keys remove"}
     print_one_word = {"gateway keys add"}
     assert without == stream_or_stay | say_nothing | print_one_word

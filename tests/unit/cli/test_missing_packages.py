@@ -51,6 +51,7 @@ CASES: dict[str, tuple[list[str], str]] = {
     "view": (["{trajectories}", "--out", "page.html"], "serving"),
     "example": (["chart.png"], WITHOUT),
     "tools": (["OCR", "--image", "{picture}"], "tools"),
+    "play": (["--no-browser"], "gateway"),
     "serve": (["Crop"], "tools"),
     "up": (["{services}"], "tools"),
     "submit": (["{job}"], "cluster"),

@@ -263,7 +263,7 @@ def test_the_api_is_described(local: Gateway) -> None:
     assert document["openapi"].startswith("3.1")
     echo_body = document["paths"]["/v1/tools/Echo"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert echo_body["properties"]["arguments"]["required"] == ["text"]
-    assert "openapi.json" in httpx.get(f"{local.url}/docs").text
+    assert "pages/docs.js" in httpx.get(f"{local.url}/docs").text
 
 
 def test_a_gateway_ends_with_0_when_it_is_stopped_and_with_2_when_it_is_wrong(

@@ -126,6 +126,25 @@ def test_streaming(chat: Chat) -> None:
     assert len({chunk.id for chunk in chunks}) == 1
 
 
+def test_a_picture_can_be_fetched_as_soon_as_the_trace_names_it(chat: Chat) -> None:
+    gateway, client, _ = chat
+    asked = {"thinkimg": {"trace": True, "overlays": True}}
+    with answers(chat, completion(CROP), completion(ANSWER)):
+        chunks = client.chat.completions.create(
+            model="thinker", messages=question(data_url(picture("red"))), stream=True, extra_body=asked
+        )
+        traced = (entry for chunk in chunks for entry in getattr(chunk, "thinkimg", {}).get("trace", []))
+        observed = next(entry for entry in traced if entry["role"] == "tool")
+        ((handle, told),) = observed["pictures"].items()
+        got = httpx.get(
+            f"{gateway.url}/v1/images/{told['sha256']}", headers={"authorization": f"Bearer {client.api_key}"}
+        )
+        list(traced)
+    made = Image.from_bytes(got.content)
+    assert (handle, made.sha256, made.width, made.height) == ("img_2", told["sha256"], told["width"], told["height"])
+    assert observed["results"][0]["overlay"] == {"boxes": [[0, 0, 50, 100, ""]], "points": [], "masks": []}
+
+
 def test_a_conversation_goes_on(chat: Chat) -> None:
     _, client, _ = chat
     messages: list[Any] = [

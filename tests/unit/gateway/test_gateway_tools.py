@@ -49,6 +49,23 @@ async def test_the_tool_client_uses_a_gateway_like_a_server_with_all_tools(keyed
         assert drawn.result.images[0].pixels().getpixel((15, 20)) == (230, 25, 75)
 
 
+@pytest.mark.parametrize(("query", "drawn"), [("", False), ("?overlay=true", True), ("?overlay=false", False)])
+async def test_what_is_to_be_drawn_comes_when_asked_for(keyed: Keyed, query: str, drawn: bool) -> None:
+    data = base64.b64encode(picture().data).decode()
+    document = {"arguments": {"image": "i", "box": [0, 0, 50, 100]}, "images": {"i": data}}
+    answer = post(keyed, f"/v1/tools/Crop{query}", document).json()
+    assert answer.get("overlay") == ({"boxes": [[0, 0, 50, 100, ""]], "points": [], "masks": []} if drawn else None)
+
+
+async def test_who_opens_the_gateway_in_a_browser_reads_what_it_is(keyed: Keyed) -> None:
+    assert "thinkimg gateway keys add" in httpx.get(keyed[0].url).text
+    for path in ("/play", "/docs"):
+        page = httpx.get(keyed[0].url + path)
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert "http" not in page.text, "nothing comes from other machines"
+
+
 async def test_replicas_behind_a_gateway_share_the_work(keyed: Keyed, tool_urls: list[str]) -> None:
     async def calls(url: str) -> float:
         text = httpx.get(f"{url}/metrics").text

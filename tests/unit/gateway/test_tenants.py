@@ -108,7 +108,11 @@ def test_a_hash_is_worth_nothing_without_the_bytes(tenants: tuple[Tenant, Tenant
     for one in (image, crop):
         assert bob.call("Size", {"image": "p"}, p={"sha256": one.sha256}).status_code == 409
         assert bob.request("HEAD", f"/v1/images/{one.sha256}").status_code == 404
+        assert bob.request("GET", f"/v1/images/{one.sha256}").status_code == 404
         assert alice.request("HEAD", f"/v1/images/{one.sha256}").status_code == 200
+        own = alice.request("GET", f"/v1/images/{one.sha256}")
+        assert (own.content, own.headers["content-type"]) == (one.data, one.media_type)
+        assert own.headers["x-content-type-options"] == "nosniff"
         assert alice.call("Size", {"image": "p"}, p={"sha256": one.sha256}).status_code == 200
 
 

@@ -20,6 +20,7 @@ from thinkimg.gateway.refusals import refused_by_model
 from thinkimg.message import ImageBlock, ToolResultBlock
 from thinkimg.models.api import data_uri
 from thinkimg.trajectory import Trajectory, Turn
+from thinkimg.viewer.record import drawn
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,21 @@ class Completion:
             return []
         new = self.trajectory.turns[self._told :]
         self._told += len(new)
-        return [_traced(turn) for turn in new]
+        return [self._traced(turn) for turn in new]
+
+    def _traced(self, turn: Turn) -> dict[str, Any]:
+        """The turn, the sizes and hashes of its pictures, and, if wanted, what is to be drawn over those before."""
+        entry = _traced(turn)
+        pictures = {handle: self.trajectory.images[handle] for handle in turn.message.images}
+        if pictures:
+            entry["pictures"] = {
+                handle: {"sha256": image.sha256, "width": image.width, "height": image.height}
+                for handle, image in pictures.items()
+            }
+        if self.asked.thinkimg.overlays:
+            for result in entry.get("results", ()):
+                result["overlay"] = drawn(result["data"])
+        return entry
 
 
 def _traced(turn: Turn) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class Extension(BaseModel):
     Attributes:
         trace: tell what the model said, the tools it called and what came back.
         images: with the trace, the pictures that tools made, as data URLs.
+        overlays: with the trace, the boxes, points and masks of each result, to be drawn over the picture that the tool
+            looked at.
         tools: offer only these; an empty list makes the model answer without tools.
     """
 
@@ -36,6 +38,7 @@ class Extension(BaseModel):
 
     trace: bool = False
     images: bool = False
+    overlays: bool = False
     tools: list[str] | None = None
 
 

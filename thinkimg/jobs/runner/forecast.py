@@ -24,13 +24,13 @@ class Cost(NamedTuple):
 
 
 COSTS: Mapping[Unit, Cost] = {
-    "base": Cost(100.0),
-    "trajectory": Cost(0.05),
-    "text example": Cost(0.006, 50),
-    "tool example": Cost(0.012, 120),
-    "text rollout": Cost(0.012, 60),
-    "tool rollout": Cost(0.035, 200),
-    "text answer": Cost(0.008),
+    "base": Cost(310.0),
+    "trajectory": Cost(0.055),
+    "text example": Cost(0.0085, 35),
+    "tool example": Cost(0.015, 73),
+    "text rollout": Cost(0.012, 43),
+    "tool rollout": Cost(0.03, 53),
+    "text answer": Cost(0.01),
     "tool answer": Cost(0.03),
 }
 """Measured by `make demo`. For another model they are wrong by one factor for each type of stage, which its first

@@ -21,6 +21,7 @@ from thinkimg.training.checkpoints import (
     newest_checkpoint,
 )
 from thinkimg.training.session import Session
+from thinkimg.training.sft import LONGER_THAN_ANY_BUDGET
 
 PROGRESS_EVERY = 5
 """Steps between two lines of progress, where the trainer logs them."""
@@ -36,17 +37,24 @@ _SHOWN = {
 
 @dataclass
 class Saving:
-    """How often a training stage saves (in steps), where it goes on, and its newest complete checkpoint."""
+    """How often a training stage saves (in steps), where it goes on, its newest complete checkpoint, and how many
+    tokens end it."""
 
     every: int
     resume_from: Path | None = None
     newest: SavedCheckpoint | None = None
+    tokens: int | None = None
     callbacks: Sequence[TrainerCallback] = ()
 
 
 @contextmanager
 def training_session(
-    context: Context, name: str, folder: Path, seed: int | None = None, engine: Mapping[str, Any] | None = None
+    context: Context,
+    name: str,
+    folder: Path,
+    seed: int | None = None,
+    engine: Mapping[str, Any] | None = None,
+    tokens: int | None = None,
 ) -> Iterator[Session]:
     """One training of stage `name` that writes checkpoints into `folder` and its log into the stage's. SIGTERM in the
     block ends it after one more checkpoint.
@@ -54,12 +62,14 @@ def training_session(
     Args:
         seed: None for the job's.
         engine: see `Session`.
+        tokens: that end the training, if its steps do not.
 
     Raises:
         KeyboardInterrupt: at the block's end, when SIGTERM came.
     """
     spec = context.job.spec
     with _checkpoints(context, name, folder) as saving:
+        saving.tokens = tokens
         yield Session(
             folder,
             spec.seed if seed is None else seed,
@@ -121,5 +131,12 @@ class Progress(TrainerCallback):
 
     def _say(self, state: Any) -> None:
         self.context.progress(
-            self.name, state.global_step, state.max_steps, checkpoint=self.saving.newest, figures=self.shown
+            self.name, state.global_step, self._total(state), checkpoint=self.saving.newest, figures=self.shown
         )
+
+    def _total(self, state: Any) -> int | None:
+        """Steps to do: where tokens end the training as many as those before would take, None where time does."""
+        if state.max_steps < LONGER_THAN_ANY_BUDGET:
+            return int(state.max_steps)
+        limit, seen = self.saving.tokens, state.num_input_tokens_seen
+        return max(state.global_step, round(state.global_step * limit / seen)) if limit and seen else None

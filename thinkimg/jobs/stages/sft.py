@@ -50,7 +50,7 @@ def run_sft(context: Context, name: str) -> SFTDone:
     for attempt in range(2 if gate and gate.extend_once else 1):
         output = folder / EXTENDED if attempt else folder
         tokens = TokenCount(limit)
-        with training_session(context, name, output, spec.seed) as session:
+        with training_session(context, name, output, spec.seed, tokens=limit) as session:
             counted = replace(session, callbacks=[*session.callbacks, tokens])
             done.loss = train_sft(model, samples, spec, counted, seconds)
         done.tokens = Tokens(trained=tokens.trained + (done.tokens.trained if done.tokens else 0))
