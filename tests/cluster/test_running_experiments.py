@@ -89,6 +89,63 @@ def test_a_job_and_a_tool_of_one_name_and_jobs_whose_attempts_read_alike_run_sid
         assert of_text["metadata"]["ownerReferences"][0]["name"] == "exp-text"
 
 
+def test_two_tools_of_which_one_has_the_name_of_the_others_service(cluster: Cluster) -> None:
+    """Whichever is there first; an attempt that has the old address keeps it until it ends."""
+    with job_namespace(cluster, "pairs", ["--resync-seconds=2"]) as lab:
+        lab.namespace.apply(tool("zoom"))
+        tool_serves(lab.namespace, "zoom")
+        evaluating = {"name": "table", "type": "Evaluate", "evaluate": {"models": ["sft"]}}
+        lab.submit(job("asks", sft(nodes=1), evaluating, tools=[{"name": "zoom"}]))
+        lab.succeed("asks")
+        (caller,) = lab.runs("asks", "table")
+        assert f"//zoom-pods.{lab.name}." in endpoints(caller)
+        lab.namespace.apply(tool("zoom-pods"))
+        wait_for("another name", lambda: servers_service(lab, "zoom").startswith("zoom-pods-"))
+        wait_for("it is refused", lambda: accepted(lab, "zoom-pods")[:2] == ("False", "NameTaken"))
+        assert selects(lab, "zoom-pods") == selects(lab, servers_service(lab, "zoom")) == "zoom"
+        lab.succeed("asks", "table")
+        wait_for("the name is free", lambda: selects(lab, "zoom-pods") != "zoom")
+        lab.namespace.kubectl("annotate", "visiontool", "zoom-pods", "example.com/look=again")  # or wait for 30 s
+        tool_serves(lab.namespace, "zoom-pods")
+        assert selects(lab, "zoom-pods") == "zoom-pods"
+        assert selects(lab, servers_service(lab, "zoom")) == "zoom"
+        lab.namespace.apply(tool("crop-pods"))
+        tool_serves(lab.namespace, "crop-pods")
+        lab.namespace.apply(tool("crop"))
+        tool_serves(lab.namespace, "crop")
+        assert (selects(lab, "crop-pods"), selects(lab, servers_service(lab, "crop"))) == ("crop-pods", "crop")
+        lab.submit(job("asks-again", sft(nodes=1), evaluating, tools=[{"name": "zoom"}]))
+        lab.succeed("asks-again")
+        (caller,) = lab.runs("asks-again", "table")
+        assert f"//{servers_service(lab, 'zoom')}.{lab.name}." in endpoints(caller)
+
+
+def endpoints(pod: Object) -> str:
+    values = {one["name"]: one.get("value", "") for one in pod["spec"]["containers"][0]["env"]}
+    return str(values["THINKIMG_TOOL_ENDPOINTS"])
+
+
+def status_of_tool(lab: Lab, name: str) -> Object:
+    return dict((lab.namespace.get("visiontool", name) or {}).get("status") or {})
+
+
+def servers_service(lab: Lab, name: str) -> str:
+    return str(status_of_tool(lab, name).get("serversService", ""))
+
+
+def accepted(lab: Lab, name: str, type_: str = "Accepted") -> tuple[str, str, str]:
+    """Status, reason and message of a condition of a tool."""
+    conditions = status_of_tool(lab, name).get("conditions", [])
+    said = [(c["status"], c["reason"], c["message"]) for c in conditions if c["type"] == type_]
+    return said[0] if said else ("", "", "")
+
+
+def selects(lab: Lab, service: str) -> str:
+    """The tool whose servers a Service has; empty where there is none."""
+    status, body = lab.cluster.request("GET", f"/api/v1/namespaces/{lab.name}/services/{service}")
+    return str(body["spec"]["selector"]["thinkimg.dev/tool"]) if status == 200 else ""
+
+
 def tool_serves(namespace: Namespace, name: str) -> None:
     def available() -> bool:
         status = (namespace.get("visiontool", name) or {}).get("status") or {}
@@ -133,6 +190,32 @@ def test_a_later_attempt_has_the_first_ones_image_and_manifest(namespace: Namesp
         lab.submit(job("fresh", sft(nodes=1)))
         (fresh,) = lab.runs("fresh")
         assert image(fresh) == NEW
+
+
+def test_a_tool_keeps_its_image_while_a_job_that_has_started_calls_it(namespace: Namespace) -> None:
+    lab = Lab(namespace)
+    lab.prepare()
+    with operator_of(lab, None, "--tool-image=*=registry.example.com/tool:1"):
+        for name in ("used", "idle", "named"):
+            spec = {"image": "registry.example.com/mine:1"} if name == "named" else {}
+            namespace.apply(tool(name, **spec))
+            tool_serves(namespace, name)
+        lab.submit(job("asks", sft(nodes=1), tools=[{"name": "used"}, {"name": "named"}]))
+        lab.runs("asks")
+    servers = namespace.list("pods", selector="thinkimg.dev/tool=used")
+    with operator_of(lab, None, "--tool-image=*=registry.example.com/tool:2") as upgraded:
+        wait_for("it is held", lambda: accepted(lab, "used", "HeldByJobs")[:2] == ("True", "JobsUnderWay"))
+        message = accepted(lab, "used", "HeldByJobs")[2]
+        assert "keeps registry.example.com/tool:1 until these jobs are over: asks." in message
+        wait_for("the others", lambda: status_of_tool(lab, "idle")["image"] == "registry.example.com/tool:2")
+        namespace.kubectl("scale", "visiontool/used", "--replicas=2")
+        two_resyncs(upgraded)
+        assert uids(servers) <= uids(namespace.list("pods", selector="thinkimg.dev/tool=used"))
+        assert status_of_tool(lab, "used")["image"] == "registry.example.com/tool:1"
+        assert accepted(lab, "named", "HeldByJobs") == ("", "", "")
+        lab.succeed("asks")
+        wait_for("it is let go", lambda: status_of_tool(lab, "used")["image"] == "registry.example.com/tool:2")
+        assert accepted(lab, "used", "HeldByJobs")[:2] == ("False", "NotHeld")
 
 
 def test_a_manifest_that_was_deleted_is_not_written_anew_as_another(namespace: Namespace) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, explain, path_of, read_stored
+from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, VisionToolStatus, explain, path_of, read_stored
 from thinkimg.api.pod_contract import CONTROLLER, Label
 from thinkimg.api.server_contract import PORT
 
@@ -332,6 +332,8 @@ def _parse_tool(body: Body) -> VisionTool | None:
     try:
         document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
         tool = read_stored(VisionTool, document)
+        service = (body.get("status") or {}).get("serversService", "")
+        tool = tool.model_copy(update={"status": VisionToolStatus(servers_service=service)})
     except ValidationError:
         return None
     return tool
@@ -346,7 +348,7 @@ def _see_tool(name: str, body: Body) -> ToolSeen:
 
 def _endpoint(tool: VisionTool) -> ToolEndpoint:
     """All ready servers of the tool by one name: stages balance their calls themselves."""
-    url = f"dns+http://{headless_name(tool.name)}.{tool.metadata.namespace or ''}.svc:{PORT}"
+    url = f"dns+http://{headless_name(tool)}.{tool.metadata.namespace or ''}.svc:{PORT}"
     return ToolEndpoint(tool.name, url, tool.spec.auth.secret_ref if tool.spec.auth else None)
 
 
