@@ -7,7 +7,7 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,9 +58,13 @@ class Settings:
     def tool_image(self, tool: str, backend: str | None) -> str:
         """The image of a built-in tool that names none itself."""
         backend = backend or FIRST_BACKENDS.get(tool)
-        names = (f"{tool}/{backend}", tool, "*") if backend else (tool, "*")
+        names = (image_key(tool, backend), tool, "*")
         named = next((self.tool_images[name] for name in names if name in self.tool_images), None)
         return named or self._own_image(f"tool-{backend}" if backend in BACKENDS_WITH_IMAGES else "tool")
+
+    def with_tool_image(self, tool: str, backend: str | None, image: str) -> Settings:
+        """The same settings, with another image for a built-in tool."""
+        return replace(self, tool_images={**self.tool_images, image_key(tool, backend): image})
 
     @property
     def stage_image(self) -> str:
@@ -69,6 +73,12 @@ class Settings:
 
     def _own_image(self, name: str) -> str:
         return f"{self.image_prefix}{name}:{self.image_tag}"
+
+
+def image_key(tool: str, backend: str | None) -> str:
+    """Whose image is meant: `Tool/backend`, or `Tool` where there is but one."""
+    backend = backend or FIRST_BACKENDS.get(tool)
+    return f"{tool}/{backend}" if backend else tool
 
 
 def parse_settings(arguments: Sequence[str] | None = None) -> Settings:

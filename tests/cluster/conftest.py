@@ -80,20 +80,30 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Name
         yield namespace
 
 
-@pytest.fixture(scope="module")
-def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources of the commit before this one."""
-    folder = tmp_path_factory.mktemp("previous")
+def sources_of(commit: str, folder: Path) -> Path:
+    """The operator's sources as a commit has them; the test is skipped where the commit is not there."""
     archive = folder / "sources.tar"
-    command = ["git", "archive", "--output", str(archive), "HEAD~1", "thinkimg", "operator"]
+    command = ["git", "archive", "--output", str(archive), commit, "thinkimg", "operator"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"there is no commit before this one here: {done.stderr.strip()}")
+        pytest.skip(f"there is no commit {commit} here: {done.stderr.strip()}")
     with tarfile.open(archive) as content:
         content.extractall(folder, filter="data")
     if not (folder / "operator" / "thinkimg_operator" / "main.py").exists():
-        pytest.skip("the commit before this one has no operator")
+        pytest.skip(f"commit {commit} has no operator")
     return folder
+
+
+@pytest.fixture(scope="module")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources of the commit before this one."""
+    return sources_of("HEAD~1", tmp_path_factory.mktemp("previous"))
+
+
+@pytest.fixture(scope="module")
+def before_uids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources of the last commit whose objects have no uid in their names, and whose jobs pin nothing."""
+    return sources_of("2b3a1e208b68", tmp_path_factory.mktemp("before-uids"))
 
 
 @pytest.fixture

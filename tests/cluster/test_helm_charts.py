@@ -214,6 +214,14 @@ def test_an_ingress_needs_a_host(helm: Path) -> None:
     assert "gateway.ingress.host" in refusal.value.stderr
 
 
+def test_a_tool_with_the_name_under_which_the_gateway_finds_another_is_refused(helm: Path) -> None:
+    both = {"tools": {"zoom": {"tool": "Crop"}, "zoom-pods": {"tool": "Crop"}}}
+    with pytest.raises(subprocess.CalledProcessError) as refusal:
+        rendered(helm, "thinkimg-tools", both)
+    assert "tools.zoom-pods has the name of the Service" in refusal.value.stderr
+    rendered(helm, "thinkimg-tools", {**both, "gateway": {"enabled": False}})
+
+
 def test_without_the_crds_the_tools_chart_says_what_is_missing(helm: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as refusal:
         run(helm, "template", "release", str(CHARTS / "thinkimg-tools"))

@@ -56,11 +56,12 @@ def test_a_job_waits_for_its_tools_runs_its_stages_and_shows_its_results(lab: La
     assert lab.jobs("whole") == []
     lab.namespace.kubectl("scale", "visiontool/reader", "--replicas=1")
     first, second = lab.runs("whole")
-    assert first["metadata"]["name"].startswith("whole-sft-1-0-")
-    assert (first["spec"]["hostname"], first["spec"]["subdomain"]) == ("whole-sft-1-0", "whole")
+    service, attempt = lab.get("whole")["status"]["names"]["service"], lab.stage("whole", "sft")["jobName"]
+    assert first["metadata"]["name"].startswith(f"{attempt}-0-")
+    assert (first["spec"]["hostname"], first["spec"]["subdomain"]) == (f"{attempt}-0", service)
     variables = {v["name"]: v.get("value") for v in container(second)["env"]}
-    assert variables["PET_MASTER_ADDR"] == "whole-sft-1-0.whole"
-    wait_for("rank 0 has its name, and no other pod has one", lambda: _names(lab, "whole") == ["whole-sft-1-0"])
+    assert variables["PET_MASTER_ADDR"] == f"{attempt}-0.{service}"
+    wait_for("rank 0 has its name, and no other pod has one", lambda: _names(lab, service) == [f"{attempt}-0"])
     lab.succeed("whole")
     (evaluating,) = lab.runs("whole", "table")
     given = {v["name"]: v.get("value") for v in container(evaluating)["env"]}
@@ -88,14 +89,16 @@ def test_its_stages_find_manifest_names_and_storage(lab: Lab) -> None:
     assert message == "there is no ConfigMap rewards in this namespace; create it, or correct spec.code.configMapRef"
     lab.namespace.kubectl("create", "configmap", "rewards", "--from-literal=mine.py=")
     (first, _) = lab.runs("found")
-    config = lab.namespace.get("configmap", "found-manifest")
+    config = lab.namespace.get("configmap", lab.get("found")["status"]["names"]["manifest"])
+    assert config["immutable"]
     assert yaml.safe_load(config["data"]["manifest.yaml"])["spec"]["checkpoint"] == {"everySteps": 50, "keep": 3}
-    service = lab.namespace.get("service", "found")
+    name = lab.get("found")["status"]["names"]["service"]
+    service = lab.namespace.get("service", name)
     assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
     claims = [v["persistentVolumeClaim"]["claimName"] for v in first["spec"]["volumes"] if "persistentVolumeClaim" in v]
     assert claims == [CLAIM]
-    lab.namespace.kubectl("delete", "service", "found")
-    wait_for("a new Service", lambda: lab.namespace.get("service", "found"))
+    lab.namespace.kubectl("delete", "service", name)
+    wait_for("a new Service", lambda: lab.namespace.get("service", name))
 
 
 @pytest.mark.parametrize("policy", ["Retain", "Delete"])
@@ -209,7 +212,7 @@ def test_deleted_and_evicted_pods_restart_without_counting(lab: Lab) -> None:
 def test_a_deleted_job_of_an_attempt_restarts_too(lab: Lab) -> None:
     lab.submit(job("jobless"))
     lab.runs("jobless")
-    lab.namespace.kubectl("delete", "job", "jobless-sft-1", "--wait=false")
+    lab.namespace.kubectl("delete", "job", lab.stage("jobless", "sft")["jobName"], "--wait=false")
     lab.runs("jobless", attempt=2)
 
 
@@ -293,7 +296,7 @@ def test_a_queue_decides_when_it_starts(lab: Lab) -> None:
     lab.comes_to("queued", "PodsReady", "False", "WaitingForQuota")
     (attempt,) = lab.jobs("queued")
     assert attempt["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
-    path = f"/apis/batch/v1/namespaces/{lab.name}/jobs/queued-sft-1"
+    path = f"/apis/batch/v1/namespaces/{lab.name}/jobs/{lab.stage('queued', 'sft')['jobName']}"
     lab.patch(path, {"spec": {"suspend": False}})
     lab.runs("queued")
     lab.patch(path, {"spec": {"suspend": True}})  # evicted: another job is more important
@@ -364,45 +367,50 @@ def test_a_patch_that_cannot_be_is_refused_until_it_is_right(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "suffix", "holds"),
+    ("kind", "holds"),
     [
-        ("Service", "", {"spec": {"ports": [{"port": 5432}]}}),
-        ("NetworkPolicy", "", {"spec": {"podSelector": {"matchLabels": {"app": "theirs"}}}}),
-        ("ConfigMap", "-manifest", {"data": {"important": "yes"}}),
+        ("Service", {"spec": {"ports": [{"port": 5432}]}}),
+        ("NetworkPolicy", {"spec": {"podSelector": {"matchLabels": {"app": "theirs"}}}}),
+        ("ConfigMap", {"data": {"important": "yes"}}),
     ],
 )
 def test_what_has_the_name_of_a_child_and_is_somebody_elses_is_left_alone(
-    lab: Lab, kind: str, suffix: str, holds: dict[str, Any]
+    lab: Lab, kind: str, holds: dict[str, Any]
 ) -> None:
     name = f"app-{kind.lower()}"
-    theirs = {"apiVersion": KINDS[kind].api_version, "kind": kind, "metadata": {"name": name + suffix}, **holds}
+    lab.submit(job(name, suspend=True))
+    child = f"{name}-{lab.get(name)['metadata']['uid'][:5]}"
+    theirs = {"apiVersion": KINDS[kind].api_version, "kind": kind, "metadata": {"name": child}, **holds}
     lab.namespace.apply(theirs)
-    before = lab.namespace.get(kind, name + suffix)
-    lab.submit(job(name))
+    before = lab.namespace.get(kind, child)
+    lab.change(name, suspend=False)
     message = lab.comes_to(name, "Accepted", "False", "Refused")
-    taken = f"{kind} {lab.name}/{name}{suffix} exists already and is not ours"
+    taken = f"{kind} {lab.name}/{child} exists already and is not ours"
     assert message == f"{taken}. Delete that {kind}, or rename the job."
     assert "startTime" not in lab.get(name)["status"]
     assert lab.jobs(name) == []
     lab.namespace.kubectl("delete", "toolrljob", name, "--cascade=foreground", "--wait")
-    assert lab.namespace.get(kind, name + suffix) == before
+    assert lab.namespace.get(kind, child) == before
 
 
 def test_a_job_of_the_name_of_an_attempt_that_is_somebody_elses_is_left_alone(lab: Lab) -> None:
     template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "theirs", "image": "theirs"}]}}
     path = f"/apis/batch/v1/namespaces/{lab.name}/jobs"
-    for name in ("taken-sft-1", "taken-later-sft-2"):
+    lab.submit(job("taken", suspend=True))
+    lab.submit(job("taken-later"))
+    first, second = (lab.get(name)["metadata"]["uid"][:5] for name in ("taken", "taken-later"))
+    names = f"taken-sft-1-{first}", f"taken-later-sft-2-{second}"
+    for name in names:
         lab.create(path, {"metadata": {"name": name}, "spec": {"template": template}})
-    lab.submit(job("taken"))
+    lab.change("taken", suspend=False)
     message = lab.comes_to("taken", "Accepted", "False", "Refused")
     assert message == (
-        'jobs.batch "taken-sft-1" already exists, and it is somebody else\'s. Delete it, or rename the job.'
+        f'jobs.batch "{names[0]}" already exists, and it is somebody else\'s. Delete it, or rename the job.'
     )
     assert "startTime" not in lab.get("taken")["status"]
-    lab.submit(job("taken-later"))
     lab.end(lab.runs("taken-later")[0], exit_code=1)
     lab.comes_to("taken-later", "Accepted", "False", "Refused")
-    lab.namespace.kubectl("delete", "job", "taken-later-sft-2")
+    lab.namespace.kubectl("delete", "job", names[1])
     lab.namespace.kubectl("annotate", "toolrljob", "taken-later", "example.com/look=again")  # or wait for 30 s
     lab.runs("taken-later", attempt=2)
 

@@ -102,16 +102,21 @@ class Script:
 
 
 def end_state(lab: Lab, name: str = "played") -> Object:
-    """What is there at the end, without times and random letters."""
-    events = Counter((reason, _plain(note)) for reason, note in lab.events(name))
+    """What is there at the end, without times, random letters, and the job's uid in names."""
+    uid = (lab.get(name) or {})["metadata"]["uid"][:5]
+
+    def plain(value: Any) -> Any:
+        return _plain(value, uid)
+
+    events = Counter((reason, plain(note)) for reason, note in lab.events(name))
     path = f"/api/v1/namespaces/{lab.name}"
     ours = f"labelSelector=thinkimg.dev/job={name}"
     return {
-        "status": _plain((lab.get(name) or {}).get("status")),
-        "jobs": [(body["metadata"]["name"], body["spec"]["completions"]) for body in lab.jobs(name)],
-        "pods": sorted((_plain(pod["metadata"]["name"]), pod["status"]["phase"]) for pod in lab.pods(name)),
+        "status": plain((lab.get(name) or {}).get("status")),
+        "jobs": [(plain(body["metadata"]["name"]), body["spec"]["completions"]) for body in lab.jobs(name)],
+        "pods": sorted((plain(pod["metadata"]["name"]), pod["status"]["phase"]) for pod in lab.pods(name)),
         "others": sorted(
-            body["metadata"]["name"]
+            plain(body["metadata"]["name"])
             for kind in ("services", "configmaps")
             for body in lab.list(f"{path}/{kind}?{ours}")
         ),
@@ -137,12 +142,16 @@ def _named(value: Any, name: str) -> Any:
     return value.replace(name, "played") if isinstance(value, str) else value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, uid: str) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items() if not re.search(r"Time$|^suspendedSeconds$", key)}
+        return {
+            key: _plain(inner, uid) for key, inner in value.items() if not re.search(r"Time$|^suspendedSeconds$", key)
+        }
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return re.sub(r"(-\d+-\d+)-[a-z0-9]{5}\b", r"\1", value) if isinstance(value, str) else value
+        return [_plain(inner, uid) for inner in value]
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"(-UID-\d+)-[a-z0-9]{5}\b", r"\1", value.replace(f"-{uid}", "-UID"))
 
 
 def check_watch(jobs: Watcher, pods: Watcher) -> None:
@@ -193,7 +202,7 @@ def test_the_undisturbed_run_is_what_the_script_means(undisturbed: tuple[Object,
     assert stages == [("sft", "Succeeded", 3), ("table", "Succeeded", 1)]
     assert found["status"]["restarts"] == 1
     assert found["status"]["results"] == [ROW]
-    assert found["jobs"] == [("played-sft-3", 2), ("played-table-1", 1)]
+    assert found["jobs"] == [("played-sft-3-UID", 2), ("played-table-1-UID", 1)]
     assert Counter(reason for reason, _ in found["events"]) == {
         "StageStarted": 2, "AttemptFailed": 1, "StageRestarting": 1, "Suspended": 1, "Resumed": 1, "StageSucceeded": 2,
         "Complete": 1,

@@ -19,7 +19,7 @@ def test_no_pod_of_a_trainer_restarts(namespace: Namespace, previous: Path) -> N
     lab = Lab(namespace)
     lab.prepare()
     arguments = [*grant(namespace), "--no-leader-election", "--resync-seconds=2"]
-    kubeconfig = namespace.cluster.service_account_kubeconfig(namespace.name, ACCOUNT)
+    kubeconfig = namespace.cluster.kubeconfig  # it had the rights of its own chart
     paths = {"PYTHONPATH": f"{previous / 'operator'}:{previous}"}
     old = Operator(
         kubeconfig, previous / "operator-of-jobs.log", arguments, paths, command=[sys.executable, "-c", OPERATOR]

@@ -172,15 +172,6 @@ def test_a_name_that_becomes_free_is_taken(place: Namespace) -> None:
     comes_to(place, "freed", "Accepted", "True", "Valid")
 
 
-def test_of_two_tools_whose_services_would_have_one_name_the_older_keeps_it(place: Namespace) -> None:
-    place.apply(tool("pair"))
-    comes_to(place, "pair", "Progressing", "False", "Settled")
-    before = as_made(place, "Service", "pair-pods")
-    place.apply(tool("pair-pods"))
-    comes_to(place, "pair-pods", "Accepted", "False", "NameTaken")
-    assert as_made(place, "Service", "pair-pods") == before
-
-
 def test_children_that_lost_their_owner_are_ours_but_a_cluster_may_want_them_deleted_first(place: Namespace) -> None:
     """The test clusters ask for the right to delete what gets an owner (OwnerReferencesPermissionEnforcement)."""
     place.apply(tool("orphans"))

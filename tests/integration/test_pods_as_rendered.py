@@ -19,7 +19,7 @@ from thinkimg_operator.settings import Settings
 from thinkimg_operator.toolrljob.attempts import failure_of, last_words, observe_pod
 from thinkimg_operator.toolrljob.failure_policy import action_after
 from thinkimg_operator.toolrljob.progress import read_checkpoint, read_progress, read_results
-from thinkimg_operator.toolrljob.render import ToolEndpoint, render_attempt, render_manifest, run_folder
+from thinkimg_operator.toolrljob.render import ToolEndpoint, names_of, render_attempt, render_manifest, run_folder
 from thinkimg_operator.visiontool.render import render
 
 from tests.support.operator.kubelet import Ended, Kubelet
@@ -185,12 +185,12 @@ def test_an_evaluation_calls_the_tools_with_their_key_and_leaves_the_table(clust
 def test_without_the_key_the_stage_fails_and_says_so(cluster: Cluster) -> None:
     cluster.kubelet.secrets, good = {"tools": {"key": "another"}}, cluster.kubelet.secrets
     job = make_job(stages=[SPEC["stages"][1] | {"name": "again"}])
-    cluster.kubelet.config_maps = {"demo-manifest": render_manifest(job, [CROP])["data"]}
+    cluster.kubelet.config_maps = {names_of(job).manifest: render_manifest(job, [CROP])["data"]}
     try:
         pod = cluster.kubelet.run(render_attempt(job, "again", 1, [cluster.endpoint], "runtime:1"))
     finally:
         cluster.kubelet.secrets = good
-        cluster.kubelet.config_maps = {"demo-manifest": render_manifest(cluster.job, [CROP])["data"]}
+        cluster.kubelet.config_maps = {names_of(cluster.job).manifest: render_manifest(cluster.job, [CROP])["data"]}
     seen = observe_pod(pod.body)
     assert seen.exit_code == 2, pod.log
     failure = failure_of(None, [seen], NOW)
@@ -202,13 +202,13 @@ def test_without_the_key_the_stage_fails_and_says_so(cluster: Cluster) -> None:
 
 def test_data_that_is_missing_is_the_users_error_and_is_named(cluster: Cluster) -> None:
     job = make_job(data=SPEC["data"] | {"train": {"uri": "pvc://questions/none.jsonl"}})
+    job.metadata.uid = "another-uid"  # so that it has a folder of its own
     cluster.kubelet.claim("questions")
-    cluster.kubelet.config_maps = {"demo-manifest": render_manifest(job, [CROP])["data"]}
+    cluster.kubelet.config_maps = {names_of(job).manifest: render_manifest(job, [CROP])["data"]}
     try:
-        job.metadata.uid = "another-uid"  # so that it has a folder of its own
         pod = cluster.kubelet.run(render_attempt(job, "sft", 1, [cluster.endpoint], "runtime:1"))
     finally:
-        cluster.kubelet.config_maps = {"demo-manifest": render_manifest(cluster.job, [CROP])["data"]}
+        cluster.kubelet.config_maps = {names_of(cluster.job).manifest: render_manifest(cluster.job, [CROP])["data"]}
     seen = observe_pod(pod.body)
     assert seen.exit_code == 2, pod.log
     assert "claims/questions/none.jsonl" in last_words(seen.message)
@@ -238,14 +238,17 @@ def test_torchrun_reads_ranks_and_master_from_the_pods_variables(
     training = {"name": "sft", "type": "SFT", "nodes": 2, "procsPerNode": 4, "sft": {}}
     job = make_job(stages=[training])
     rendered = render_attempt(job, "sft", 3, [], "runtime:1")
-    kubelet = Kubelet(tmp_path, {"demo-manifest": render_manifest(job, [])["data"]})
+    kubelet = Kubelet(tmp_path, {names_of(job).manifest: render_manifest(job, [])["data"]})
     environment = kubelet.place(kubelet.pod_of(rendered, 1)).environment
     assert wants_torchrun(environment)
     for name in [name for name in environment if name.startswith("PET_")]:
         monkeypatch.setenv(name, environment[name])
     options = parse_args(["--module", "thinkimg.cli"])
     assert (options.nnodes, options.nproc_per_node, int(options.node_rank)) == ("2", "4", 1)
-    assert (options.master_addr, int(options.master_port)) == ("demo-sft-3-0.demo", 29400)
+    assert (options.master_addr, int(options.master_port)) == (
+        f"{rendered['metadata']['name']}-0.{names_of(job).service}",
+        29400,
+    )
 
 
 def test_the_servers_interface_is_what_the_operator_probes_scales_and_scrapes(tool_url: str) -> None:

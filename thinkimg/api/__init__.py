@@ -16,7 +16,17 @@ from thinkimg.api.v1alpha1.controls import UNUSED_SCOPE, Control, ControlKind, C
 from thinkimg.api.v1alpha1.data import Data, Dataset, QuestionSet
 from thinkimg.api.v1alpha1.explain import explain
 from thinkimg.api.v1alpha1.failurepolicy import FailurePolicy, FailureRule
-from thinkimg.api.v1alpha1.jobstatus import CheckpointStatus, Metric, Progress, Result, StageStatus, ToolRLJobStatus
+from thinkimg.api.v1alpha1.jobstatus import (
+    CheckpointStatus,
+    ChildNames,
+    ImageStatus,
+    Metric,
+    Pinned,
+    Progress,
+    Result,
+    StageStatus,
+    ToolRLJobStatus,
+)
 from thinkimg.api.v1alpha1.meta import API_VERSION, GROUP
 from thinkimg.api.v1alpha1.pods import EnvVar, SecretRef
 from thinkimg.api.v1alpha1.resource import bytes_of, path_of, suggestion
@@ -49,6 +59,7 @@ __all__ = [
     "UNUSED_SCOPE",
     "Batching",
     "CheckpointStatus",
+    "ChildNames",
     "Control",
     "ControlKind",
     "ControlScope",
@@ -59,6 +70,7 @@ __all__ = [
     "FailurePolicy",
     "FailureRule",
     "Filters",
+    "ImageStatus",
     "ImportanceCorrection",
     "Judge",
     "LocalCheck",
@@ -66,6 +78,7 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "Metric",
+    "Pinned",
     "Planner",
     "Problem",
     "Progress",

@@ -10,6 +10,7 @@ from thinkimg.api import StageStatus
 from .attempts import JobSeen, PodSeen, failure_of
 from .case import Case
 from .failure_policy import restart_or_fail
+from .pins import note_image
 from .progress import read_checkpoint, read_progress, read_results
 from .render import pods_of
 
@@ -29,6 +30,7 @@ def advance(case: Case) -> None:
         stage.attempt_start_time = job.created
     if stage.state == "Running":
         stage.ready_pods = sum(pod.ready for pod in pods)
+        note_image(case, stage, pods)
         _read(case, stage, pods)
         _judge(case, stage, job, pods)
     elif job is not None or pods:

@@ -17,6 +17,7 @@ from thinkimg.api.pod_contract import (
     ExitCode,
     Label,
     TerminationMessage,
+    Variable,
     misunderstanding,
 )
 
@@ -56,6 +57,10 @@ class JobSeen:
     """Why it failed or is failing; empty when it does not."""
     suspended: bool = False
     deleting: bool = False
+    image: str = ""
+    """Of the stage's container."""
+    contract: int = 0
+    """Version of the contract that its pods were told; 0: none."""
 
     @property
     def finished(self) -> bool:
@@ -92,6 +97,8 @@ class PodSeen:
     """It is being deleted, and should be gone by then."""
     blocked: tuple[str, str] | None = None
     """Reason and message when it cannot start as things are."""
+    image_id: str = ""
+    """What its node says of the stage's image, once it runs."""
 
     @property
     def finished(self) -> bool:
@@ -134,7 +141,15 @@ def observe_job(body: Body) -> JobSeen:
         f"{failed.get('reason', '')}: {failed.get('message', '')}" if failed else "",
         bool(body.get("spec", {}).get("suspend")),
         "deletionTimestamp" in body["metadata"],
+        *_image_and_contract(body),
     )
+
+
+def _image_and_contract(job: Body) -> tuple[str, int]:
+    containers = job.get("spec", {}).get("template", {}).get("spec", {}).get("containers", [])
+    stage: Body = next((container for container in containers if container["name"] == CONTAINER), {})
+    told = (given.get("value") for given in stage.get("env", ()) if given["name"] == Variable.CONTRACT)
+    return stage.get("image", ""), _number(next(told, None))
 
 
 def observe_pod(body: Body) -> PodSeen:
@@ -163,7 +178,15 @@ def observe_pod(body: Body) -> PodSeen:
         lost,
         gone_by,
         _blocked(body) if phase == "Pending" else None,
+        next(
+            (seen.get("imageID", "") for seen in status.get("containerStatuses") or [] if seen["name"] == CONTAINER), ""
+        ),
     )
+
+
+def _image_id(status: Body) -> str:
+    stage = (seen for seen in status.get("containerStatuses") or [] if seen["name"] == CONTAINER)
+    return next((seen.get("imageID", "") for seen in stage), "")
 
 
 def _signs(body: Body, phase: str, ended: Body | None) -> dict[str, datetime]:

@@ -18,6 +18,7 @@ from .attempts import JobSeen, PodSeen
 from .case import Case
 from .cleanup import obsolete_jobs, orphaned_pods, overdue_pods, running_jobs
 from .deadlines import check_deadlines
+from .pins import pin_started
 from .progress import PROGRESS_SECONDS
 from .render import plan
 from .report import reported
@@ -63,6 +64,7 @@ def decide(job: ToolRLJob, world: World, now: datetime) -> Decision:
         status.stages = [StageStatus(name=name) for name in names]
     if _is_newer(world, status):
         return Decision(status, stale=True)
+    pin_started(case)
     advance(case)
     if case.failed is None:
         count_suspended_time(case)

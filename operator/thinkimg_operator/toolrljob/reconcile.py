@@ -10,14 +10,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, explain, path_of, read_stored
+from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, VisionToolStatus, explain, path_of, read_stored
 from thinkimg.api.pod_contract import CONTROLLER, Label
 from thinkimg.api.server_contract import PORT
 
 from ..apierrors import ApiError, NameTakenError
+from ..cache import digest_of
 from ..cluster import Cluster
 from ..conditions import find_condition, is_true
-from ..kinds import Body, Key, key_of
+from ..kinds import Body, Key, controller_of, key_of
 from ..metrics import Metrics
 from ..settings import Settings
 from ..strategic_merge import PatchError
@@ -29,9 +30,11 @@ from .decision import Decision, decide
 from .metrics import JobMetrics, state_of
 from .progress_logs import ProgressLogs
 from .render import (
+    ContractError,
     ToolEndpoint,
     claim_name,
     foreign_claims,
+    legacy_names,
     render_attempt,
     render_claim,
     render_manifest,
@@ -47,6 +50,16 @@ log = logging.getLogger(__name__)
 REFUSED_RETRY_SECONDS = 30.0
 STALE_RETRY_SECONDS = 0.2
 _KEPT_METADATA = ("name", "namespace", "labels", "annotations", "uid", "generation")
+
+
+class ManifestLostError(Exception):
+    """Somebody deleted the manifest of a job that has started, and it cannot be written again as it was."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(f"{key}, which the job's first attempt read, is gone, and would be another if written anew")
+
+
+_REFUSALS = (ApiError, NameTakenError, PatchError, ContractError, ManifestLostError)
 
 
 class ToolRLJobReconciler:
@@ -110,11 +123,15 @@ class ToolRLJobReconciler:
         if decision.stale:
             return Requeue(STALE_RETRY_SECONDS)
         self._note_waiting(key, job, decision)
+        job.status = decision.status  # what follows is made under the names, and of the images, that it says
+        pinned = decision.status.pinned
         if decision.create is not None and (status is None or status.start_time is None):
             refusal = await self._refusal(body, job, decision.create, tools)
             if refusal:  # before the job has started, while its spec can still be corrected
                 await self._refuse(body, "Refused", refusal)
                 return Requeue(REFUSED_RETRY_SECONDS)
+            if pinned is not None:
+                pinned.manifest_digest = digest_of(render_manifest(job, tools)["data"])
         await self._tell(body, transitions(status, decision.status))
         await self._tell(body, misunderstandings(status, decision.status, world.pods))
         await self._tell(body, outlived(status, decision.status, world.pods))
@@ -142,7 +159,7 @@ class ToolRLJobReconciler:
         if job.status is not None:  # else nothing was ever made for it: a status is written before anything else
             jobs = [observe_job(body) async for body in self._cluster.list("Job", key.namespace, labels=ours)]
             pods = [observe_pod(body) async for body in self._cluster.list("Pod", key.namespace, labels=ours)]
-        world = World(jobs=jobs, pods=pods)
+        world = World(jobs=jobs, pods=pods, default_image=self._image, taken=await self._taken(job, key.namespace))
         if terminal(job.status):
             return world, []
         running = next((s for s in job.status.stages if s.state != "Succeeded"), None) if job.status else None
@@ -176,6 +193,15 @@ class ToolRLJobReconciler:
         world = replace(world, tools=seen_tools, known_tools=names, missing_claims=missing, missing_code=code)
         return world, [tool for body in known.values() if (tool := _parse_tool(body)) is not None]
 
+    async def _taken(self, job: ToolRLJob, namespace: str) -> frozenset[str]:
+        """Kinds of the children from before names had the uid whose names are somebody else's; nobody else asks."""
+        if job.status is None or job.status.start_time is None or job.status.names or terminal(job.status):
+            return frozenset()
+        old = legacy_names(job)
+        names = {"Service": old.service, "NetworkPolicy": old.service, "ConfigMap": old.manifest}
+        found = {kind: await self._cluster.get(Key(kind, namespace, name)) for kind, name in names.items()}
+        return frozenset(kind for kind, body in found.items() if body and controller_of(body) != job.metadata.uid)
+
     # ---- write ------------------------------------------------------------------------------------------------------
 
     async def _tell(self, body: Body, happened: Iterable[Transition]) -> None:
@@ -198,7 +224,7 @@ class ToolRLJobReconciler:
                 await self._cluster.check_name(child, body)
             attempt = render_attempt(job, *first, [_endpoint(tool) for tool in tools], self._image)
             await self._cluster.check_create(attempt, body)
-        except (ApiError, NameTakenError, PatchError) as error:
+        except _REFUSALS as error:
             if not _is_final(error):
                 raise
             return _advice(error)
@@ -226,7 +252,7 @@ class ToolRLJobReconciler:
             try:
                 if not await self._create(body, job, *decision.create, tools):
                     return Requeue(STALE_RETRY_SECONDS)
-            except (ApiError, NameTakenError, PatchError) as error:
+            except _REFUSALS as error:
                 if not _is_final(error):
                     raise
                 current = await self._cluster.get(Key(self.kind, namespace, job.name))
@@ -246,9 +272,10 @@ class ToolRLJobReconciler:
         """Make the Job of an attempt and what its pods need. False when meanwhile the job says something else."""
         namespace = body["metadata"]["namespace"]
         attempt_body = render_attempt(job, stage, attempt, [_endpoint(tool) for tool in tools], self._image)
-        for child in (render_service(job), render_network_policy(job), render_manifest(job, tools)):
+        for child in (render_service(job), render_network_policy(job)):
             self._cluster.cache.forget(key_of(child))  # nobody watches them: what is remembered may be gone
             await self._cluster.apply(child, owner=body)
+        await self._write_manifest(body, job, tools)
         claim = render_claim(job)
         key = Key("PersistentVolumeClaim", namespace, claim_name(job))
         if claim is not None and await self._cluster.get(key) is None:
@@ -259,6 +286,19 @@ class ToolRLJobReconciler:
             return False
         await self._cluster.create(attempt_body, owner=body)
         return True
+
+    async def _write_manifest(self, body: Body, job: ToolRLJob, tools: Sequence[VisionTool]) -> None:
+        """Once: it stays as it is for all attempts.
+
+        Raises:
+            ManifestLostError: it is gone, and this version would write another.
+        """
+        manifest = render_manifest(job, tools)
+        key = key_of(manifest)
+        wanted = job.status.pinned.manifest_digest if job.status and job.status.pinned else ""
+        if wanted not in ("", digest_of(manifest["data"])) and await self._cluster.get(key) is None:
+            raise ManifestLostError(key)
+        await self._cluster.create(manifest, owner=body)
 
 
 def _wants(body: Body, uid: str, stage: str, attempt: int) -> bool:
@@ -288,6 +328,8 @@ def _parse_tool(body: Body) -> VisionTool | None:
     try:
         document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
         tool = read_stored(VisionTool, document)
+        service = (body.get("status") or {}).get("serversService", "")
+        tool = tool.model_copy(update={"status": VisionToolStatus(servers_service=service)})
     except ValidationError:
         return None
     return tool
@@ -302,7 +344,7 @@ def _see_tool(name: str, body: Body) -> ToolSeen:
 
 def _endpoint(tool: VisionTool) -> ToolEndpoint:
     """All ready servers of the tool by one name: stages balance their calls themselves."""
-    url = f"dns+http://{headless_name(tool.name)}.{tool.metadata.namespace or ''}.svc:{PORT}"
+    url = f"dns+http://{headless_name(tool)}.{tool.metadata.namespace or ''}.svc:{PORT}"
     return ToolEndpoint(tool.name, url, tool.spec.auth.secret_ref if tool.spec.auth else None)
 
 
@@ -317,5 +359,9 @@ def _advice(error: Exception) -> str:
         return f"{error}. Delete that {error.key.kind}, or rename the job."
     if isinstance(error, ApiError) and error.reason == "AlreadyExists":
         return f"{error.message}, and it is somebody else's. Delete it, or rename the job."
+    if isinstance(error, ContractError):
+        return str(error)
+    if isinstance(error, ManifestLostError):
+        return f"{error}. Restore it from a backup, or delete the job and apply a new one."
     said = error.message if isinstance(error, ApiError) else str(error)
     return f"{said.rstrip('.')}. Correct the job, or what forbids it."

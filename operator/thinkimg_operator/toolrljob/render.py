@@ -12,17 +12,19 @@ from typing import Any
 
 import yaml
 
-from thinkimg.api import API_VERSION, BASE, EnvVar, SecretRef, Stage, ToolRLJob, VisionTool, scheme_of
+from thinkimg.api import API_VERSION, BASE, ChildNames, EnvVar, SecretRef, Stage, ToolRLJob, VisionTool, scheme_of
 from thinkimg.api.pod_contract import (
     CONTAINER,
     MASTER_PORT,
     PROGRAM,
+    UNDERSTOOD,
     USER,
     VERSION,
     Annotation,
     Label,
     Place,
     Variable,
+    misunderstanding,
     stage_arguments,
 )
 
@@ -32,9 +34,15 @@ from ..strategic_merge import merge_pod_template
 
 Body = dict[str, Any]
 
+LONGEST_JOB = 57
+"""Characters of a Job's name: its pods' host names add their index and have at most 63."""
 GRACE_SECONDS = 60
 """What a stage has after SIGTERM to save and end."""
 _MANIFEST_FOLDER, _, _MANIFEST_NAME = Place.MANIFEST.rpartition("/")
+
+
+class ContractError(Exception):
+    """A job's stages and this operator do not understand each other."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,43 @@ def pods_of(job: ToolRLJob, name: str) -> int:
 
 
 def job_name(job: ToolRLJob, stage: str, attempt: int) -> str:
-    return f"{job.name}-{stage}-{attempt}"
+    """Name of an attempt's Job. With the uid: job `exp` may have a stage `text-sft`, job `exp-text` a stage `sft`."""
+    rest = f"-{stage}-{attempt}-{_short_uid(job)}"
+    return f"{job.name[: LONGEST_JOB - len(rest)].rstrip('-')}{rest}"
+
+
+def new_names(job: ToolRLJob) -> ChildNames:
+    """Names of the objects of a job that starts now. With the uid: a VisionTool may have the job's name."""
+    name = f"{job.name}-{_short_uid(job)}"
+    return ChildNames(service=name, manifest=name)
+
+
+def legacy_names(job: ToolRLJob) -> ChildNames:
+    """Names of the objects of a job that was started before names had the uid."""
+    return ChildNames(service=job.name, manifest=f"{job.name}-manifest")
+
+
+def names_of(job: ToolRLJob) -> ChildNames:
+    """Names of the job's own objects: those in its status, else what they will be."""
+    return (job.status.names if job.status else None) or new_names(job)
+
+
+def _short_uid(job: ToolRLJob) -> str:
+    return (job.metadata.uid or "")[:5]
+
+
+def image_of(job: ToolRLJob, stage: str, default: str) -> str:
+    """The image of a stage as it is named. `default`: for stages of a job that has not started yet."""
+    pinned = job.status.pinned if job.status else None
+    return job.spec.image or (pinned.image if pinned else default)
+
+
+def _pinned_image(job: ToolRLJob, stage: str, default: str) -> str:
+    """The same image as in the attempts before, as far as that is known."""
+    image = image_of(job, stage, default)
+    seen = job.status.images if job.status else []
+    digest = next((known.digest for known in seen if known.image == image), "")
+    return f"{image}@{digest}" if digest and "@" not in image else image
 
 
 def claim_name(job: ToolRLJob) -> str:
@@ -86,6 +130,12 @@ def foreign_claims(job: ToolRLJob) -> list[str]:
     """Claims that must exist already: the storage's if it is named, and those of `pvc://` URIs."""
     named = [job.spec.storage.claim_name] if job.spec.storage.claim_name else []
     return sorted({*named, *_mounted_claims(job)})
+
+
+def contract_of(job: ToolRLJob) -> int:
+    """Version of the contract that the job's stages speak: the one that the job started with."""
+    pinned = job.status.pinned if job.status else None
+    return pinned.contract_version or VERSION if pinned else VERSION
 
 
 def run_folder(job: ToolRLJob) -> str:
@@ -120,7 +170,7 @@ def render_service(job: ToolRLJob) -> Body:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(job, job.name),
+        "metadata": _metadata(job, names_of(job).service),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
@@ -136,7 +186,7 @@ def render_network_policy(job: ToolRLJob) -> Body:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": _metadata(job, job.name),
+        "metadata": _metadata(job, names_of(job).service),
         "spec": {
             **ours,
             "policyTypes": ["Ingress", "Egress"],
@@ -163,7 +213,8 @@ def render_manifest(job: ToolRLJob, tools: Sequence[VisionTool]) -> Body:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(job, f"{job.name}-manifest"),
+        "metadata": _metadata(job, names_of(job).manifest),
+        "immutable": True,
         "data": {_MANIFEST_NAME: yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True)},
     }
 
@@ -193,6 +244,7 @@ def render_attempt(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence
 
     Raises:
         PatchError: `spec.podTemplatePatch` cannot be merged.
+        ContractError: the job's stages speak a version of the contract that this operator does not.
     """
     name, pods = job_name(job, stage, attempt), pods_of(job, stage)
     kueue = {key: value for key, value in job.metadata.labels.items() if key.startswith(KUEUE_PREFIX)}
@@ -216,7 +268,7 @@ def _template(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[Tool
     lost = job.spec.failure_policy.node_lost_seconds
     spec: Body = {
         "restartPolicy": "Never",
-        "subdomain": job.name,
+        "subdomain": names_of(job).service,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -244,9 +296,11 @@ def _template(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[Tool
 
 def _container(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[ToolEndpoint], image: str) -> Body:
     settings = stage_of(job, stage)
+    if contract_of(job) not in UNDERSTOOD:
+        raise ContractError(misunderstanding("the job, since it started,", "this operator", contract_of(job)))
     container: Body = {
         "name": CONTAINER,
-        "image": job.spec.image or image,
+        "image": _pinned_image(job, stage, image),
         "command": [PROGRAM],
         "args": stage_arguments(Place.MANIFEST, stage, f"{Place.STORAGE}/{run_folder(job)}", Place.STORAGE),
         "env": _environment(job, stage, attempt, endpoints),
@@ -275,7 +329,7 @@ def _environment(job: ToolRLJob, stage: str, attempt: int, endpoints: Sequence[T
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "NCCL_DEBUG": "WARN",
-        Variable.CONTRACT: str(VERSION),
+        Variable.CONTRACT: str(contract_of(job)),
         Variable.ATTEMPT: str(attempt),
         Variable.CLAIMS: Place.CLAIMS,
         Variable.TERMINATION_LOG: Place.TERMINATION_LOG,
@@ -307,7 +361,7 @@ def _ranks(job: ToolRLJob, stage: str, attempt: int) -> list[Body]:
     values = {
         Variable.NODES: str(settings.nodes),
         Variable.PROCESSES: str(settings.procs_per_node),
-        Variable.MASTER_ADDRESS: f"{job_name(job, stage, attempt)}-0.{job.name}",
+        Variable.MASTER_ADDRESS: f"{job_name(job, stage, attempt)}-0.{names_of(job).service}",
         Variable.MASTER_PORT: str(MASTER_PORT),
     }
     index = {"fieldRef": {"fieldPath": f"metadata.annotations['{Annotation.COMPLETION_INDEX}']"}}
@@ -327,7 +381,7 @@ def _from_secret(name: str, reference: SecretRef) -> Body:
 def _volumes(job: ToolRLJob) -> list[Body]:
     volumes: list[Body] = [
         {"name": "storage", "persistentVolumeClaim": {"claimName": claim_name(job)}},
-        {"name": "manifest", "configMap": {"name": f"{job.name}-manifest"}},
+        {"name": "manifest", "configMap": {"name": names_of(job).manifest}},
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory"}},  # NCCL and data loaders; the runtime's 64 MiB are too few
     ]

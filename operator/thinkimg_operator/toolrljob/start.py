@@ -5,6 +5,7 @@ from __future__ import annotations
 from thinkimg.api import StageStatus
 
 from .case import Case
+from .pins import pin_start
 from .render import calls_tools
 from .tools_ready import tools_condition
 
@@ -15,7 +16,9 @@ def begin(case: Case) -> None:
     if stage is None or stage.attempt or waits_for(case, stage):
         return
     stage.attempt, stage.start_time = 1, case.now
-    case.status.start_time = case.status.start_time or case.now
+    if case.status.start_time is None:
+        case.status.start_time = case.now
+        pin_start(case)
 
 
 def waits_for(case: Case, stage: StageStatus) -> tuple[str, str] | None:

@@ -33,6 +33,10 @@ class World:
     missing_claims: Sequence[str] = ()
     missing_code: str = ""
     """Name of the ConfigMap with the user's code, when it does not exist."""
+    default_image: str = ""
+    """The operator's, for stages that name none."""
+    taken: frozenset[str] = frozenset()
+    """Kinds of objects that have the name of a child from before names had the uid, and are somebody else's."""
     progress: ProgressLine | None = None
     """The last progress line of the running stage."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from thinkimg.api import Problem, VisionTool, explain, path_of, read_stored
+from thinkimg.api import Problem, VisionTool, VisionToolStatus, explain, path_of, read_stored
 
 from ..apierrors import ApiError, NameTakenError
 from ..cluster import Cluster
@@ -18,7 +18,15 @@ from ..settings import Settings
 from ..strategic_merge import PatchError
 from ..versions import Newer
 from ..workqueue import Priority, Requeue
-from .render import claims_of, image_of, render, selector_of
+from .render import (
+    claims_of,
+    headless_name,
+    image_of,
+    plain_headless_name,
+    render,
+    selector_of,
+    yielded_headless_name,
+)
 from .status import (
     PROBLEMS,
     DeploymentState,
@@ -30,6 +38,7 @@ from .status import (
     refused_status,
     status_of,
 )
+from .upgrades import Held, held, is_called, uses
 
 _PATIENCE_SECONDS = 4.0
 """A roll-out that takes longer has its pods looked at."""
@@ -50,15 +59,24 @@ class VisionToolReconciler:
         self.child_kinds = [*kinds, *(["ServiceMonitor"] if settings.service_monitors else [])]
         cluster.cache.summarise("Deployment", deployment_state)
         self._newer = Newer()
+        self._held: set[Key] = set()
+        """Tools that keep an image or a name for jobs: they are looked at again when such a job changes."""
 
     def interested(self, body: Body) -> Iterable[Key]:
-        """VisionTools depend on nothing but their children."""
-        return ()
+        """Tools whose jobs change, and the tool whose Service has the name of another tool."""
+        namespace, name = body["metadata"].get("namespace", ""), body["metadata"]["name"]
+        if body["kind"] == "ToolRLJob":
+            return [key for key in self._held if key.namespace == namespace and uses(body, key.name)]
+        if body["kind"] == "VisionTool" and name.endswith("-pods"):
+            other = Key(self.kind, namespace, name.removesuffix("-pods"))
+            return [other] if self._cluster.cache.get(other) else []
+        return []
 
     async def reconcile(self, key: Key) -> Requeue | None:
         body = await self._cluster.latest(key)
         if body is None:
             self._cluster.cache.forget(key)
+            self._held.discard(key)
             return None
         if "deletionTimestamp" in body["metadata"]:  # owner references do the rest
             return None
@@ -68,13 +86,14 @@ class VisionToolReconciler:
             status = refused_status(outcome, _generation(body), body.get("status") or {}, datetime.now(UTC))
             await self._say(body, status)
             return Requeue(_REFUSED_AGAIN_SECONDS) if outcome.reason != "Invalid" else None
-        return await self._report(body, outcome)
+        return await self._report(body, *outcome)
 
-    async def _make_true(self, body: Body) -> VisionTool | Refusal:
+    async def _make_true(self, body: Body) -> tuple[VisionTool, Held | None] | Refusal:
         """Apply the children; or why that cannot be done, which is somebody's to correct."""
         try:
-            tool = parse(body)
-            children = render(tool, self._settings)
+            tool = self._named(parse(body))
+            keeps = await held(self._cluster, body, tool, self._settings)
+            children = render(tool, self._settings_for(tool, keeps))
         except ValidationError as error:
             return Refusal("Invalid", _explained(error, body))
         except PatchError as error:
@@ -91,17 +110,37 @@ class VisionToolReconciler:
                     "Refused", f"The API server refuses the tool's {_refused_object(child)}: {error.message}"
                 )
             raise
-        await self._remove_leftovers(body["metadata"]["uid"], {key_of(child) for child in children})
-        return tool
+        clean = await self._remove_leftovers(body["metadata"]["uid"], {key_of(child) for child in children})
+        (self._held.discard if clean and keeps is None else self._held.add)(key_of(body))
+        return tool, keeps
 
-    async def _remove_leftovers(self, uid: str, wanted: set[Key]) -> None:
+    def _named(self, tool: VisionTool) -> VisionTool:
+        """With the name of its headless Service: another one once there is a tool that needs the plain one."""
+        name, namespace = headless_name(tool), tool.metadata.namespace or ""
+        if name == plain_headless_name(tool.name) and self._cluster.cache.get(Key(self.kind, namespace, name)):
+            name = yielded_headless_name(tool)
+        status = tool.status or VisionToolStatus()
+        return tool.model_copy(update={"status": status.model_copy(update={"servers_service": name})})
+
+    def _settings_for(self, tool: VisionTool, keeps: Held | None) -> Settings:
+        if keeps is None:
+            return self._settings
+        return self._settings.with_tool_image(tool.spec.tool, tool.spec.backend, keeps.image)
+
+    async def _remove_leftovers(self, uid: str, wanted: set[Key]) -> bool:
+        """Whether all are gone. An attempt keeps the name under which it finds the servers until it ends."""
+        clean = True
         cache = self._cluster.cache
         for key in cache.children(uid):
             seen = cache.get(key)
             if key not in wanted and key.kind in self.child_kinds and seen is not None and not seen.deleting:
+                if key.kind == "Service" and await is_called(self._cluster, key.namespace, key.name):
+                    clean = False
+                    continue
                 await self._cluster.delete(key, uid=seen.uid)
+        return clean
 
-    async def _report(self, body: Body, tool: VisionTool) -> Requeue | None:
+    async def _report(self, body: Body, tool: VisionTool, keeps: Held | None) -> Requeue | None:
         """Write the status; look again while the roll-out is under way."""
         key = key_of(body)
         seen = self._cluster.cache.get(Key("Deployment", key.namespace, key.name))
@@ -116,8 +155,8 @@ class VisionToolReconciler:
             again = Requeue(after, Priority.NEWS)  # tools that nobody has looked at yet go first
             if waited >= _PATIENCE_SECONDS:
                 problem = await self._problem(tool, key)
-        image = image_of(tool.spec, self._settings)
-        status = status_of(tool, image, _generation(body), state, problem, previous, now)
+        image = image_of(tool.spec, self._settings_for(tool, keeps))
+        status = status_of(tool, image, _generation(body), state, problem, previous, now, keeps)
         await self._say(body, status, keep=again is not None)
         return again
 
@@ -141,9 +180,11 @@ class VisionToolReconciler:
 
 def parse(body: Body) -> VisionTool:
     """The resource as the API has it; what only the API server writes is left out. Raises `ValidationError`."""
-    metadata = {name: body["metadata"][name] for name in ("name", "namespace") if name in body["metadata"]}
+    metadata = {name: body["metadata"][name] for name in ("name", "namespace", "uid") if name in body["metadata"]}
     document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
-    return read_stored(VisionTool, document)
+    tool = read_stored(VisionTool, document)
+    service = (body.get("status") or {}).get("serversService", "")
+    return tool.model_copy(update={"status": VisionToolStatus(servers_service=service)})
 
 
 def transitions(body: Body, status: Mapping[str, Any]) -> list[tuple[str, str, bool, str]]:

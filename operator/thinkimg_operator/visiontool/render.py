@@ -79,9 +79,19 @@ def url_of(name: str, namespace: str) -> str:
     return f"http://{name}.{namespace}.svc:{PORT}"
 
 
-def headless_name(name: str) -> str:
-    """Name of the Service whose DNS record lists every ready server, for `thinkimg.client`."""
+def plain_headless_name(name: str) -> str:
+    """Name of the Service whose DNS record lists every ready server, where no other tool has that name."""
     return child_name(name, "pods")
+
+
+def headless_name(tool: VisionTool) -> str:
+    """Name of that Service: the one in the tool's status, which is there before anybody asks for it."""
+    return (tool.status.servers_service if tool.status else "") or plain_headless_name(tool.name)
+
+
+def yielded_headless_name(tool: VisionTool) -> str:
+    """Its name where a tool `NAME-pods` needs the plain one for all its callers."""
+    return child_name(tool.name, f"pods-{(tool.metadata.uid or '')[:5]}")
 
 
 def child_name(name: str, suffix: str) -> str:
@@ -275,7 +285,7 @@ def _services(tool: VisionTool) -> list[Body]:
     """One address for everybody, and one DNS record with all servers for clients that balance themselves."""
     ports = [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP"}]
     spec = {"selector": {Label.TOOL: tool.name}, "ports": ports}
-    headless = _head("Service", tool, headless_name(tool.name))
+    headless = _head("Service", tool, headless_name(tool))
     headless["metadata"]["labels"] = {**headless["metadata"]["labels"], **_HEADLESS}
     return [
         {**_head("Service", tool, tool.name), "spec": spec},

@@ -12,7 +12,9 @@ from thinkimg.api.server_contract import refusal_in
 
 from ..conditions import Condition, find_condition, merge_conditions
 from ..kinds import Body
-from .render import selector_of, url_of
+from ..settings import image_key
+from .render import headless_name, selector_of, url_of
+from .upgrades import Held
 
 REASONS: Mapping[str, Mapping[str, str]] = {
     "Accepted": {
@@ -37,6 +39,11 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "Crashing": "A server ends again and again; the message has the exit code, and which setting it refuses.",
         "PodsRefused": "Pods cannot be created: a quota, a policy, or a ServiceAccount that does not exist.",
         "DeadlineExceeded": "The roll-out has made no progress for too long.",
+    },
+    "HeldByJobs": {
+        "JobsUnderWay": "The operator has another default image, and the tool keeps its own until jobs that have "
+        "started with it are over; the message names them. It is there only where it was true once.",
+        "NotHeld": "No job holds the image any more.",
     },
 }
 """Every condition with every reason. `docs/reference/conditions.md` is made of it."""
@@ -162,6 +169,7 @@ def status_of(
     problem: PodProblem | None,
     previous: Mapping[str, Any],
     now: datetime,
+    keeps: Held | None = None,
 ) -> dict[str, Any]:
     """The status of an accepted tool.
 
@@ -169,6 +177,7 @@ def status_of(
         state: of its Deployment; None when that is not known yet.
         problem: of its pods, looked at only when it takes long.
         previous: the status so far.
+        keeps: the image that it keeps for jobs, if it does.
     """
     state = state or DeploymentState(observed=False, desired=tool.spec.replicas)
     conditions = [
@@ -176,16 +185,30 @@ def status_of(
         _available(tool, state),
         _progressing(state, problem),
     ]
+    if keeps is not None or find_condition({"status": previous}, "HeldByJobs"):
+        conditions.append(_held_by_jobs(keeps))
     return {
         "observedGeneration": generation,
         "replicas": state.replicas,
         "readyReplicas": state.ready,
         "selector": selector_of(tool.name),
         "url": url_of(tool.name, tool.metadata.namespace or "default"),
+        "serversService": headless_name(tool),
         "image": image,
+        "defaultImageOf": "" if tool.spec.image else image_key(tool.spec.tool, tool.spec.backend),
         "tools": [] if tool.spec.tool == CUSTOM else [tool.spec.tool],
         "conditions": merge_conditions(previous.get("conditions") or (), conditions, generation, now),
     }
+
+
+def _held_by_jobs(keeps: Held | None) -> Condition:
+    if keeps is None:
+        return Condition("HeldByJobs", "False", "NotHeld", "No job holds the tool's image.")
+    message = (
+        f"The operator's default image is {keeps.default}. The tool keeps {keeps.image} until these jobs are over: "
+        f"{', '.join(keeps.jobs)}. Set spec.image to change it now."
+    )
+    return Condition("HeldByJobs", "True", "JobsUnderWay", message)
 
 
 def refused_status(refusal: Refusal, generation: int, previous: Mapping[str, Any], now: datetime) -> dict[str, Any]:

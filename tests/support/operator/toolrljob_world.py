@@ -20,7 +20,7 @@ def make_job(stages: int = 2, nodes: int = 2, **spec: Any) -> ToolRLJob:
     """A job of SFT stages `s1`, `s2` … with `nodes` pods each, which learn a file."""
     return ToolRLJob.model_validate(
         {
-            "metadata": {"name": "demo", "namespace": "ns", "uid": "uid-of-demo", "generation": 1},
+            "metadata": {"name": "demo", "namespace": "ns", "uid": "d3m00-of-demo", "generation": 1},
             "spec": {
                 "model": {"uri": "hf://org/model"},
                 "data": {"train": {"uri": "trajectories.jsonl"}},

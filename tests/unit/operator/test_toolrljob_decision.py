@@ -27,7 +27,7 @@ def running(**spec: Any) -> PretendCluster:
 def test_a_job_runs_its_stages_in_order_and_completes() -> None:
     cluster = PretendCluster(make_job(stages=2))
     cluster.settle()
-    assert cluster.made == ["demo-s1-1"]
+    assert cluster.made == ["demo-s1-1-d3m00"]
     assert cluster.condition("PodsReady").message == "stage s1: 0 of 2 pods are ready"
     cluster.run()
     cluster.settle()
@@ -35,7 +35,7 @@ def test_a_job_runs_its_stages_in_order_and_completes() -> None:
     assert cluster.job.status.current_stage == "s1"
     cluster.succeed()
     cluster.settle()
-    assert cluster.made == ["demo-s1-1", "demo-s2-1"]
+    assert cluster.made == ["demo-s1-1-d3m00", "demo-s2-1-d3m00"]
     cluster.run()
     cluster.succeed()
     cluster.settle()
@@ -51,95 +51,95 @@ def test_the_status_names_an_attempt_before_its_job_is_made() -> None:
     assert cluster.made == []
     assert cluster.stage("s1").attempt == 1
     cluster.step()
-    assert cluster.made == ["demo-s1-1"]
+    assert cluster.made == ["demo-s1-1-d3m00"]
 
 
 def test_a_preset_makes_its_base_first() -> None:
     cluster = PretendCluster(make_job(model={"uri": "preset://tiny"}))
     cluster.settle()
-    assert cluster.made == ["demo-base-1"]
+    assert cluster.made == ["demo-base-1-d3m00"]
     assert len(cluster.pods) == 1
 
 
 @pytest.mark.parametrize(
     ("how", "counted"),
     [
-        (lambda cluster: cluster.fail("demo-s1-1-0", 1), 1),
-        (lambda cluster: cluster.fail("demo-s1-1-1", 70), 1),
-        (lambda cluster: cluster.fail("demo-s1-1-1", None, "Evicted"), 1),
-        (lambda cluster: cluster.fail("demo-s1-1-1", 75), 0),
-        (lambda cluster: cluster.delete_pod("demo-s1-1-1"), 0),
-        (lambda cluster: cluster.fail("demo-s1-1-0", 1, "Preempted"), 0),
+        (lambda cluster: cluster.fail("demo-s1-1-d3m00-0", 1), 1),
+        (lambda cluster: cluster.fail("demo-s1-1-d3m00-1", 70), 1),
+        (lambda cluster: cluster.fail("demo-s1-1-d3m00-1", None, "Evicted"), 1),
+        (lambda cluster: cluster.fail("demo-s1-1-d3m00-1", 75), 0),
+        (lambda cluster: cluster.delete_pod("demo-s1-1-d3m00-1"), 0),
+        (lambda cluster: cluster.fail("demo-s1-1-d3m00-0", 1, "Preempted"), 0),
     ],
 )
 def test_any_pod_that_fails_ends_the_attempt_and_the_next_waits_for_all_pods(how: Any, counted: int) -> None:
     cluster = running()
     how(cluster)
     decision = cluster.step()
-    assert [job.name for job in decision.delete_jobs] == ["demo-s1-1"]
+    assert [job.name for job in decision.delete_jobs] == ["demo-s1-1-d3m00"]
     assert cluster.stage("s1").state == "Restarting"
     assert cluster.job.status.restarts == counted
     assert cluster.step().create is None  # pods of attempt 1 are still there
     cluster.let_go()
     assert cluster.step().create == ("s1", 2)  # none is left, and the first restart has no pause
-    assert cluster.made == ["demo-s1-1", "demo-s1-2"]
+    assert cluster.made == ["demo-s1-1-d3m00", "demo-s1-2-d3m00"]
 
 
 def test_a_jobs_own_deletion_ends_the_attempt() -> None:
     cluster = running()
-    del cluster.jobs["demo-s1-1"]
+    del cluster.jobs["demo-s1-1-d3m00"]
     cluster.step()
     assert cluster.stage("s1").state == "Restarting"
     assert cluster.step().create is None
     for pod in list(cluster.pods):
         cluster.delete_pod(pod)
     cluster.settle()
-    assert cluster.made == ["demo-s1-1", "demo-s1-2"]
+    assert cluster.made == ["demo-s1-1-d3m00", "demo-s1-2-d3m00"]
 
 
 def test_pods_whose_job_is_gone_are_ended_and_the_next_attempt_has_a_number_of_its_own() -> None:
     cluster = PretendCluster(make_job())
     cluster.step()
     cluster.run()
-    del cluster.jobs["demo-s1-1"]  # before anybody saw it, and without its pods
+    del cluster.jobs["demo-s1-1-d3m00"]  # before anybody saw it, and without its pods
     decision = cluster.step()
-    assert {pod.name for pod in decision.delete_pods} == {"demo-s1-1-0", "demo-s1-1-1"}
+    assert {pod.name for pod in decision.delete_pods} == {"demo-s1-1-d3m00-0", "demo-s1-1-d3m00-1"}
     cluster.let_go()
     cluster.settle()
-    assert cluster.made == ["demo-s1-1", "demo-s1-2"]
+    assert cluster.made == ["demo-s1-1-d3m00", "demo-s1-2-d3m00"]
     assert cluster.job.status.restarts == 0
 
 
 def test_the_users_error_ends_the_job_with_what_the_stage_said() -> None:
     cluster = running()
     words = json.dumps({"stage": "s1", "state": "Failed", "message": "spec.data.train.uri: no such file"})
-    cluster.fail("demo-s1-1-1", 1)
-    cluster.fail("demo-s1-1-0", 2, message=f"noise\n{words}\n")
+    cluster.fail("demo-s1-1-d3m00-1", 1)
+    cluster.fail("demo-s1-1-d3m00-0", 2, message=f"noise\n{words}\n")
     cluster.settle()
     failed = cluster.condition("Failed")
     assert failed.status == "True"
     assert failed.reason == "UserError"
     assert "exit code 2, the user's error: spec.data.train.uri: no such file" in failed.message
     assert cluster.stage("s1").state == "Failed"
-    assert cluster.made == ["demo-s1-1"]
-    assert set(cluster.pods) >= {"demo-s1-1-0"}, "its log can still be read"
+    assert cluster.made == ["demo-s1-1-d3m00"]
+    assert set(cluster.pods) >= {"demo-s1-1-d3m00-0"}, "its log can still be read"
 
 
 def test_restarts_are_bounded_and_pauses_double() -> None:
     cluster = running(failurePolicy={"maxRestarts": 3, "backoffSeconds": 10, "maxBackoffSeconds": 15})
     pauses = []
     for attempt in (1, 2, 3):
-        cluster.fail(f"demo-s1-{attempt}-0")
+        cluster.fail(f"demo-s1-{attempt}-d3m00-0")
         cluster.settle()
         began = cluster.now
-        while f"demo-s1-{attempt + 1}" not in cluster.made:
+        while f"demo-s1-{attempt + 1}-d3m00" not in cluster.made:
             cluster.wait(1)
             cluster.settle()
         pauses.append((cluster.now - began).total_seconds())
         cluster.run()
         cluster.settle()
     assert pauses == [0, 10, 15]
-    cluster.fail("demo-s1-4-1")
+    cluster.fail("demo-s1-4-d3m00-1")
     cluster.settle()
     assert cluster.condition("Failed").reason == "RestartsExhausted"
     assert "all 3 restarts are used" in cluster.condition("Failed").message
@@ -152,27 +152,27 @@ def test_rules_decide_before_the_default() -> None:
         {"action": "Restart", "onPodReasons": ["Preempted", "Evicted"]},
     ]
     cluster = running(failurePolicy={"rules": rules, "maxRestarts": 5})
-    cluster.fail("demo-s1-1-0", 9)  # the second rule is for s2 only
+    cluster.fail("demo-s1-1-d3m00-0", 9)  # the second rule is for s2 only
     cluster.settle()
     assert cluster.job.status.restarts == 1
     cluster.run()
-    cluster.fail("demo-s1-2-0", None, "Drained")  # people say Evicted
+    cluster.fail("demo-s1-2-d3m00-0", None, "Drained")  # people say Evicted
     cluster.settle()
     assert cluster.job.status.restarts == 2
     cluster.wait(30)
     cluster.settle()
     cluster.run()
-    cluster.fail("demo-s1-3-0", 3)
+    cluster.fail("demo-s1-3-d3m00-0", 3)
     cluster.settle()
     assert cluster.condition("Failed").reason == "FailedByRule"
 
 
 def test_a_lost_node_is_given_up_after_its_time_and_its_pods_are_removed_by_force() -> None:
     cluster = running(failurePolicy={"nodeLostSeconds": 120})
-    cluster.lose_node("demo-s1-1-1")
+    cluster.lose_node("demo-s1-1-d3m00-1")
     cluster.settle()
     assert cluster.condition("PodsReady").reason == "NodeLost"
-    assert "demo-s1-1-1" in cluster.condition("PodsReady").message
+    assert "demo-s1-1-d3m00-1" in cluster.condition("PodsReady").message
     cluster.wait(119)
     cluster.settle()
     assert cluster.stage("s1").state == "Running"
@@ -180,42 +180,42 @@ def test_a_lost_node_is_given_up_after_its_time_and_its_pods_are_removed_by_forc
     cluster.wait(1)
     decision = cluster.step()
     assert cluster.stage("s1").state == "Restarting"
-    assert cluster.stage("s1").failure == "attempt 1: pod demo-s1-1-1 failed (NodeLost)"
-    assert [job.name for job in decision.delete_jobs] == ["demo-s1-1"]
-    assert [pod.name for pod in cluster.step().force_pods] == ["demo-s1-1-1"]
+    assert cluster.stage("s1").failure == "attempt 1: pod demo-s1-1-d3m00-1 failed (NodeLost)"
+    assert [job.name for job in decision.delete_jobs] == ["demo-s1-1-d3m00"]
+    assert [pod.name for pod in cluster.step().force_pods] == ["demo-s1-1-d3m00-1"]
     cluster.settle()
-    assert cluster.made == ["demo-s1-1", "demo-s1-2"]
+    assert cluster.made == ["demo-s1-1-d3m00", "demo-s1-2-d3m00"]
     assert cluster.job.status.restarts == 0
 
 
 def test_a_node_that_comes_back_in_time_restarts_nothing() -> None:
     cluster = running(failurePolicy={"nodeLostSeconds": 120}, startDeadlineSeconds=30)
-    cluster.lose_node("demo-s1-1-1")
+    cluster.lose_node("demo-s1-1-d3m00-1")
     cluster.settle()
     cluster.wait(60)
     cluster.settle()
-    cluster.find_node("demo-s1-1-1")
+    cluster.find_node("demo-s1-1-d3m00-1")
     cluster.settle()
     cluster.wait(120)
     cluster.settle()
-    assert cluster.made == ["demo-s1-1"]
+    assert cluster.made == ["demo-s1-1-d3m00"]
     assert cluster.condition("PodsReady").status == "True"
 
 
 def test_a_rank_that_ends_because_another_ones_node_went_away_is_not_the_cause() -> None:
     cluster = running(failurePolicy={"nodeLostSeconds": 120, "maxRestarts": 0})
-    cluster.lose_node("demo-s1-1-1")
+    cluster.lose_node("demo-s1-1-d3m00-1")
     cluster.wait(10)
-    cluster.fail("demo-s1-1-0", 1)
+    cluster.fail("demo-s1-1-d3m00-0", 1)
     cluster.step()
-    assert cluster.stage("s1").failure == "attempt 1: pod demo-s1-1-1 failed (NodeLost)"
+    assert cluster.stage("s1").failure == "attempt 1: pod demo-s1-1-d3m00-1 failed (NodeLost)"
 
 
 def test_suspending_stops_the_pods_and_resuming_goes_on_without_counting() -> None:
     cluster = running()
     cluster.job.spec.suspend = True
     decision = cluster.step()
-    assert [job.name for job in decision.delete_jobs] == ["demo-s1-1"]
+    assert [job.name for job in decision.delete_jobs] == ["demo-s1-1-d3m00"]
     assert cluster.condition("Suspended").status == "True"
     assert "2 pods have yet to end" in cluster.condition("Suspended").message
     cluster.settle()
@@ -223,13 +223,13 @@ def test_suspending_stops_the_pods_and_resuming_goes_on_without_counting() -> No
     assert cluster.settle().create is None
     cluster.job.spec.suspend = False
     cluster.settle()
-    assert cluster.made == ["demo-s1-1", "demo-s1-2"]
+    assert cluster.made == ["demo-s1-1-d3m00", "demo-s1-2-d3m00"]
     assert cluster.job.status.restarts == 0
     assert cluster.job.status.suspended_seconds == 1000
     cluster.run()
-    cluster.fail("demo-s1-2-0")
+    cluster.fail("demo-s1-2-d3m00-0")
     cluster.settle()
-    assert cluster.made[-1] == "demo-s1-3", "it is the first restart after a failure, so there is no pause"
+    assert cluster.made[-1] == "demo-s1-3-d3m00", "it is the first restart after a failure, so there is no pause"
     assert cluster.condition("Suspended").status == "False"
 
 
@@ -256,7 +256,7 @@ def test_the_active_deadline_leaves_out_suspended_time() -> None:
     cluster.wait(1)
     decision = cluster.step()
     assert cluster.condition("Failed").reason == "ActiveDeadlineExceeded"
-    assert [job.name for job in decision.delete_jobs] == ["demo-s1-2"]
+    assert [job.name for job in decision.delete_jobs] == ["demo-s1-2-d3m00"]
 
 
 def test_the_start_deadline_ends_a_job_whose_pods_are_not_ready_in_time() -> None:
@@ -296,7 +296,7 @@ def test_it_waits_for_tools_and_says_for_which() -> None:
     assert cluster.job.status.start_time is None
     cluster.tools["zoom"] = ToolSeen("zoom", True)
     cluster.settle()
-    assert cluster.made == ["demo-s1-1"]
+    assert cluster.made == ["demo-s1-1-d3m00"]
 
 
 def test_a_missing_claim_is_named() -> None:
@@ -317,16 +317,16 @@ def test_gang_scheduling_is_refused_instead_of_ignored() -> None:
 def test_what_keeps_pods_from_starting_is_said() -> None:
     cluster = PretendCluster(make_job())
     cluster.settle()
-    pod = cluster.pods["demo-s1-1-1"]
+    pod = cluster.pods["demo-s1-1-d3m00-1"]
     for reason, ours in [
         ("Unschedulable", "Unschedulable"),
         ("ImagePullBackOff", "ImagePullFailed"),
         ("CreateContainerConfigError", "ContainerNotStarted"),
     ]:
-        cluster.pods["demo-s1-1-1"] = replace(pod, blocked=(reason, "0/3 nodes: no nvidia.com/gpu."))
+        cluster.pods["demo-s1-1-d3m00-1"] = replace(pod, blocked=(reason, "0/3 nodes: no nvidia.com/gpu."))
         cluster.step()
         assert cluster.condition("PodsReady").reason == ours
-        assert "demo-s1-1-1: 0/3 nodes: no nvidia.com/gpu." in cluster.condition("PodsReady").message
+        assert "demo-s1-1-d3m00-1: 0/3 nodes: no nvidia.com/gpu." in cluster.condition("PodsReady").message
 
 
 def test_a_sidecar_that_outlives_its_stage_is_ended_and_named() -> None:
@@ -342,12 +342,12 @@ def test_a_sidecar_that_outlives_its_stage_is_ended_and_named() -> None:
     before, world = cluster.job.status, cluster.world()
     decision = cluster.step()
     assert cluster.stage("s1").state == "Succeeded"
-    assert [job.name for job in decision.delete_jobs] == ["demo-s1-1"]
+    assert [job.name for job in decision.delete_jobs] == ["demo-s1-1-d3m00"]
     (told,) = outlived(before, decision.status, world.pods)
     assert told.note == "stage s1 is done; istio-proxy ran on and is ended"
     cluster.let_go()
     cluster.settle()
-    assert cluster.made == ["demo-s1-1", "demo-s2-1"]
+    assert cluster.made == ["demo-s1-1-d3m00", "demo-s2-1-d3m00"]
     assert cluster.job.status.restarts == 0
 
 
@@ -356,7 +356,7 @@ def test_a_stage_that_succeeded_on_every_rank_succeeds_though_a_sidecar_failed_i
     cluster.finish_stage()
     cluster.settle()
     assert cluster.stage("s1").state == "Running"  # its Job will say so in a moment, and keeps its logs
-    assert "demo-s1-1" in cluster.jobs
+    assert "demo-s1-1-d3m00" in cluster.jobs
     name, job = next(iter(cluster.jobs.items()))
     cluster.jobs[name] = replace(job, failed="BackoffLimitExceeded: Job has reached the specified limit")
     cluster.settle()
@@ -398,7 +398,7 @@ def test_a_finished_job_deletes_itself_after_its_time_to_live() -> None:
 def test_a_world_newer_than_the_status_is_read_again() -> None:
     cluster = running()
     old = cluster.job.status
-    cluster.fail("demo-s1-1-0")
+    cluster.fail("demo-s1-1-d3m00-0")
     cluster.settle()
     cluster.job.status = old
     assert cluster.decide().stale

@@ -56,7 +56,7 @@ def test_the_same_job_gives_the_same_bodies() -> None:
 
 def test_an_attempt_is_an_indexed_job_that_restarts_nothing_itself() -> None:
     body = attempt(example(), "v-toolrl", 3, [OCR])
-    assert body["metadata"]["name"] == "chart-reader-v-toolrl-3"
+    assert body["metadata"]["name"] == "chart-reader-v-toolrl-3-01234"
     spec = body["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
     assert (spec["backoffLimit"], spec["podReplacementPolicy"]) == (0, "Failed")
@@ -77,7 +77,7 @@ def test_torchrun_finds_its_ranks_and_its_master() -> None:
     values = environment(attempt(example(), "sft", 2))
     assert values["PET_NNODES"] == "2"
     assert values["PET_NPROC_PER_NODE"] == "8"
-    assert values["PET_MASTER_ADDR"] == "chart-reader-sft-2-0.chart-reader"
+    assert values["PET_MASTER_ADDR"] == "chart-reader-sft-2-01234-0.chart-reader-01234"
     assert render_service(example())["spec"]["selector"] == {
         "thinkimg.dev/job": "chart-reader",
         "batch.kubernetes.io/job-completion-index": "0",
@@ -148,7 +148,7 @@ def test_the_gpu_recipes_have_one_process_for_each_gpu_and_what_nccl_needs(file:
         variables = environment(body)
         assert variables["PET_NPROC_PER_NODE"] == str(limits["nvidia.com/gpu"])
         assert variables["PET_NNODES"] == str(body["spec"]["completions"])
-        assert variables["PET_MASTER_ADDR"] == f"{body['metadata']['name']}-0.{job.name}"
+        assert variables["PET_MASTER_ADDR"] == f"{body['metadata']['name']}-0.{job.name}-01234"
         assert variables["NCCL_DEBUG"] == "WARN"
         assert {"name": "shm", "mountPath": "/dev/shm"} in container(body)["volumeMounts"]
         pod = body["spec"]["template"]["spec"]

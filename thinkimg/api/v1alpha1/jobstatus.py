@@ -87,6 +87,39 @@ class Result(Block):
     """Mean number of calls, as in "1.4"."""
 
 
+class ChildNames(Block):
+    """Names of the job's own objects. They do not change while the job is there."""
+
+    service: str
+    """Service, below which rank 0 has its name, and NetworkPolicy."""
+    manifest: str
+    """ConfigMap that every attempt reads: written once, when the job starts."""
+
+
+class Pinned(Block):
+    """What the first attempt began with. Later ones have it too, also after an upgrade of the operator."""
+
+    image: str
+    """Image of stages that name none: the operator's default when the job started."""
+    operator_version: str = ""
+    """Version of the operator that started the job; empty where it was started before versions were noted."""
+    contract_version: NonNegative | None = None
+    """Version of the contract between operator and stages."""
+    manifest_digest: str = ""
+    """Digest of what the manifest's ConfigMap holds."""
+
+
+class ImageStatus(Block):
+    """An image of the job, and what it was when a pod first ran it."""
+
+    image: str
+    """Image, as the job or the operator names it."""
+    digest: str = ""
+    """Digest that the node reported, as in "sha256:…": later attempts run image@digest. Empty: it is not pinned."""
+    message: str = ""
+    """Why it is not pinned."""
+
+
 class ToolRLJobStatus(Block):
     """What the operator has seen of a job. Conditions: Accepted, ToolsReady, PodsReady, Suspended, Complete, Failed."""
 
@@ -104,6 +137,12 @@ class ToolRLJobStatus(Block):
     """How long the job was suspended, without the time since it was suspended last."""
     stages: Annotated[list[StageStatus], ListMapKey("name")] = Field(default_factory=list)
     """Every stage as it stands."""
+    names: ChildNames | None = None
+    """Names of the job's own objects."""
+    pinned: Pinned | None = None
+    """What the first attempt began with, which later attempts have too."""
+    images: Annotated[list[ImageStatus], ListMapKey("image"), Field(max_length=64)] = Field(default_factory=list)
+    """The images that pods have run, with their digests."""
     results: Annotated[list[Result], Field(max_length=20)] = Field(default_factory=list)
     """The table."""
     conditions: Annotated[list[Condition], ListMapKey("type")] = Field(default_factory=list)

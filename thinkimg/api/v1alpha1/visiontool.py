@@ -241,7 +241,7 @@ class VisionToolSpec(Block):
 
 
 class VisionToolStatus(Block):
-    """What the operator has seen of a tool. Conditions: Accepted, Available, Progressing."""
+    """What the operator has seen of a tool. Conditions: Accepted, Available, Progressing, HeldByJobs."""
 
     observed_generation: NonNegative | None = None
     """`metadata.generation` that this status speaks of."""
@@ -253,12 +253,16 @@ class VisionToolStatus(Block):
     """Label selector of the pods, for the scale subresource."""
     url: str = ""
     """Address of the Service."""
+    servers_service: str = ""
+    """Headless Service whose name is resolved to every ready server."""
     image: str = ""
     """Image in use."""
+    default_image_of: str = ""
+    """Tool, or tool and backend, whose default image of the operator that is; empty where the spec names the image."""
     tools: list[str] = Field(default_factory=list)
     """Names of the functions that the server offers to models."""
     conditions: Annotated[list[Condition], ListMapKey("type")] = Field(default_factory=list)
-    """Accepted, Available, Progressing."""
+    """Accepted, Available, Progressing, HeldByJobs."""
 
 
 class VisionToolMeta(ObjectMeta):
