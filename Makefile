@@ -18,7 +18,7 @@ $(STAMP): uv.lock pyproject.toml
 	PYTHON="$(PYTHON)" bash hack/setup.sh
 	@touch $@
 
-demo: setup ## Train the small model from nothing and write its table and page to runs/demo (20 minutes on 2 cores)
+demo: setup ## Train the small model from nothing and write its table and page to runs/demo (20 to 30 minutes on 2 cores)
 	THINKIMG_SETUP_SECONDS="$$(cat .venv/setup.seconds 2>/dev/null)" $(BIN)/thinkimg run $(DEMO) --run runs/demo
 
 table: setup ## Repeat the demo with each seed of its manifest; means and intervals in runs/table (an hour on 2 cores)

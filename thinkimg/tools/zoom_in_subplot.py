@@ -116,7 +116,7 @@ class ZoominSubplot:
 
 zoom_in_subplot = tool(
     name="ZoominSubplot",
-    version="1",
+    version="2",
     aliases=("SelectSubplot",),
     backends=("layout", "vlm"),
     options=ZoomOptions,

@@ -178,9 +178,7 @@ def observe_pod(body: Body) -> PodSeen:
         lost,
         gone_by,
         _blocked(body) if phase == "Pending" else None,
-        next(
-            (seen.get("imageID", "") for seen in status.get("containerStatuses") or [] if seen["name"] == CONTAINER), ""
-        ),
+        _image_id(status),
     )
 
 

@@ -23,6 +23,7 @@ from thinkimg.tools.vision.masks import decode_rle, encode_rle
 from thinkimg.tools.vision.matching import best_texts
 from thinkimg.tools.vision.regions import colored_regions
 from thinkimg.tools.vision.text import TextItem, with_zeros
+from thinkimg.viewer.export import example_picture
 
 CHARTS = list(make_charts("train", 16, seed=3, difficulty=2))
 PANELS = [chart for chart in CHARTS if len(chart.panels) > 1]
@@ -65,6 +66,22 @@ def share_of_labels_before_values(text: str, items: list) -> float:
     words = text.split()
     pairs = set(pairwise(words))
     return sum((item.label, str(item.value)) in pairs for item in items) / len(items)
+
+
+LABELS = {
+    "Revenue": {"North", "East", "South", "West", "400"},
+    "Visits": {"Jan", "Jun", "Shop", "Web", "180"},
+    "Costs": {"Staff", "Rent", "Goods", "Other"},
+    "Rating": {"North", "East", "South", "West", "4.8", "5"},
+}
+
+
+@pytest.mark.parametrize("title", LABELS)
+def test_what_is_zoomed_into_keeps_its_labels_beside_a_pie_without_axes(zoom: Tool, ocr: Tool, title: str) -> None:
+    """Labels of one panel are as near to the empty part of the next cell as to their own axes."""
+    (panel,) = look(zoom, Image.from_bytes(example_picture()), description=title).images
+    read = {text.strip() for text in look(ocr, panel).data["strings"]}
+    assert LABELS[title] <= read
 
 
 def test_ocr_puts_each_label_before_its_value(ocr):

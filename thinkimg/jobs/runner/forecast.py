@@ -28,10 +28,10 @@ COSTS: Mapping[Unit, Cost] = {
     "trajectory": Cost(0.055),
     "text example": Cost(0.0085, 35),
     "tool example": Cost(0.015, 73),
-    "text rollout": Cost(0.012, 43),
-    "tool rollout": Cost(0.03, 53),
-    "text answer": Cost(0.01),
-    "tool answer": Cost(0.03),
+    "text rollout": Cost(0.018, 43),
+    "tool rollout": Cost(0.035, 53),
+    "text answer": Cost(0.02),
+    "tool answer": Cost(0.06),
 }
 """Measured by `make demo`. For another model they are wrong by one factor for each type of stage, which its first
 finished stage of the type tells."""

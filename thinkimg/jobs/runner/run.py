@@ -199,7 +199,9 @@ class JobRun:
         report = write_report(self.run.path)
         page = write_page(self.run.path, report)
         self.console.print(terminal_table(report))
-        self.console.print(f"every trajectory: [bold]{page}[/]")
+        say = partial(self.console.print, highlight=False, soft_wrap=True)
+        say(f"its page, with a sample of the trajectories: [bold]{page}[/]")
+        say(f"all of them: [bold]thinkimg view {self.run.path}[/]")
 
     def _results(self) -> RunResults:
         stages = self.job.spec.stages

@@ -46,9 +46,9 @@ def find_panels(picture: Pillow.Image, items: Sequence[TextItem]) -> list[Panel]
     ground = background(pixels)
     ink = _ink(pixels, ground)
     kinds = (_filled_grounds(pixels, ground), find_frames(ink), _axes_corners(ink))
-    frames = max((_whole_grid(boxes, ink) for boxes in kinds), key=len)
+    frames, found = max(((_whole_grid(boxes, ink), boxes) for boxes in kinds), key=lambda pair: len(pair[0]))
     if len(frames) >= 2:
-        own = _texts_of(frames, items, picture.size)
+        own = _texts_of(frames, found, items, picture.size)
         grown = [_grown(frame, texts, picture.size) for frame, texts in zip(frames, own, strict=True)]
         titles = [_first_row(box, texts) for box, texts in zip(grown, own, strict=True)]
         return _in_reading_order([Panel(*each) for each in zip(_apart(grown, frames), titles, strict=True)])
@@ -164,9 +164,30 @@ def _of_one_size(boxes: Sequence[Box]) -> list[Box]:
 
 
 def _apart(grown: list[Box], frames: list[Box]) -> list[Box]:
-    """The boxes with their texts, or those without where texts make them overlap."""
-    collide = any(shared_area(a, b) > 0.02 * area_of(a) for i, a in enumerate(grown) for b in grown[i + 1 :])
-    return frames if collide else grown
+    """The boxes with their texts; where two overlap, both end in the middle of that, between their frames."""
+    apart = list(grown)
+    for i, j in combinations(range(len(frames)), 2):
+        if shared_area(apart[i], apart[j]) > 0.02 * min(area_of(apart[i]), area_of(apart[j])):
+            apart[i], apart[j] = _cut_between(apart[i], apart[j], frames[i], frames[j])
+    return apart
+
+
+def _cut_between(one: Box, other: Box, frame: Box, other_frame: Box) -> tuple[Box, Box]:
+    """The two boxes without what they share, cut along the axis on which their frames are apart; as they are where the
+    frames overlap themselves."""
+    for axis in (0, 1):
+        if frame[axis + 2] <= other_frame[axis]:
+            middle = min(max((one[axis + 2] + other[axis]) / 2, frame[axis + 2]), other_frame[axis])
+            return _with_side(one, axis + 2, middle), _with_side(other, axis, middle)
+        if other_frame[axis + 2] <= frame[axis]:
+            second, first = _cut_between(other, one, other_frame, frame)
+            return first, second
+    return one, other
+
+
+def _with_side(box: Box, side: int, at: float) -> Box:
+    left, top, right, bottom = (at if number == side else value for number, value in enumerate(box))
+    return left, top, right, bottom
 
 
 def title_of(box: Box, items: Sequence[TextItem]) -> str:
@@ -230,11 +251,18 @@ def _inset(box: Box, ink: np.ndarray) -> Box:
     return float(x1), float(y1), float(x2), float(y2)
 
 
-def _texts_of(frames: list[Box], items: Sequence[TextItem], size: tuple[int, int]) -> list[list[TextItem]]:
-    """Frames of axes have their titles and tick labels outside: each string belongs to the nearest frame."""
+def _texts_of(
+    frames: list[Box], found: Sequence[Box], items: Sequence[TextItem], size: tuple[int, int]
+) -> list[list[TextItem]]:
+    """Frames of axes have their titles and tick labels outside: each string belongs to the nearest frame.
+
+    A cell that was only concluded from the grid is taken for a little farther away: a pie in it does not reach its
+    edges, and labels of the axes beside it may be nearer to them.
+    """
     members: list[list[TextItem]] = [[] for _ in frames]
+    farther = [0.0 if frame in found else 0.02 * min(size) for frame in frames]
     for item in items:
-        distances = [_distance(frame, item.box) for frame in frames]
+        distances = [_distance(frame, item.box) + more for frame, more in zip(frames, farther, strict=True)]
         nearest = int(np.argmin(distances))
         if distances[nearest] < 0.25 * min(size):
             members[nearest].append(item)
