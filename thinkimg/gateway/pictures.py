@@ -5,8 +5,11 @@ import asyncio
 import base64
 import binascii
 import re
+from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakValueDictionary
 
 import httpx
+from PIL import Image as Pillow
 
 from thinkimg import wire
 from thinkimg.cache import BoundedCache
@@ -18,6 +21,8 @@ LARGE_BYTES = 1024 * 1024
 """What is larger is decoded in a thread: it would hold up everybody else's requests."""
 
 _FETCH_SECONDS = 15.0
+_DECODERS = 2
+"""Threads that decode whole pictures. Other work of the gateway has threads of its own, and does not wait for them."""
 _DATA_URL = re.compile(r"data:[\w/+.\-]*(?:;[\w=.\-]+)*;base64,", re.IGNORECASE)
 _HANDLE = re.compile(r"img_[0-9a-f]{16}")
 
@@ -34,6 +39,8 @@ class Pictures:
     def __init__(self, limits: Limits, hosts: tuple[str, ...] = ()) -> None:
         self._limits = limits
         self._hosts = frozenset(host.lower() for host in hosts)
+        self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._held: BoundedCache[tuple[str, str], Image] = BoundedCache(limits.held_bytes, fair=True)
 
     @property
@@ -88,6 +95,25 @@ class Pictures:
     async def checked(self, data: bytes) -> Image:
         """`check`, without holding up others."""
         return await asyncio.to_thread(self.check, data) if len(data) > LARGE_BYTES else self.check(data)
+
+    async def decode(self, owner: str, image: Image) -> None:
+        """Decode it once, to see that there is a picture behind its header. One of each owner at a time, so that
+        nobody's pictures take all threads; who leaves meanwhile has his turn until the work has ended, which nothing
+        can stop.
+
+        Raises:
+            ImageDecodeError: its data are broken.
+        """
+        turn = self._turns.setdefault(owner, asyncio.Lock())
+        await turn.acquire()
+        work = asyncio.get_running_loop().run_in_executor(self._decoders, image.pixels)
+
+        def ended(done: "asyncio.Future[Pillow.Image]") -> None:
+            done.exception()  # also where nobody waits for it any more
+            turn.release()
+
+        work.add_done_callback(ended)
+        await asyncio.shield(work)
 
     async def _fetch(self, address: str) -> bytes:
         url = self._allowed(address)

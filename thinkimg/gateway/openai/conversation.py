@@ -1,6 +1,5 @@
 """OpenAI's messages as a trajectory, from which the agent loop goes on."""
 
-import asyncio
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -120,7 +119,7 @@ class Conversation:
         if image.too_thin:
             raise _wrong(where, f"the picture is too thin to be shown to a model: {image.width}x{image.height} pixels")
         try:  # broken data behind a good header
-            await asyncio.to_thread(image.pixels)
+            await self._core.pictures.decode(self._caller.id, image)
         except ImageDecodeError as error:
             raise _wrong(where, str(error)) from error
         return image
