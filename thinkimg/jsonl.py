@@ -112,15 +112,16 @@ def line_of(value: Any) -> str:
     try:
         return as_line(json.dumps(value, ensure_ascii=False, allow_nan=False))
     except ValueError:
-        return as_line(json.dumps(_finite(value), ensure_ascii=False))
+        return as_line(json.dumps(finite(value), ensure_ascii=False))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same with null for numbers that JSON has no word for."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: finite(inner) for key, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def as_line(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from thinkimg import jsonl
 from thinkimg.api import Control
 from thinkimg.evaluation import owed
 from thinkimg.evaluation.report import Report
@@ -173,5 +174,5 @@ def _render(report: Report, sources: list[Source], content: _Content, decode: Ca
 
 def embed_json(value: Any) -> Markup:
     """JSON that may stand inside a script element: no `<`, `>` or `&`, so that no text in it can end the element."""
-    text = json.dumps(value, separators=(",", ":"))  # ASCII: odd code points are escaped too
+    text = json.dumps(jsonl.finite(value), separators=(",", ":"))  # ASCII: odd code points are escaped too
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from thinkimg import jsonl
 from thinkimg.cache import BoundedCache
 from thinkimg.training_log import read_log
 from thinkimg.viewer.index import Index
@@ -293,4 +294,9 @@ def _mean(values: list[Any]) -> float | None:
 
 
 def compact_json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    """JSON that every parser takes: a number that is none is null."""
+    try:
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(jsonl.finite(value), separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "replace")

@@ -1,11 +1,12 @@
 """What a reader chose to see: the filter in the page's address, as conditions on the index."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from thinkimg.api import suggestion
 from thinkimg.errors import UserError
 
 Sort = Literal["written", "reward", "-reward", "calls", "-calls", "tokens", "-tokens", "seconds", "-seconds", "step"]
@@ -59,14 +60,20 @@ class Selection(BaseModel):
         return None if value == "" else value
 
     @classmethod
-    def parse(cls, values: Mapping[str, str]) -> "Selection":
-        """From the query of an address; names that are no filter are left alone.
+    def parse(cls, values: Mapping[str, str], beside: Collection[str] = ()) -> "Selection":
+        """From the query of an address.
+
+        Args:
+            beside: further names that may stand there, and choose nothing.
 
         Raises:
-            UserError: naming the field.
+            UserError: naming the field, or a name that is no filter: it would choose everything.
         """
+        given = {name: value for name, value in values.items() if name not in beside}
+        if unknown := [name for name in given if name not in cls.model_fields]:
+            raise UserError(f"there is no such filter. {suggestion(unknown[0], cls.model_fields)}", unknown[0][:80])
         try:
-            return cls.model_validate({name: value for name, value in values.items() if name in cls.model_fields})
+            return cls.model_validate(given)
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(first["msg"].removeprefix("Value error, "), str(first["loc"][0])) from error

@@ -15,6 +15,8 @@ from thinkimg.viewer.server import Viewer, create_app
 
 PORT = 8750
 _CLIENT_SECONDS = 60.0
+_OF_THE_PAGE = ("t", "vs", "turn", "layers", "tokens", "a", "b", "only")
+"""What the page's address says beside filters: what is open, and how it is shown."""
 
 
 def listen(host: str, port: int | None) -> socket.socket:
@@ -63,4 +65,5 @@ def write_selection(index: Index, selection: Selection, out: Path) -> None:
 def parse_select(text: str) -> Selection:
     """`tool=OCR&error=any`, or the address of a page that shows the selection."""
     fragment = urlsplit(text).fragment if "#" in text else text
-    return Selection.parse(dict(parse_qsl(fragment.rpartition("?")[2], keep_blank_values=True)))
+    values = dict(parse_qsl(fragment.rpartition("?")[2], keep_blank_values=True))
+    return Selection.parse(values, _OF_THE_PAGE)

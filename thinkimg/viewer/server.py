@@ -104,7 +104,7 @@ def create_app(index: Index, token: str | None = None) -> Starlette:
         return _json(viewer.state())
 
     def trajectories(request: Request) -> Response:
-        selection = Selection.parse(request.query_params)
+        selection = Selection.parse(request.query_params, ("offset", "limit", "find", "token"))
         answer = viewer.queries.page(selection, *_window(request))
         if key := request.query_params.get("find"):
             answer["found"] = viewer.queries.position(selection, key)
@@ -135,7 +135,7 @@ def create_app(index: Index, token: str | None = None) -> Starlette:
         return _picture(path)
 
     def export(request: Request) -> Response:
-        selection = Selection.parse(request.query_params)
+        selection = Selection.parse(request.query_params, ("token",))
         html = export_page(viewer.queries, selection, viewer.trajectory)
         return Response(
             html, media_type="text/html", headers={"content-disposition": 'attachment; filename="trajectories.html"'}

@@ -12,9 +12,11 @@ from thinkimg.errors import UserError
 from thinkimg.trajectory import Trajectory, read_trajectories, write_trajectories
 from thinkimg.viewer.discovery import find_runs, step_of
 from thinkimg.viewer.index import Index, cache_path, text_of, total_reward
-from thinkimg.viewer.queries import Queries
+from thinkimg.viewer.page import embed_json
+from thinkimg.viewer.queries import Queries, compact_json
 from thinkimg.viewer.sample import find_sources
 from thinkimg.viewer.selection import Selection
+from thinkimg.viewer.serve import parse_select
 
 
 @pytest.fixture(scope="module")
@@ -325,11 +327,30 @@ def test_a_search_is_words_and_nothing_else(queries, hostile):
         ({"min": "much"}, "min"),
         ({"outcome": "maybe"}, "outcome"),
         ({"sort": "luck"}, "sort"),
+        ({"modle": "sft"}, "modle"),
+        ({"model": "sft", "turn": "3"}, "turn"),
     ],
 )
 def test_a_wrong_filter_is_named(values, field):
     with pytest.raises(UserError, match=f"^{field}: "):
         Selection.parse(values)
+
+
+def test_a_misspelt_filter_does_not_choose_everything():
+    with pytest.raises(UserError, match='Did you mean "mode'):
+        parse_select("http://127.0.0.1:8750/#/trajectories?modle=sft")
+
+
+def test_the_address_of_a_page_is_taken_whole():
+    address = "http://127.0.0.1:8750/#/compare?model=sft&t=k&vs=l&turn=2&layers=boxes&tokens=1&a=x&b=y&only=left"
+    assert parse_select(address) == Selection(model="sft")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_null_for_the_page(number):
+    document = {"data": {"box": [number, 1.5], "text": "NaN"}}
+    for text in (compact_json(document).decode(), str(embed_json(document))):
+        assert json.loads(text, parse_constant=pytest.fail) == {"data": {"box": [None, 1.5], "text": "NaN"}}
 
 
 @pytest.mark.parametrize("sort", ["reward", "-reward", "-calls", "seconds", "-tokens", "step"])

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from thinkimg.tools.vision.layout import centre, union
+from thinkimg.tools.vision.geometry import Box
+from thinkimg.tools.vision.layout import centre, contains, union
 from thinkimg.tools.vision.matching import explained, words
 from thinkimg.tools.vision.regions import Region, color_in, key_color
 from thinkimg.tools.vision.text import TextItem
@@ -38,6 +39,12 @@ class Scene:
     regions: list[Region]
     size: tuple[int, int]
     pixels: np.ndarray = field(repr=False)
+
+    def within(self, box: Box) -> "Scene":
+        """What of it is in a part of the picture, at the same places."""
+        items = [item for item in self.items if contains(box, centre(item.box))]
+        regions = [region for region in self.regions if contains(box, region.inside)]
+        return replace(self, items=items, regions=regions)
 
 
 def named_words(said: Sequence[str]) -> list[str]:

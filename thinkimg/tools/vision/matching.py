@@ -38,7 +38,7 @@ _ORDINALS = {
     )
     for word in words.split()
 }
-_PLACES = frozenset(_ORDINALS) | _LEFT | _RIGHT | _TOP | _BOTTOM | _MIDDLE | {"last"}
+PLACES = frozenset(_ORDINALS) | _LEFT | _RIGHT | _TOP | _BOTTOM | _MIDDLE | {"last"}
 _LOOK_ALIKES = str.maketrans("0158", "olsb")
 _CELL = re.compile(r"\brow\s*(\d)\b.*\bcol(?:umn)?\s*(\d)\b")
 _SAME = 0.8  # similarity from which a misread word counts as the same
@@ -78,7 +78,7 @@ def explained(said: Sequence[str], texts: Sequence[str]) -> bool:
     """Whether each of these words, places and fillers left out, is in one of the texts, small misreadings forgiven."""
     written = [word for text in texts for word in words(text)]
     together = "".join(written)
-    left = [word for word in key_words(" ".join(said)) if word not in _PLACES | _FILLERS or word == "a"]
+    left = [word for word in key_words(" ".join(said)) if word not in PLACES | _FILLERS or word == "a"]
     return all(_is_in(word, written) or (len(word) > 2 and word in together) for word in left)
 
 

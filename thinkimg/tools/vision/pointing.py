@@ -4,12 +4,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from PIL import Image as Pillow
+
 from thinkimg.tools.vision.layout import centre
 from thinkimg.tools.vision.marks import EDGES, LINES, MARKS, Scene, mark_of, mark_of_series, named_words
-from thinkimg.tools.vision.matching import best_texts, by_position, explained, words
+from thinkimg.tools.vision.matching import PLACES, best_texts, by_position, explained, key_words, words
 from thinkimg.tools.vision.regions import Region, color_in
+from thinkimg.tools.vision.subplots import Panel, find_panels
 
 _TITLE = frozenset({"title", "heading", "caption"})
+_NOUNS = "panel|sub-?plot|plot|chart|figure|graph"
+_LEADING = frozenset({*_NOUNS.replace("-?", "").split("|"), "in", "of", "from", "on", "at"})
+"""Words that lead to a sub-plot's name."""
+_PLACED_PANEL = re.compile(
+    rf"(?:\b(?:in|of|from|on|at)\s+)?(?:\bthe\s+)?\b(?:(?:{'|'.join(sorted(PLACES))})[\s-]+)+(?:{_NOUNS})\b",
+    re.IGNORECASE,
+)
+"""`in the top left panel`."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,48 @@ class Place:
 
 
 def find(description: str, scene: Scene) -> list[Place]:
-    """The places that are meant, each with what is there; none where nothing is that the description names."""
+    """The places that are meant, each with what is there; none where nothing is that the description names. What a
+    sub-plot is named with (`the East bar of Revenue`, `East in the top left panel`) is looked for in there."""
+    if placed := _PLACED_PANEL.search(description):
+        return _find_in_placed_panel(description, placed, scene)
+    return _find(description, scene) or _find_in_titled_panel(description, scene)
+
+
+def _find_in_placed_panel(description: str, placed: re.Match[str], scene: Scene) -> list[Place]:
+    """Of the sub-plot at a place; of the whole picture where it has none."""
+    panels = _panels(scene)
+    rest = description[: placed.start()] + description[placed.end() :]
+    if len(panels) < 2 or not key_words(rest):
+        return _find(description, scene)
+    chosen = by_position(placed[0], [panel.box for panel in panels], scene.size)
+    return _find(rest, scene.within(panels[chosen[0]].box)) if len(chosen) == 1 else []
+
+
+def _find_in_titled_panel(description: str, scene: Scene) -> list[Place]:
+    """Of exactly one sub-plot, named by a word of its title that no other title has."""
+    panels = _panels(scene)
+    if len(panels) < 2:
+        return []
+    named = [(panel, rest) for panel in panels if (rest := _without_title(description, panel, panels))]
+    return _find(named[0][1], scene.within(named[0][0].box)) if len(named) == 1 else []
+
+
+def _panels(scene: Scene) -> list[Panel]:
+    return find_panels(Pillow.fromarray(scene.pixels), scene.items)
+
+
+def _without_title(description: str, panel: Panel, panels: Sequence[Panel]) -> str:
+    """What the description says beside words of this sub-plot's title; nothing if it has none that are this title's
+    own."""
+    others = {word for other in panels if other is not panel for word in words(other.title)}
+    own = set(key_words(panel.title)) - others
+    said = words(description)
+    if not own & set(said):
+        return ""
+    return " ".join(word for word in said if word not in words(panel.title) and word not in _LEADING)
+
+
+def _find(description: str, scene: Scene) -> list[Place]:
     said = words(description)
     quoted = re.findall(r"[\"“']([^\"”']+)[\"”']", description)
     if not quoted and (axis := _axis_label(said, scene)):
