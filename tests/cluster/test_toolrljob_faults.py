@@ -126,6 +126,8 @@ def end_state(lab: Lab, name: str = "played") -> Object:
 
 def compare(found: Any, expected: Any, name: str = "played", where: str = "") -> list[str]:
     """Where an end state differs from the one that is expected, of which `name` is another job's."""
+    if where.endswith("/manifestDigest") and name != "played":  # the manifest has the job's name
+        return []
     if isinstance(expected, dict) and isinstance(found, dict):
         ours = {_named(key, name): value for key, value in found.items()}
         keys = [*expected, *(key for key in ours if key not in expected)]
