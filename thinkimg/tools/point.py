@@ -116,7 +116,7 @@ class Point:
 
 point = tool(
     name="Point",
-    version="1",
+    version="2",
     backends=("layout", "vlm"),
     options=PointOptions,
     read_param=lambda param: {"description": param},

@@ -76,6 +76,33 @@ LABELS = {
 }
 
 
+IN_PANELS = {
+    "the East bar of Revenue": (21.9, 34.3),
+    "the East bar in the Rating panel": (69.8, 79.1),
+    "the East bar in the top left panel": (21.9, 34.3),
+    "the East bar in the bottom right chart": (69.8, 79.1),
+    "South bar of Rating": (71.0, 69.4),
+    "Jan in Visits": (56.2, 47.9),
+    "Goods slice in the Costs panel": (27.4, 84.3),
+}
+
+
+@pytest.mark.parametrize("description", IN_PANELS)
+def test_point_looks_in_the_sub_plot_that_is_named(point: Tool, description: str) -> None:
+    (found,) = look(point, Image.from_bytes(example_picture()), description=description).data["points"]
+    assert (found["x"], found["y"]) == pytest.approx(IN_PANELS[description], abs=2)
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["the Rent bar of Revenue", "the East bar of Profit", "the Berlin bar of Revenue", "Staff in the top right panel",
+     "the purple bar of Revenue", "the Web line of Visits"],
+)  # fmt: skip
+def test_point_refuses_what_the_named_sub_plot_has_not(point: Tool, description: str) -> None:
+    with pytest.raises(ModelError, match="Nothing matches"):
+        look(point, Image.from_bytes(example_picture()), description=description)
+
+
 @pytest.mark.parametrize("title", LABELS)
 def test_what_is_zoomed_into_keeps_its_labels_beside_a_pie_without_axes(zoom: Tool, ocr: Tool, title: str) -> None:
     """Labels of one panel are as near to the empty part of the next cell as to their own axes."""
