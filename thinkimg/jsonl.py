@@ -108,20 +108,28 @@ def read(path: Path) -> Iterator[Any]:
 
 
 def line_of(value: Any) -> str:
-    """A value as a line, with its end; a number that is not finite, for which JSON has no word, as null."""
+    """A value as a line, with its end; see `text_of`."""
+    return as_line(text_of(value, ensure_ascii=False))
+
+
+def text_of(value: Any, **options: Any) -> str:
+    """A value as JSON; a number that is not finite, for which JSON has no word, as null.
+
+    Args:
+        options: of `json.dumps`.
+    """
     try:
-        return as_line(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        return json.dumps(value, allow_nan=False, **options)
     except ValueError:
-        return as_line(json.dumps(finite(value), ensure_ascii=False))
+        return json.dumps(_finite(value), **options)
 
 
-def finite(value: Any) -> Any:
-    """The same with null for numbers that JSON has no word for."""
+def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def as_line(text: str) -> str:

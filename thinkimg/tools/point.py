@@ -21,6 +21,7 @@ from thinkimg.tools.vision.layout import reading_order
 from thinkimg.tools.vision.marks import Scene
 from thinkimg.tools.vision.pointing import find, listing
 from thinkimg.tools.vision.regions import Region, colored_regions
+from thinkimg.tools.vision.subplots import Panel, find_panels
 from thinkimg.tools.vision.text import legible
 
 _LEAST_SHARE, _LEAST_SHARE_OF_SMALL = 0.0002, 0.0008  # of a picture's area, that a mark has
@@ -74,6 +75,9 @@ class Point:
             self.regions: BoundedCache[tuple[str, str], tuple[Region, ...]] = BoundedCache(
                 _REGIONS_BYTES, max_entries=kept_pictures(), fair=True
             )
+            self.panels: BoundedCache[tuple[str, str], tuple[Panel, ...]] = BoundedCache(
+                _REGIONS_BYTES, max_entries=kept_pictures(), fair=True
+            )
 
     def run(self, image: Image, description: Text) -> ToolResult:
         """Point to something in a chart: a text, a bar by its label or color, the title. Returns points in percent.
@@ -86,7 +90,7 @@ class Point:
             return self._ask(image, description)
         picture = image.pixels()
         scene = self._look(image, picture)
-        points = find(description, scene)
+        points = find(description, scene, lambda: self._panels(image, picture, scene))
         if not points:
             raise ModelError(f'Nothing matches "{description}". {listing(scene)}', kind="refused")
         return _result([(100 * p.x / image.width, 100 * p.y / image.height, p.label) for p in points])
@@ -100,6 +104,15 @@ class Point:
         if not points:
             raise ModelError(f'Nothing matches "{description}".', kind="refused")
         return _result(points)
+
+    def _panels(self, image: Image, picture: Pillow.Image, scene: Scene) -> tuple[Panel, ...]:
+        """Once per picture, as the regions."""
+        return self.panels.get_or_make(
+            image.kept_as,
+            lambda: tuple(find_panels(picture, scene.items)),
+            lambda found: _REGION_BYTES * (1 + len(found)),
+            image.holder,
+        )
 
     def _look(self, image: Image, picture: Pillow.Image) -> Scene:
         items = legible(self.reader.read(image), self.options.min_confidence)

@@ -174,5 +174,5 @@ def _render(report: Report, sources: list[Source], content: _Content, decode: Ca
 
 def embed_json(value: Any) -> Markup:
     """JSON that may stand inside a script element: no `<`, `>` or `&`, so that no text in it can end the element."""
-    text = json.dumps(jsonl.finite(value), separators=(",", ":"))  # ASCII: odd code points are escaped too
+    text = jsonl.text_of(value, separators=(",", ":"))  # ASCII: odd code points are escaped too
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,6 +1,5 @@
 """Answers from the index, as plain data for the page: lists, what there is to filter by, pairs of models, curves."""
 
-import json
 import math
 import sqlite3
 import threading
@@ -294,9 +293,4 @@ def _mean(values: list[Any]) -> float | None:
 
 
 def compact_json(value: Any) -> bytes:
-    """JSON that every parser takes: a number that is none is null."""
-    try:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        text = json.dumps(jsonl.finite(value), separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8", "replace")
+    return jsonl.text_of(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")

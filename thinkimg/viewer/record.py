@@ -47,7 +47,7 @@ def page_record(record: dict[str, Any], file: int, folder: Path, decode: Decode 
     for turn, original in zip(shown["turns"], trajectory.turns, strict=True):
         for block, content in zip(turn["blocks"], original.message.content, strict=True):
             if content.type == "tool_result":
-                block["overlay"] = drawn(content.data)
+                block["overlay"]["masks"] = mask_pictures(content.data)
     if decode:
         used = {token for turn in trajectory.turns for token in turn.tokens or ()}
         shown["pieces"] = {token: decode(token) for token in sorted(used)}

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, VisionToolStatus, explain, path_of, read_stored
+from thinkimg.api import ToolRLJob, ToolRLJobStatus, VisionTool, explain, path_of, read_stored
 from thinkimg.api.pod_contract import CONTROLLER, Label
 from thinkimg.api.server_contract import PORT
 
@@ -23,6 +23,7 @@ from ..metrics import Metrics
 from ..settings import Settings
 from ..strategic_merge import PatchError
 from ..versions import Newer
+from ..visiontool.reconcile import parse as parse_tool
 from ..visiontool.render import headless_name
 from ..workqueue import Requeue
 from .attempts import JobSeen, PodSeen, observe_job, observe_pod
@@ -328,15 +329,10 @@ def _status_of(body: Body) -> ToolRLJobStatus | None:
 
 def _parse_tool(body: Body) -> VisionTool | None:
     """None when it is not valid; then it is not Available either."""
-    metadata = {name: body["metadata"][name] for name in _KEPT_METADATA if name in body["metadata"]}
     try:
-        document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": metadata, "spec": body["spec"]}
-        tool = read_stored(VisionTool, document)
-        service = (body.get("status") or {}).get("serversService", "")
-        tool = tool.model_copy(update={"status": VisionToolStatus(servers_service=service)})
+        return parse_tool(body)
     except ValidationError:
         return None
-    return tool
 
 
 def _see_tool(name: str, body: Body) -> ToolSeen:

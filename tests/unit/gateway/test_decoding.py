@@ -35,7 +35,7 @@ async def begun(picture: Slow) -> None:
 
 async def test_one_callers_pictures_do_not_take_all_threads() -> None:
     pictures, slow = Pictures(Limits()), [Slow() for _ in range(50)]
-    waiting = [asyncio.create_task(pictures.decode("bob", one)) for one in slow]  # type: ignore[arg-type]
+    waiting = [asyncio.create_task(pictures.decode("bob", one)) for one in slow]
     await begun(slow[0])
     await pictures.decode("alice", PICTURE)
     assert [one.begun.is_set() for one in slow] == [True] + [False] * 49
@@ -46,7 +46,7 @@ async def test_one_callers_pictures_do_not_take_all_threads() -> None:
 
 async def test_nothing_else_waits_for_pictures_that_are_decoded() -> None:
     pictures, slow = Pictures(Limits()), [Slow() for _ in range(50)]
-    waiting = [asyncio.create_task(pictures.decode(f"caller {n}", one)) for n, one in enumerate(slow)]  # type: ignore[arg-type]
+    waiting = [asyncio.create_task(pictures.decode(f"caller {n}", one)) for n, one in enumerate(slow)]
     await begun(slow[0])
     assert await asyncio.to_thread(lambda: "a reply") == "a reply"
     for one in slow:
@@ -56,12 +56,12 @@ async def test_nothing_else_waits_for_pictures_that_are_decoded() -> None:
 
 async def test_who_leaves_keeps_his_turn_until_the_work_has_ended() -> None:
     pictures, first, second = Pictures(Limits()), Slow(), Slow()
-    left = asyncio.create_task(pictures.decode("bob", first))  # type: ignore[arg-type]
+    left = asyncio.create_task(pictures.decode("bob", first))
     await begun(first)
     left.cancel()
     with pytest.raises(asyncio.CancelledError):
         await left
-    again = asyncio.create_task(pictures.decode("bob", second))  # type: ignore[arg-type]
+    again = asyncio.create_task(pictures.decode("bob", second))
     await asyncio.sleep(0)
     assert not second.begun.is_set()
     first.may_end.set()
@@ -73,5 +73,5 @@ async def test_broken_data_are_said_and_free_the_turn(caplog: Any) -> None:
     pictures, broken = Pictures(Limits()), Slow(ImageDecodeError("cut off"))
     broken.may_end.set()
     with pytest.raises(ImageDecodeError, match="cut off"):
-        await pictures.decode("bob", broken)  # type: ignore[arg-type]
+        await pictures.decode("bob", broken)
     await pictures.decode("bob", PICTURE)

@@ -149,6 +149,11 @@ class Completion:
             document["images"] = {handle: data_uri(image) for handle, image in self.trajectory.images.items()}
         return document
 
+    @property
+    def has_news(self) -> bool:
+        """Whether a turn was added since the trace was last asked for."""
+        return self.asked.thinkimg.trace and len(self.trajectory.turns) > self._told
+
     def new_trace(self) -> list[dict[str, Any]]:
         """What was added to the trajectory since this was last asked for; nothing if no trace is wanted."""
         if not self.asked.thinkimg.trace:

@@ -75,7 +75,7 @@ class ChatFace:
             return StreamingResponse(events, media_type="text/event-stream", headers=_UNBUFFERED)
         try:
             await while_connected(request, completion.run())
-            return _json(completion.document())
+            return _json(await asyncio.to_thread(completion.document))  # it may have masks to draw
         except CallerGone:
             return Response(status_code=499)
         except Exception as error:
@@ -115,7 +115,7 @@ class ChatFace:
         try:
             while not work.done():
                 await asyncio.wait((work,), timeout=_POLL_SECONDS)
-                for entry in completion.new_trace():
+                for entry in await asyncio.to_thread(completion.new_trace) if completion.has_news else ():
                     quiet = time.monotonic()
                     yield _event(completion.chunk({}, thinkimg={"trace": [entry]}))
                 if time.monotonic() - quiet > _KEEP_ALIVE_SECONDS:

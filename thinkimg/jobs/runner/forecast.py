@@ -149,7 +149,7 @@ class Forecast:
     def _works(self, name: str) -> Iterator[tuple[Unit, float | None]]:
         """What the stage does: units and how many of each, its steps first."""
         if name == BASE:
-            yield "base", 1.0 if scheme_of(self.job.spec.model.uri) == "preset" else 0.0
+            yield "base", 1.0 if self.is_demo_model else 0.0
             return
         stage = self.job.spec.stage(name)
         if stage.synthesize:

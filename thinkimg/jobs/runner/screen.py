@@ -3,8 +3,8 @@ minute, for a log that is read as it grows."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -122,12 +122,9 @@ class Screen(Protocol):
         """The stage is done, with this in words."""
 
 
-@contextmanager
-def screen(console: Console, course: Course) -> Iterator[Screen]:
+def screen(console: Console, course: Course) -> AbstractContextManager[Screen]:
     """For this console: bars if it is a terminal, else lines."""
-    shown: AbstractContextManager[Screen] = Bars(console, course) if console.is_terminal else Lines(console, course)
-    with shown as one:
-        yield one
+    return Bars(console, course) if console.is_terminal else Lines(console, course)
 
 
 def announce(console: Console, course: Course) -> None:

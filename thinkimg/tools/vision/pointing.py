@@ -1,16 +1,14 @@
 """Where in a picture is what a description names? Words, colours and places, without a language model."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from PIL import Image as Pillow
 
 from thinkimg.tools.vision.layout import centre
 from thinkimg.tools.vision.marks import EDGES, LINES, MARKS, Scene, mark_of, mark_of_series, named_words
 from thinkimg.tools.vision.matching import PLACES, best_texts, by_position, explained, key_words, words
 from thinkimg.tools.vision.regions import Region, color_in
-from thinkimg.tools.vision.subplots import Panel, find_panels
+from thinkimg.tools.vision.subplots import Panel
 
 _TITLE = frozenset({"title", "heading", "caption"})
 _NOUNS = "panel|sub-?plot|plot|chart|figure|graph"
@@ -30,17 +28,22 @@ class Place:
     label: str
 
 
-def find(description: str, scene: Scene) -> list[Place]:
+def find(description: str, scene: Scene, panels: Callable[[], Sequence[Panel]]) -> list[Place]:
     """The places that are meant, each with what is there; none where nothing is that the description names. What a
-    sub-plot is named with (`the East bar of Revenue`, `East in the top left panel`) is looked for in there."""
+    sub-plot is named with (`the East bar of Revenue`, `East in the top left panel`) is looked for in there.
+
+    Args:
+        panels: finds the sub-plots, which takes a while and is not always needed.
+    """
     if placed := _PLACED_PANEL.search(description):
-        return _find_in_placed_panel(description, placed, scene)
-    return _find(description, scene) or _find_in_titled_panel(description, scene)
+        return _find_in_placed_panel(description, placed, scene, panels())
+    return _find(description, scene) or _find_in_titled_panel(description, scene, panels())
 
 
-def _find_in_placed_panel(description: str, placed: re.Match[str], scene: Scene) -> list[Place]:
+def _find_in_placed_panel(
+    description: str, placed: re.Match[str], scene: Scene, panels: Sequence[Panel]
+) -> list[Place]:
     """Of the sub-plot at a place; of the whole picture where it has none."""
-    panels = _panels(scene)
     rest = description[: placed.start()] + description[placed.end() :]
     if len(panels) < 2 or not key_words(rest):
         return _find(description, scene)
@@ -48,17 +51,12 @@ def _find_in_placed_panel(description: str, placed: re.Match[str], scene: Scene)
     return _find(rest, scene.within(panels[chosen[0]].box)) if len(chosen) == 1 else []
 
 
-def _find_in_titled_panel(description: str, scene: Scene) -> list[Place]:
+def _find_in_titled_panel(description: str, scene: Scene, panels: Sequence[Panel]) -> list[Place]:
     """Of exactly one sub-plot, named by a word of its title that no other title has."""
-    panels = _panels(scene)
     if len(panels) < 2:
         return []
     named = [(panel, rest) for panel in panels if (rest := _without_title(description, panel, panels))]
     return _find(named[0][1], scene.within(named[0][0].box)) if len(named) == 1 else []
-
-
-def _panels(scene: Scene) -> list[Panel]:
-    return find_panels(Pillow.fromarray(scene.pixels), scene.items)
 
 
 def _without_title(description: str, panel: Panel, panels: Sequence[Panel]) -> str:
